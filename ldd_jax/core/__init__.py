@@ -1,0 +1,1 @@
+"""What every stage shares: types, vocabulary rows, draws, divergences, registry, checks."""

@@ -1,0 +1,173 @@
+"""All randomness of sampling: a key per example, then per row.
+
+`Production` draws; `Replay` repeats a run from stored uniforms; `Forced` dictates the outcomes,
+so that the exact law of a production step can be computed. Draws depend neither on the number of
+devices nor on batches, tiles or microbatches.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from ldd_jax.core.types import Array
+
+
+def example_keys(key: Array, index_B: Array) -> Array:
+    """One key per example from its position in the global batch: fold_in(key, index), [B]."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index_B)
+
+
+def fold(keys_B: Array, data: Any) -> Array:
+    """Fold one integer into every key, [B]."""
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys_B, data)
+
+
+def uniforms(keys_B: Array, shape: tuple[int, ...]) -> Array:
+    """Uniforms in [0, 1) of `shape` for every example, [B, *shape]."""
+    return jax.vmap(lambda k: jax.random.uniform(k, shape))(keys_B)
+
+
+def integers(keys_B: Array, shape: tuple[int, ...], size: int) -> Array:
+    """int32 in [0, size) for every example, [B, *shape]."""
+    return jax.vmap(lambda k: jax.random.randint(k, shape, 0, size, jnp.int32))(keys_B)
+
+
+def _fine_uniforms(keys_N: Array, count: int, dtype) -> Array:
+    """`count` uniforms per row in [0, 1] with full relative precision down to 2^-64."""
+    bits = jax.vmap(lambda k: jax.random.bits(k, (2, count), jnp.uint32))(keys_N)
+    high, low = bits[:, 0].astype(dtype), bits[:, 1].astype(dtype)
+    return high * 2.0**-32 + low * 2.0**-64
+
+
+def select(p_NV: Array, u_NK: Array) -> Array:
+    """Draw one index per row with probability p / sum(p), exact in the tail in float32.
+
+    Descends the binary tree of partial sums from the root, one uniform a level. At each node the
+    *smaller* child is tried first with u * (left + right) < smaller: u has full relative precision
+    near zero, so an event of probability 1e-9 keeps its share where a cumulative sum or a 23-bit
+    Gumbel draw loses it.
+
+    Args:
+      p_NV: non-negative weights, at least one positive in every row.
+      u_NK: uniforms, K = `levels(V)`.
+
+    Returns:
+      int32 indices [N].
+    """
+    depth = levels(p_NV.shape[-1])
+    p = jnp.pad(p_NV, ((0, 0), (0, 2**depth - p_NV.shape[-1])))
+    sums = [p]
+    for _ in range(depth):
+        p = p[:, 0::2] + p[:, 1::2]
+        sums.append(p)
+    node = jnp.zeros(p_NV.shape[0], jnp.int32)
+    for level in range(depth):
+        pair = sums[depth - 1 - level].reshape(p_NV.shape[0], -1, 2)
+        left, right = jnp.moveaxis(jnp.take_along_axis(pair, node[:, None, None], 1)[:, 0], -1, 0)
+        in_smaller = u_NK[:, level] * (left + right) < jnp.minimum(left, right)
+        node = 2 * node + jnp.where(left <= right, ~in_smaller, in_smaller).astype(jnp.int32)
+    return node
+
+
+def levels(size: int) -> int:
+    """Uniforms that `select` needs for a vocabulary of `size`: ceil(log2(size))."""
+    return max(size - 1, 0).bit_length()
+
+
+@struct.dataclass
+class Production:
+    """Counter-based draws; `keys` has one key per example, or per row after `rows`."""
+
+    keys: Array
+
+    @classmethod
+    def of(cls, seed_key: Array, index_B: Array) -> Production:
+        """From one key and the global indices of the examples."""
+        return cls(keys=example_keys(seed_key, index_B))
+
+    def at(self, *, step: Any = None, site: int | None = None) -> Production:
+        """Fold a step and a site into every key (steps and sites live in separate ranges)."""
+        keys = self.keys
+        if step is not None:
+            keys = fold(keys, jnp.asarray(step, jnp.uint32) + jnp.uint32(1 << 16))
+        if site is not None:
+            keys = fold(keys, site)
+        return Production(keys=keys)
+
+    def rows(self, length: int) -> Production:
+        """Key of row l of example b = fold_in(key_b, l); flattened to [B * length]."""
+        keys = jax.vmap(lambda k: example_keys(k, jnp.arange(length)))(self.keys)
+        return Production(keys=keys.reshape(-1))
+
+    def categorical(self, logp_NV: Array) -> Array:
+        """Exact categorical draw, see `select`; normalised or not."""
+        top = jnp.max(logp_NV, axis=-1, keepdims=True)
+        p = jnp.exp(logp_NV - top)
+        return select(p, _fine_uniforms(self.keys, levels(p.shape[-1]), p.dtype))
+
+    def uniform(self, shape: tuple[int, ...] = ()) -> Array:
+        """Uniforms in [0, 1), [keys, *shape]."""
+        return uniforms(self.keys, shape)
+
+
+@struct.dataclass
+class Replay:
+    """Repeat a recorded run: token = argmax_v p_v / (-log u_v), the exponential race.
+
+    `table` holds the uniforms, [T, B, L, V] at first; `at(step=i)` takes step i, `rows` flattens.
+    """
+
+    table: Array
+
+    def at(self, *, step: Any = None, site: int | None = None) -> Replay:
+        """Uniforms of one step; a recorded run has a single site."""
+        if site not in (None, 0):
+            raise ValueError(f"a recorded run has one draw per step; site {site} was asked for")
+        return self if step is None else Replay(table=self.table[step])
+
+    def rows(self, length: int) -> Replay:
+        """[B, L, V] to [B * L, V]."""
+        del length
+        return Replay(table=self.table.reshape(-1, self.table.shape[-1]))
+
+    def categorical(self, logp_NV: Array) -> Array:
+        """The race, with the 1e-10 guards of the recorded runs."""
+        race = 1e-10 - jnp.log(self.table + 1e-10)
+        return jnp.argmax(jnp.exp(logp_NV) / race, axis=-1).astype(jnp.int32)
+
+    def uniform(self, shape: tuple[int, ...] = ()) -> Array:
+        """Not recorded."""
+        raise ValueError(f"a recorded run holds no plain uniforms (shape {shape} asked for)")
+
+
+@struct.dataclass
+class Forced:
+    """Dictate every outcome; the caller multiplies the probabilities that it reads beside it.
+
+    `tokens` is [T, B, L] at first, [N] after `at(step=i).rows(L)`.
+    """
+
+    tokens: Array
+
+    def at(self, *, step: Any = None, site: int | None = None) -> Forced:
+        """Outcomes of one step."""
+        del site
+        return self if step is None else Forced(tokens=self.tokens[step])
+
+    def rows(self, length: int) -> Forced:
+        """[B, L] to [B * L]."""
+        del length
+        return Forced(tokens=self.tokens.reshape(-1))
+
+    def categorical(self, logp_NV: Array) -> Array:
+        """The dictated tokens."""
+        del logp_NV
+        return self.tokens
+
+    def uniform(self, shape: tuple[int, ...] = ()) -> Array:
+        """Forced runs hold no uniforms."""
+        raise ValueError(f"a forced run holds no plain uniforms (shape {shape} asked for)")

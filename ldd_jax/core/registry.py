@@ -1,0 +1,135 @@
+"""Components are frozen dataclasses; their fields are their config.
+
+`@register(kind, name)` names a dataclass. `section(cls_or_instance)` writes it as a plain, locked
+ConfigDict holding the name and every field; `build(kind, section)` reads it back and refuses
+unknown names and fields. Facts of the run (token space, mesh) are `injected`, never configured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_type_hints
+
+from ml_collections import ConfigDict
+
+from ldd_jax.core.checks import UserError, nearest
+
+_CLASSES: dict[str, dict[str, type]] = {}
+_T = TypeVar("_T")
+
+
+def register(kind: str, name: str):
+    """Class decorator: make the dataclass buildable as `name` of `kind`."""
+
+    def wrap(cls: type[_T]) -> type[_T]:
+        names = _CLASSES.setdefault(kind, {})
+        if name in names:
+            raise ValueError(f"{kind} {name!r} is registered twice: {names[name]} and {cls}")
+        names[name] = cls
+        cls.registered = (kind, name)  # type: ignore[attr-defined]
+        return cls
+
+    return wrap
+
+
+def names(kind: str) -> list[str]:
+    """Registered names of a kind, sorted."""
+    return sorted(_CLASSES.get(kind, {}))
+
+
+def part(kind: str, default: type) -> Any:
+    """A dataclass field that is itself a component of `kind`."""
+    return dataclasses.field(default_factory=default, metadata={"part": kind})
+
+
+def injected() -> Any:
+    """A dataclass field given by the program when it builds, not by the config."""
+    return dataclasses.field(default=None, metadata={"injected": True})
+
+
+def _fields(cls: type) -> dict[str, dataclasses.Field]:
+    return {f.name: f for f in dataclasses.fields(cls)}
+
+
+def section(component: Any, **overrides: Any) -> ConfigDict:
+    """Write a component class as a locked ConfigDict: its name and every field at its value.
+
+    Args:
+      component: a registered dataclass (or an instance, whose values are taken).
+      **overrides: field values; for fields that are components, a class, instance or section.
+
+    Raises:
+      UserError: for a field that the component does not have.
+    """
+    cls = component if isinstance(component, type) else type(component)
+    fields = {n: f for n, f in _fields(cls).items() if not f.metadata.get("injected")}
+    for name in overrides:
+        if name not in fields:
+            raise UserError(f"{cls.__name__} has no field {name!r}; {nearest(name, fields)}")
+    config = ConfigDict({"name": cls.registered[1]})  # type: ignore[attr-defined]
+    for name, field in fields.items():
+        if name in overrides:
+            value = overrides[name]
+        elif isinstance(component, type):
+            value = (
+                field.default_factory()
+                if field.default_factory is not dataclasses.MISSING
+                else field.default
+            )
+        else:
+            value = getattr(component, name)
+        if field.metadata.get("part") and not isinstance(value, ConfigDict):
+            value = section(value)
+        if value is dataclasses.MISSING:
+            raise UserError(f"{cls.__name__} needs a value for {name!r}")
+        config[name] = value
+    return config.lock()
+
+
+def build(kind: str, config: Mapping | ConfigDict, **facts: Any) -> Any:
+    """Build the component of `kind` that `config` describes.
+
+    Args:
+      kind: component kind, such as "process".
+      config: a section, or the plain mapping it was saved as.
+      **facts: run-time values for fields declared `injected`, passed down to nested components.
+
+    Raises:
+      UserError: for an unknown name, field or type, with what is allowed and the nearest match.
+    """
+    config = dict(config)
+    name = config.pop("name", None)
+    known = _CLASSES.get(kind, {})
+    if name not in known:
+        raise UserError(f"unknown {kind} {name!r}; {nearest(str(name), known)}")
+    cls = known[name]
+    fields = _fields(cls)
+    configured = {n for n, f in fields.items() if not f.metadata.get("injected")}
+    hints = get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for key, value in config.items():
+        if key not in configured:
+            raise UserError(f"{kind} {name!r} has no field {key!r}; {nearest(key, configured)}")
+        nested = fields[key].metadata.get("part")
+        values[key] = build(nested, value, **facts) if nested else _typed(
+            f"{kind}.{key}", value, hints[key]
+        )
+    for key, field in fields.items():
+        if field.metadata.get("injected") and key in facts:
+            values[key] = facts[key]
+    try:
+        return cls(**values)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{kind} {name!r}: {error}") from error
+
+
+def _typed(where: str, value: Any, hint: Any) -> Any:
+    """Check scalars against the field's annotation; lists become tuples."""
+    if isinstance(value, list | tuple):
+        return tuple(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, float, str, bool) and type(value) is not hint:
+        raise UserError(f"{where} is {value!r} ({type(value).__name__}); expected {hint.__name__}")
+    return value

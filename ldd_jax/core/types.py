@@ -1,0 +1,187 @@
+"""Data that flows between the stages, and the protocols of those who handle it.
+
+Dim letters: B batch, L length, V all states (mask column included), D width, K latent width,
+N rows (= B * L flattened).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenSpace:
+    """The alphabet of a process: `size` states, one of which may be the mask.
+
+    The only definition of the mask id in the code base; it may stand anywhere in [0, size).
+    """
+
+    size: int
+    mask: int | None = None
+
+    def __post_init__(self):
+        if self.size < 1 or (self.mask is not None and not 0 <= self.mask < self.size):
+            raise ValueError(f"TokenSpace(size={self.size}, mask={self.mask}): mask outside [0, size)")
+
+
+class Cond(NamedTuple):
+    """All that a network is told besides tokens; a leaf it has no input for is refused.
+
+    clock: what the process tells the network of time, [B] or [B, L]; label: class [B];
+    segment: packed documents [B, L], 0 = padding; position: [B, L], None = 0..L-1.
+    """
+
+    clock: Array | None = None
+    label: Array | None = None
+    segment: Array | None = None
+    position: Array | None = None
+
+
+class Trunk(NamedTuple):
+    """Output of a denoiser's trunk.
+
+    features_BLD after final norm and modulation; latent_BLK float32, before it; cache for decoding.
+    """
+
+    features: Array
+    latent: Any
+    cache: Any = None
+
+
+class Batch(NamedTuple):
+    """One (micro)batch of training or evaluation examples.
+
+    z0 [B, L] clean tokens; keep [B, L] positions never corrupted (prompt, padding); weight [B, L]
+    share of a position in the loss; cond; index [B] position in the global step batch, from which
+    times and keys come; total: size of that global batch; norm: sum of weights over it.
+    """
+
+    z0: Array
+    keep: Array
+    weight: Array
+    cond: Cond
+    index: Array
+    total: int | Array
+    norm: Array
+
+
+class Loss(NamedTuple):
+    """A scalar that simply adds up over microbatches and shards, and metrics that do too."""
+
+    total: Array
+    metrics: dict[str, Array]
+
+
+class Head(Protocol):
+    """A pytree; row-wise projection to the vocabulary."""
+
+    def __call__(self, features_ND: Array) -> Array:
+        """Return logits [N, V], at least float32."""
+        ...
+
+
+class Denoiser(Protocol):
+    """A pytree whose leaves are the parameters."""
+
+    head: Head
+
+    def trunk(
+        self, z_BL: Any, cond: Cond, h: Any = None, *, key: Array | None = None, cache: Any = None
+    ) -> Trunk:
+        """Run the network without its vocabulary projection; h None = zeros."""
+        ...
+
+    def latent(self, batch: int, length: int) -> Any:
+        """Zeros of the carried structure; None if the network takes no latent."""
+        ...
+
+
+class Model(Protocol):
+    """A registered config that makes parameters and binds them."""
+
+    def init(self, key: Array) -> Any:
+        """Parameters as a nested dict."""
+        ...
+
+    def axes(self) -> Any:
+        """Logical axis names, one tuple for every parameter, in the same structure."""
+        ...
+
+    def bind(self, params: Any) -> Denoiser:
+        """The denoiser with these parameters."""
+        ...
+
+
+class Process(Protocol):
+    """Forward side of a diffusion over tokens; `prior` and `corrupt` draw, the rest is row-wise."""
+
+    schedule: Any
+    tokens: TokenSpace
+    predicts: str
+
+    def conditioning(self, clock: Array) -> Array:
+        """What the network is told of the clock (sigma = -log alpha for diffusion in time)."""
+        ...
+
+    def prior(self, keys_B: Array, length: int) -> Array:
+        """Draw [B, L] from the stationary law."""
+        ...
+
+    def corrupt(self, keys_B: Array, z0: Array, t_B: Array, keep: Array) -> tuple[Array, Array]:
+        """Draw z_t given z_0 and return it with the clock."""
+        ...
+
+    def scored(self, z: Array) -> Array:
+        """True where the bound of a row can be non-zero."""
+        ...
+
+    def bound(self, logits_NV: Array, z0_N: Array, z_N: Array, clock_N: Array) -> Array:
+        """NELBO integrand of each row, in nats."""
+        ...
+
+    def read(self, logits_NV: Array, z_N: Array, clock_N: Array) -> Array:
+        """The prediction: log p(x0 | z), or log ratios."""
+        ...
+
+    def log_posterior(self, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
+        """log p(z_s | z_t) from the prediction; s None means alpha_s = 1."""
+        ...
+
+    def sample_posterior(
+        self, draw: Draw, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None
+    ) -> Array:
+        """Draw from the same law."""
+        ...
+
+    def rate(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
+        """Reverse intensities by target token, 0 at the present one."""
+        ...
+
+
+class Draw(Protocol):
+    """All randomness of sampling; a pytree, so that its rows can be tiled."""
+
+    def at(self, *, step: Any = None, site: int | None = None) -> Draw:
+        """The draw of one step or one site within a step."""
+        ...
+
+    def rows(self, length: int) -> Draw:
+        """One draw per row of a [B, length] batch, flattened."""
+        ...
+
+    def categorical(self, logp_NV: Array) -> Array:
+        """One token per row."""
+        ...
+
+    def uniform(self, shape: tuple[int, ...]) -> Array:
+        """Uniforms in (0, 1), leading axis = the draw's own."""
+        ...
+
+
+Context = Callable[[Denoiser, Array, Cond, Array | None], Any]

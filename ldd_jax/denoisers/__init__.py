@@ -1,0 +1,5 @@
+"""Networks: the only folder that knows Flax modules; outside they are init, axes and bind."""
+
+from ldd_jax.denoisers.dit import DiT
+
+__all__ = ["DiT"]

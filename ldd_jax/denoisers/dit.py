@@ -1,0 +1,232 @@
+"""Diffusion transformer with a loophole: E(z_t) + LayerNorm(h) in, (features, h) out.
+
+LDDM, arXiv 2510.19304, section 4; reference network of MDLM, Duo and SEDD otherwise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from ldd_jax.core.registry import injected, register
+from ldd_jax.core.types import Array, Cond, TokenSpace, Trunk
+from ldd_jax.denoisers import layers
+from ldd_jax.denoisers.attention import kernel, segment_mask
+
+REMAT = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class Embedding(nn.Module):
+    """Token table E [V, D], uniform in +- 1/sqrt(D)."""
+
+    size: int
+    width: int
+
+    @nn.compact
+    def __call__(self, z: Array) -> Array:
+        """E[z] for tokens [B, L]; softmax(z) E for log-weights [B, L, V]."""
+        table = self.param("table", layers.bias_init(self.width), (self.size, self.width))
+        if jnp.issubdtype(z.dtype, jnp.floating):
+            return jax.nn.softmax(z, axis=-1) @ table
+        return table[z]
+
+
+class Network(nn.Module):
+    """Everything but the vocabulary projection; linen stays inside this file."""
+
+    config: DiT
+
+    def setup(self):
+        """Submodules under the names that `interop` maps to the reference's."""
+        c = self.config
+        self.embed = Embedding(c.tokens.size, c.width)
+        self.time = layers.TimeEmbedding(c.cond_width)
+        if c.num_classes:
+            self.classes = nn.Embed(c.num_classes + 1, c.cond_width)
+        if c.latent:
+            self.latent_norm = layers.LatentNorm()
+        block = layers.Block
+        if c.remat != "none":
+            block = nn.remat(block, policy=REMAT[c.remat], prevent_cse=False)
+        stack = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast,) * 4,
+            length=c.depth,
+        )
+        self.blocks = stack(
+            width=c.width, heads=c.heads, mlp_ratio=c.mlp_ratio, dropout=c.dropout,
+            dtype=jnp.dtype(c.dtype), attention=c.attention,
+        )
+        self.final_norm = layers.Norm()
+        self.final_adaln = layers.zero_dense(2 * c.width, None, jnp.dtype(c.dtype))
+
+    def inputs(self, z: Any, h: Array | None) -> Array:
+        """E(z) + LayerNorm(h), float32 [B, L, D]."""
+        x = self.embed(z)
+        if self.config.latent:
+            x = x + self.latent_norm(jnp.zeros(x.shape, jnp.float32) if h is None else h)
+        return x
+
+    def conditioning(self, cond: Cond, batch: int) -> Array:
+        """c = silu(time(sigma)) [+ silu(class)], float32 [B, C] or [B, L, C]."""
+        sigma = jnp.zeros(batch) if not self.config.time_conditioning else cond.clock
+        c = nn.silu(self.time(sigma))
+        if self.config.num_classes and cond.label is not None:
+            c = c + nn.silu(self.classes(cond.label))
+        return c
+
+    def __call__(self, z: Any, cond: Cond, h: Array | None, keys_B: Array | None) -> Trunk:
+        """Run the trunk."""
+        dtype = jnp.dtype(self.config.dtype)
+        x = self.inputs(z, h).astype(dtype)
+        c = self.conditioning(cond, x.shape[0])
+        length = x.shape[1]
+        position = jnp.arange(length) if cond.position is None else cond.position
+        mask = None if cond.segment is None else segment_mask(cond.segment)
+        (x, _), _ = self.blocks((x, jnp.zeros((), jnp.int32)), c, position, mask, keys_B)
+        shift, scale = jnp.split(layers.spread(self.final_adaln(c.astype(dtype))), 2, axis=-1)
+        features = layers.modulate(self.final_norm(x), shift, scale)
+        return Trunk(features=features, latent=x.astype(jnp.float32) if self.config.latent else None)
+
+
+@struct.dataclass
+class LinearHead:
+    """logits = features W + b, accumulated in float32."""
+
+    kernel: Array
+    bias: Array
+
+    def __call__(self, features_ND: Array) -> Array:
+        """[N, D] to [N, V], float32."""
+        return (
+            jnp.dot(
+                features_ND, self.kernel.astype(features_ND.dtype),
+                preferred_element_type=jnp.promote_types(features_ND.dtype, jnp.float32),
+            )
+            + self.bias
+        )
+
+
+@struct.dataclass
+class BoundDiT:
+    """A DiT with its parameters; a pytree whose leaves are those parameters."""
+
+    params: Any
+    config: DiT = struct.field(pytree_node=False)
+
+    @property
+    def head(self) -> LinearHead:
+        """The vocabulary projection."""
+        return LinearHead(**self.params["head"])
+
+    def trunk(
+        self, z: Any, cond: Cond, h: Any = None, *, key: Array | None = None, cache: Any = None
+    ) -> Trunk:
+        """See `Denoiser.trunk`; `key` holds a key per example, [B]."""
+        config = self.config
+        if h is not None and not config.latent:
+            raise ValueError("this network takes no latent (model.latent is False)")
+        if cond.label is not None and not config.num_classes:
+            raise ValueError("this network takes no class label (model.num_classes is 0)")
+        if config.time_conditioning and cond.clock is None:
+            raise ValueError("this network is conditioned on time; cond.clock is missing")
+        if cache is not None:
+            raise ValueError("a bidirectional network keeps no cache")
+        return Network(config).apply({"params": self.params["trunk"]}, z, cond, h, key)
+
+    def latent(self, batch: int, length: int) -> Array | None:
+        """Zeros [B, L, D] float32, or None."""
+        if not self.config.latent:
+            return None
+        return jnp.zeros((batch, length, self.config.width), jnp.float32)
+
+
+@register("model", "dit")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiT:
+    """Config of the DiT.
+
+    `latent` opens the loophole (2 * width parameters, zero at first). `time_conditioning` False
+    feeds sigma = 0 to the adaLN, as MDLM and LDDM-M do.
+    """
+
+    width: int = 64
+    depth: int = 2
+    heads: int = 4
+    cond_width: int = 128
+    mlp_ratio: int = 4
+    dropout: float = 0.0
+    latent: bool = True
+    time_conditioning: bool = False
+    num_classes: int = 0
+    dtype: str = "float32"
+    remat: str = "none"
+    attention: str = "plain"
+    tokens: TokenSpace = injected()
+
+    def __post_init__(self):
+        if self.width % (2 * self.heads):
+            raise ValueError(
+                f"width {self.width} must be a multiple of twice the {self.heads} heads (rotary)"
+            )
+        if self.remat not in REMAT:
+            raise ValueError(f"remat {self.remat!r} is not one of {', '.join(REMAT)}")
+        if self.dtype not in ("float32", "bfloat16", "float64"):
+            raise ValueError(f"dtype {self.dtype!r} is not one of float32, bfloat16, float64")
+        kernel(self.attention)
+
+    def init(self, key: Array) -> Any:
+        """{"trunk": ..., "head": {"kernel", "bias"}}; the head starts at zero."""
+        z = jnp.zeros((1, 2), jnp.int32)
+        cond = Cond(clock=jnp.zeros(1), label=jnp.zeros(1, jnp.int32) if self.num_classes else None)
+        trunk = Network(self).init(key, z, cond, None, None)["params"]
+        head = {
+            "kernel": jnp.zeros((self.width, self.tokens.size)),
+            "bias": jnp.zeros(self.tokens.size),
+        }
+        return {"trunk": trunk, "head": head}
+
+    def bind(self, params: Any) -> BoundDiT:
+        """The denoiser with these parameters."""
+        return BoundDiT(params=params, config=self)
+
+    def axes(self) -> Any:
+        """Logical axes of every parameter; the leading axis of a block is its layer."""
+        norm, layer = {"norm": {"scale": ("width",)}}, ("layer",)
+        stacked = {
+            "adaln": {"kernel": ("cond", "modulation"), "bias": ("modulation",)},
+            "qkv": {"kernel": ("width", "heads")},
+            "out": {"kernel": ("heads", "width")},
+            "mlp_in": {"kernel": ("width", "mlp"), "bias": ("mlp",)},
+            "mlp_out": {"kernel": ("mlp", "width"), "bias": ("width",)},
+            "norm1": norm,
+            "norm2": norm,
+        }
+        is_axes = lambda a: isinstance(a, tuple)
+        trunk = {
+            "embed": {"table": ("vocabulary", "width")},
+            "time": {
+                "in": {"kernel": ("features", "cond"), "bias": ("cond",)},
+                "out": {"kernel": ("cond", "cond"), "bias": ("cond",)},
+            },
+            "blocks": jax.tree.map(lambda a: layer + a, stacked, is_leaf=is_axes),
+            "final_norm": norm,
+            "final_adaln": {"kernel": ("cond", "modulation"), "bias": ("modulation",)},
+        }
+        if self.num_classes:
+            trunk["classes"] = {"embedding": ("classes", "cond")}
+        if self.latent:
+            trunk["latent_norm"] = {"norm": {"scale": ("width",), "bias": ("width",)}}
+        head = {"kernel": ("width", "vocabulary"), "bias": ("vocabulary",)}
+        return {"trunk": trunk, "head": head}

@@ -1,0 +1,139 @@
+"""Layers of the DiT (arXiv 2212.09748, as used by SEDD, MDLM, Duo and LDDM)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ldd_jax.core.draws import fold
+from ldd_jax.core.types import Array
+from ldd_jax.denoisers.attention import kernel, rotary
+
+LAYER_NORM_EPS = 1e-5
+FREQUENCIES = 256
+
+fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+zeros = nn.initializers.zeros
+
+
+def bias_init(inputs: int) -> Any:
+    """Uniform in +- 1/sqrt(inputs), the reference's initial bias."""
+    limit = inputs**-0.5
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+        key, shape, dtype, -limit, limit
+    )
+
+
+def dense(features: int, inputs: int, name: str, dtype: Any, bias: bool = True) -> nn.Dense:
+    """Linear layer with the reference's fan-in initialisation."""
+    return nn.Dense(
+        features, use_bias=bias, kernel_init=fan_in, bias_init=bias_init(inputs), dtype=dtype,
+        name=name,
+    )
+
+
+def zero_dense(features: int, name: str, dtype: Any) -> nn.Dense:
+    """Linear layer that starts at zero."""
+    return nn.Dense(features, kernel_init=zeros, bias_init=zeros, dtype=dtype, name=name)
+
+
+def time_features(sigma: Array) -> Array:
+    """[cos, sin] of sigma at 128 geometric frequencies, [..., 256], float32."""
+    half = FREQUENCIES // 2
+    frequency = jnp.exp(-math.log(10_000) * jnp.arange(half, dtype=jnp.float32) / half)
+    angle = sigma.astype(jnp.float32)[..., None] * frequency
+    return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+class TimeEmbedding(nn.Module):
+    """silu(W2 silu(W1 features(sigma))), float32: the conditioning vector."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, sigma: Array) -> Array:
+        """[...] to [..., width]."""
+        init = nn.initializers.normal(0.02)
+        x = nn.Dense(self.width, kernel_init=init, name="in")(time_features(sigma))
+        return nn.Dense(self.width, kernel_init=init, name="out")(nn.silu(x))
+
+
+def dropout(x: Array, keys_B: Array | None, rate: float, site: int) -> Array:
+    """Inverted dropout with a key per example; keys None = deterministic."""
+    if keys_B is None or rate == 0:
+        return x
+    keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - rate, x.shape[1:]))(fold(keys_B, site))
+    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
+
+
+def modulate(x: Array, shift: Array, scale: Array) -> Array:
+    """x (1 + scale) + shift; per example or per position."""
+    return x * (1 + scale) + shift
+
+
+def spread(c: Array) -> Array:
+    """[B, C] to [B, 1, C], so that it broadcasts over positions; [B, L, C] stays."""
+    return c[:, None, :] if c.ndim == 2 else c
+
+
+class Norm(nn.Module):
+    """LayerNorm with a weight and no bias, in float32, returned in the input's type."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Normalise the last axis."""
+        y = nn.LayerNorm(epsilon=LAYER_NORM_EPS, use_bias=False, dtype=jnp.float32, name="norm")(x)
+        return y.astype(x.dtype)
+
+
+class LatentNorm(nn.Module):
+    """LayerNorm of the carried latent, zero-initialised, so that step 0 is the base model."""
+
+    @nn.compact
+    def __call__(self, h: Array) -> Array:
+        """Normalise the last axis of a float32 latent."""
+        return nn.LayerNorm(
+            epsilon=LAYER_NORM_EPS, scale_init=zeros, bias_init=zeros, dtype=jnp.float32,
+            name="norm",
+        )(h)
+
+
+class Block(nn.Module):
+    """adaLN-zero transformer block: attention and GELU MLP, each modulated and gated by c."""
+
+    width: int
+    heads: int
+    mlp_ratio: int
+    dropout: float
+    dtype: Any
+    attention: str
+
+    @nn.compact
+    def __call__(self, carry, c, position, mask, keys_B):
+        """Carry is (x [B, L, D], layer index); returns the same and no output."""
+        x, layer = carry
+        keys = None if keys_B is None else fold(keys_B, layer)
+        d = self.width
+        modulation = spread(zero_dense(6 * d, "adaln", self.dtype)(c.astype(self.dtype)))
+        shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(modulation, 6, axis=-1)
+
+        y = modulate(Norm(name="norm1")(x), shift1, scale1)
+        qkv = dense(3 * d, d, "qkv", self.dtype, bias=False)(y)
+        q, k, v = (
+            a.reshape(*a.shape[:2], self.heads, d // self.heads)
+            for a in jnp.split(qkv, 3, axis=-1)
+        )
+        q, k = rotary(q, position), rotary(k, position)
+        y = kernel(self.attention)(q, k, v, mask).reshape(x.shape)
+        y = dense(d, d, "out", self.dtype, bias=False)(y)
+        x = x + gate1 * dropout(y, keys, self.dropout, 0)
+
+        y = modulate(Norm(name="norm2")(x), shift2, scale2)
+        y = dense(self.mlp_ratio * d, d, "mlp_in", self.dtype)(y)
+        y = dense(d, self.mlp_ratio * d, "mlp_out", self.dtype)(nn.gelu(y, approximate=True))
+        x = x + gate2 * dropout(y, keys, self.dropout, 1)
+        return (x, layer + 1), None

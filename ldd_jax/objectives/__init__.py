@@ -1,0 +1,22 @@
+"""Losses: times, pseudo-context, and the negative evidence lower bound."""
+
+from ldd_jax.objectives.context import (
+    BatchGate,
+    ExampleGate,
+    FractionGate,
+    NoContext,
+    PseudoContext,
+)
+from ldd_jax.objectives.nelbo import Nelbo
+from ldd_jax.objectives.times import ImportanceTimes, UniformTimes
+
+__all__ = [
+    "BatchGate",
+    "ExampleGate",
+    "FractionGate",
+    "ImportanceTimes",
+    "Nelbo",
+    "NoContext",
+    "PseudoContext",
+    "UniformTimes",
+]

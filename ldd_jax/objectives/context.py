@@ -1,0 +1,131 @@
+"""Where the latent of the scored pass comes from: nowhere, or a first pass without gradient.
+
+LDDM, arXiv 2510.19304, section 4.2: with probability p, h is the trunk output of a pass with
+h = 0 under stop_gradient. Pass 1 is a trunk call: it pays neither the vocabulary projection nor
+stored residuals.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ldd_jax.core.draws import example_keys
+from ldd_jax.core.registry import part, register
+from ldd_jax.core.types import Array, Cond, Denoiser
+
+Run = Callable[[Any, Cond, Array | None], Any]
+
+
+@register("gate", "batch")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchGate:
+    """One replicated draw a step: the whole global batch has a context, or none has."""
+
+    def __call__(self, p: float, run: Run, zeros: Any, z, cond, keys_B, key, index_B) -> Any:
+        """h of every example."""
+        del index_B
+        return jax.lax.cond(
+            jax.random.bernoulli(key, p), run, lambda *_: zeros, z, cond, keys_B
+        )
+
+
+@register("gate", "example")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExampleGate:
+    """A draw per example; everybody pays for pass 1."""
+
+    def __call__(self, p: float, run: Run, zeros: Any, z, cond, keys_B, key, index_B) -> Any:
+        """h of every example, zeros where its draw says so."""
+        del zeros
+        on = jax.vmap(lambda k: jax.random.bernoulli(k, p))(example_keys(key, index_B))
+        h = run(z, cond, keys_B)
+        return jax.tree.map(lambda a: jnp.where(on.reshape(-1, *[1] * (a.ndim - 1)), a, 0), h)
+
+
+@register("gate", "fraction")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FractionGate:
+    """The first p * group examples of every `group` consecutive ones, by global index, pay.
+
+    Constant step time, cost exactly p. Times are stratified in bit-reversed order with a cyclic
+    shift, so who pays is independent of t.
+    """
+
+    group: int = 10
+
+    def __call__(self, p: float, run: Run, zeros: Any, z, cond, keys_B, key, index_B) -> Any:
+        """h of every example, zeros for those that do not pay."""
+        del key
+        batch, paying = index_B.shape[0], round(p * self.group)
+        if batch % self.group or abs(paying - p * self.group) > 1e-6:
+            raise ValueError(
+                f"gate fraction: the batch ({batch}) must be a multiple of group ({self.group}) "
+                f"and p * group ({p * self.group:g}) a whole number"
+            )
+        grouped = lambda a: a.reshape(-1, self.group, *a.shape[1:])
+        take = lambda a: grouped(a)[:, :paying].reshape(-1, *a.shape[1:])
+        h = run(*jax.tree.map(take, (z, cond, keys_B)))
+        put = lambda full, some: (
+            grouped(full).at[:, :paying].set(some.reshape(-1, paying, *some.shape[1:]))
+        ).reshape(full.shape)
+        return jax.tree.map(put, zeros, h)
+
+
+@register("context", "none")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoContext:
+    """h = 0: MDLM and UDLM."""
+
+    def __call__(
+        self, denoiser: Denoiser, z: Any, cond: Cond, keys_B: Array | None, key: Array,
+        index_B: Array,
+    ) -> Any:
+        """None."""
+        del denoiser, z, cond, keys_B, key, index_B
+
+
+@register("context", "pseudo")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PseudoContext:
+    """h = sg(trunk(z, h = 0)) with probability p, else 0; `passes` > 1 iterates it.
+
+    `gradient` True lets the loss reach pass 1 (an ablation; the paper stops it).
+    """
+
+    p: float = 0.9
+    passes: int = 1
+    gradient: bool = False
+    gate: Any = part("gate", BatchGate)
+
+    def __post_init__(self):
+        if not 0 <= self.p <= 1:
+            raise ValueError(f"p = {self.p} is not a probability")
+        if self.passes < 1:
+            raise ValueError(f"passes = {self.passes}; at least 1 pass makes a context")
+
+    def __call__(
+        self, denoiser: Denoiser, z: Any, cond: Cond, keys_B: Array | None, key: Array,
+        index_B: Array,
+    ) -> Any:
+        """h [B, L, K] float32; z, cond and keys have leading axis B."""
+        zeros = denoiser.latent(*jax.tree.leaves(z)[0].shape[:2])
+        if zeros is None:
+            raise ValueError("PseudoContext needs a network with a latent (model.latent = True)")
+        if not self.gradient:
+            denoiser = jax.lax.stop_gradient(denoiser)
+
+        def run(z, cond, keys_B):
+            h = None
+            for i in range(self.passes):
+                keys = None if keys_B is None else jax.vmap(jax.random.fold_in, (0, None))(keys_B, i)
+                h = denoiser.trunk(z, cond, h, key=keys).latent
+            return h
+
+        if self.p == 1:
+            return run(z, cond, keys_B)
+        return self.gate(self.p, run, zeros, z, cond, keys_B, key, index_B)

@@ -1,0 +1,69 @@
+"""The negative evidence lower bound of a process, with or without loopholing."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ldd_jax.core.draws import example_keys, fold
+from ldd_jax.core.registry import injected, part, register
+from ldd_jax.core.rows import rows_loss
+from ldd_jax.core.types import Array, Batch, Denoiser, Loss, Process
+from ldd_jax.objectives.context import NoContext
+from ldd_jax.objectives.times import UniformTimes, stratified
+
+TIMES, GATE, CORRUPT, DROPOUT = range(4)
+
+
+@register("objective", "nelbo")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Nelbo:
+    """E_t E_{z_t} sum_i bound_i(x_theta(z_t, h)), nats per scored token.
+
+    `tile` rows of logits exist at a time (0 = all at once), `groups` is the number of data shards.
+    """
+
+    context: Any = part("context", NoContext)
+    times: Any = part("times", UniformTimes)
+    tile: int = 0
+    process: Process = injected()
+    groups: int = injected()
+    dropout: bool = injected()
+
+    def __call__(self, denoiser: Denoiser, batch: Batch, key: Array) -> Loss:
+        """Total = sum(weight * bound) / norm; `loss_B` is the same per example, unnormalised."""
+        site = lambda i: jax.random.fold_in(key, i)
+        own = lambda i: example_keys(site(i), batch.index)
+        u = stratified(site(TIMES), batch.index, batch.total)
+        t, factor = self.times(u, self.process.schedule)
+        z, clock = self.process.corrupt(own(CORRUPT), batch.z0, t, batch.keep)
+        return self.score(denoiser, batch, z, clock, factor, site(GATE), own(DROPOUT))
+
+    def score(
+        self, denoiser: Denoiser, batch: Batch, z: Array, clock: Array, factor: Array, gate: Array,
+        keys_B: Array | None,
+    ) -> Loss:
+        """The loss of given corrupted tokens: context, scored pass, bound."""
+        keys_B = keys_B if self.dropout else None
+        again = None if keys_B is None else fold(keys_B, 1)
+        cond = batch.cond._replace(clock=self.process.conditioning(clock))
+        h = self.context(denoiser, z, cond, again, gate, batch.index)
+        features = denoiser.trunk(z, cond, h, key=keys_B).features
+        wide = jnp.broadcast_to(clock.reshape(clock.shape[0], -1), z.shape)
+        on = self.process.scored(z) & ~batch.keep
+        weight = jnp.where(on, batch.weight * factor[:, None] / batch.norm, 0)
+        flat = lambda a: a.reshape(-1, *a.shape[2:])
+        total, loss = rows_loss(
+            lambda logits, args: self.process.bound(logits, *args),
+            denoiser.head,
+            flat(features),
+            jax.tree.map(flat, (batch.z0, z, wide)),
+            flat(weight),
+            tile=self.tile,
+            groups=self.groups or 1,
+        )
+        loss_BL = loss.reshape(z.shape) * factor[:, None] * batch.weight
+        return Loss(total, {"loss_B": jnp.sum(loss_BL, -1), "scored": jnp.sum(on)})

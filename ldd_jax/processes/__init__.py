@@ -1,0 +1,6 @@
+"""Forward processes over tokens: prior, corruption, posterior, rate and bound."""
+
+from ldd_jax.processes.masked import Masked
+from ldd_jax.processes.uniform import Uniform
+
+__all__ = ["Masked", "Uniform"]

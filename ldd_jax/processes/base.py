@@ -1,0 +1,72 @@
+"""What processes in continuous time with a signal level alpha(t) share."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ldd_jax.core.draws import fold, uniforms
+from ldd_jax.core.registry import injected, part
+from ldd_jax.core.types import Array, Draw, TokenSpace
+from ldd_jax.schedules import LogLinear
+
+
+def onehot_log(token_N: Array, size: int, dtype: Any) -> Array:
+    """log of a one-hot row: 0 at the token, -inf elsewhere, [N, size]."""
+    hit = jnp.arange(size) == token_N[:, None]
+    return jnp.where(hit, jnp.zeros((), dtype), -jnp.inf)
+
+
+def at_least_float32(x: Array) -> Array:
+    """Keep float32 and float64, raise smaller floats to float32."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Diffusion:
+    """Clock = t in [0, 1]; the network is told sigma(t) = -log alpha(t)."""
+
+    schedule: Any = part("schedule", LogLinear)
+    tokens: TokenSpace = injected()
+    predicts = "clean"
+
+    def conditioning(self, clock: Array) -> Array:
+        """sigma(t)."""
+        return self.schedule.sigma(clock)
+
+    def _replace(self, keys_B: Array, z0: Array, t_B: Array, keep: Array, noise_BL: Array) -> Array:
+        """Replace tokens outside `keep` by `noise_BL`, each with probability 1 - alpha(t)."""
+        u = uniforms(fold(keys_B, 0), z0.shape[1:])
+        return jnp.where((u < self.schedule.noise(t_B)[:, None]) & ~keep, noise_BL, z0)
+
+    def log_posterior(self, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
+        """log p(z_s | z_t)."""
+        raise TypeError(f"{type(self).__name__} defines no posterior")
+
+    def sample_posterior(
+        self, draw: Draw, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None
+    ) -> Array:
+        """One categorical draw from `log_posterior`."""
+        return draw.categorical(self.log_posterior(pred_NV, z_N, t_N, s_N))
+
+    def _levels(self, t_N: Array, s_N: Array | None) -> tuple[Array, Array]:
+        """Noise levels 1 - alpha at t and s, as columns; s None means no noise."""
+        noise_t = self.schedule.noise(t_N)[:, None]
+        noise_s = jnp.zeros_like(noise_t) if s_N is None else self.schedule.noise(s_N)[:, None]
+        return noise_t, noise_s
+
+
+def check_rows(pred_NV: Array, z_N: Array, size: int) -> None:
+    """Shapes of a row-wise call, in words."""
+    if pred_NV.shape != (z_N.shape[0], size):
+        raise ValueError(
+            f"predictions have shape {pred_NV.shape}; {z_N.shape[0]} rows of {size} states expected"
+        )
+
+
+def log_softmax(logits_NV: Array) -> Array:
+    """Normalised log-probabilities in at least float32."""
+    return jax.nn.log_softmax(at_least_float32(logits_NV), axis=-1)

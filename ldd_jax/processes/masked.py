@@ -1,0 +1,72 @@
+"""Masked (absorbing) diffusion with the SUBS parameterisation: MDLM, arXiv 2406.07524."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from ldd_jax.core.registry import register
+from ldd_jax.core.types import Array
+from ldd_jax.processes.base import Diffusion, at_least_float32, log_softmax, onehot_log
+
+
+@register("process", "masked")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Masked(Diffusion):
+    """q(z_t | x) = alpha_t e_x + (1 - alpha_t) e_mask."""
+
+    def __post_init__(self):
+        if self.tokens is not None and self.tokens.mask is None:
+            raise ValueError("masked diffusion needs a token space with a mask")
+
+    @staticmethod
+    def token_space_size(vocabulary: int) -> tuple[int, int | None]:
+        """States and mask id for a vocabulary: the mask is one more state, the last."""
+        return vocabulary + 1, vocabulary
+
+    def prior(self, keys_B: Array, length: int) -> Array:
+        """All masks, [B, length]."""
+        return jnp.full((keys_B.shape[0], length), self.tokens.mask, jnp.int32)
+
+    def corrupt(self, keys_B: Array, z0: Array, t_B: Array, keep: Array) -> tuple[Array, Array]:
+        """Mask each position outside `keep` with probability 1 - alpha_t; clock = t."""
+        return self._replace(keys_B, z0, t_B, keep, jnp.full_like(z0, self.tokens.mask)), t_B
+
+    def scored(self, z: Array) -> Array:
+        """Masked positions."""
+        return z == self.tokens.mask
+
+    def _log_clean(self, logits_NV: Array) -> Array:
+        """log softmax over the symbols, the mask column removed."""
+        mask = jnp.arange(logits_NV.shape[-1]) == self.tokens.mask
+        return log_softmax(jnp.where(mask, -jnp.inf, at_least_float32(logits_NV)))
+
+    def bound(self, logits_NV: Array, z0_N: Array, z_N: Array, clock_N: Array) -> Array:
+        """-alpha' / (1 - alpha) * (-log x_theta[x]) at masked rows, nats (MDLM eq. 10)."""
+        logp = jnp.take_along_axis(self._log_clean(logits_NV), z0_N[:, None], -1)[:, 0]
+        return jnp.where(self.scored(z_N), -self.schedule.weight(clock_N) * logp, 0)
+
+    def boundary(self, dtype=jnp.float32) -> Array:
+        """Prior and reconstruction terms, nats per token: 0, as alpha_1 is taken for 0."""
+        return jnp.zeros((), dtype)
+
+    def read(self, logits_NV: Array, z_N: Array, clock_N: Array) -> Array:
+        """SUBS: no mask column; unmasked rows carry their token over with probability 1."""
+        del clock_N
+        logp = self._log_clean(logits_NV)
+        carried = onehot_log(z_N, logp.shape[-1], logp.dtype)
+        return jnp.where(self.scored(z_N)[:, None], logp, carried)
+
+    def log_posterior(self, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
+        """P(mask) = (1 - alpha_s)/(1 - alpha_t), the rest by x_theta; unmasked rows stay."""
+        noise_t, noise_s = self._levels(t_N, s_N)
+        stay = noise_s / noise_t
+        mask = jnp.arange(pred_NV.shape[-1]) == self.tokens.mask
+        moved = jnp.where(mask, jnp.log(stay), jnp.log1p(-stay) + pred_NV)
+        return jnp.where(self.scored(z_N)[:, None], moved, pred_NV).astype(pred_NV.dtype)
+
+    def rate(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
+        """mu(z -> y) = -alpha'/(1 - alpha) x_theta[y] at masked rows, 0 elsewhere."""
+        mu = self.schedule.weight(t_N)[:, None] * jnp.exp(pred_NV)
+        return jnp.where(self.scored(z_N)[:, None], mu, 0)

@@ -1,0 +1,102 @@
+"""Uniform-state diffusion: UDLM, arXiv 2412.10193; Duo, arXiv 2506.10892."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from ldd_jax.core.draws import fold, integers
+from ldd_jax.core.registry import register
+from ldd_jax.core.types import Array
+from ldd_jax.processes.base import Diffusion, check_rows, log_softmax
+
+
+@register("process", "uniform")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Uniform(Diffusion):
+    """q(z_t | x) = alpha_t e_x + (1 - alpha_t) / V over all V states.
+
+    The plug-in posterior below is exact, and the bound is minimised, when x_theta of a position is
+    the leave-one-out posterior p(x^i | z without i), not p(x^i | z).
+    """
+
+    @staticmethod
+    def token_space_size(vocabulary: int) -> tuple[int, int | None]:
+        """States and mask id for a vocabulary: no mask."""
+        return vocabulary, None
+
+    def prior(self, keys_B: Array, length: int) -> Array:
+        """Uniform tokens, [B, length]."""
+        return self._noise(keys_B, length)
+
+    def _noise(self, keys_B: Array, length: int) -> Array:
+        return integers(fold(keys_B, 1), (length,), self.tokens.size)
+
+    def corrupt(self, keys_B: Array, z0: Array, t_B: Array, keep: Array) -> tuple[Array, Array]:
+        """Resample each position outside `keep` with probability 1 - alpha_t; clock = t."""
+        noise = self._noise(keys_B, z0.shape[1]).astype(z0.dtype)
+        return self._replace(keys_B, z0, t_B, keep, noise), t_B
+
+    def scored(self, z: Array) -> Array:
+        """Every position."""
+        return jnp.ones(z.shape, bool)
+
+    def _levels_of(self, logp_NV: Array, z_N: Array, t_N: Array) -> tuple[Array, Array, Array]:
+        """V alpha, 1 - alpha (columns) and log(V alpha p + 1 - alpha) [N, V]."""
+        check_rows(logp_NV, z_N, self.tokens.size)
+        noise = self.schedule.noise(t_N)[:, None]
+        scale = self.tokens.size * (1 - noise)
+        return scale, noise, jnp.log(scale * jnp.exp(logp_NV) + noise)
+
+    def bound(self, logits_NV: Array, z0_N: Array, z_N: Array, clock_N: Array) -> Array:
+        """-alpha'/(V alpha) sum_{j != z} r_j phi(log r^_j - log r_j), nats.
+
+        With r_j = xbar_j / xbar_z, xbar = V alpha x + 1 - alpha, r^ the same from x_theta and
+        phi(d) = e^d - 1 - d. Equal to the published closed form (UDLM eq. 18), but a sum of
+        non-negative terms: the closed form loses up to 0.3 nats a token at t = 1e-3 in float32.
+        """
+        logp = log_softmax(logits_NV)
+        scale, noise, log_model = self._levels_of(logp, z_N, clock_N)
+        token = jnp.arange(logp.shape[-1])
+        is_x, is_z = token == z0_N[:, None], token == z_N[:, None]
+        log_true = jnp.where(is_x, jnp.log(scale + noise), jnp.log(noise))
+        pick = lambda a: jnp.sum(jnp.where(is_z, a, 0), -1, keepdims=True)
+        log_r = log_true - pick(log_true)
+        gap = log_model - pick(log_model) - log_r
+        terms = jnp.where(is_z, 0, jnp.exp(log_r) * (jnp.expm1(gap) - gap))
+        return -self.schedule.d_alpha(clock_N) / scale[:, 0] * jnp.sum(terms, -1)
+
+    def boundary(self, dtype=jnp.float32) -> Array:
+        """Prior term KL(q(z_1 | x) || uniform), nats per token; alpha_0 = 1 needs no other."""
+        size = self.tokens.size
+        one = jnp.ones((), dtype)
+        other = self.schedule.noise(one) / size
+        same = 1 - (size - 1) * other
+        return same * jnp.log(size * same) + (size - 1) * other * jnp.log(size * other)
+
+    def read(self, logits_NV: Array, z_N: Array, clock_N: Array) -> Array:
+        """log softmax over all states."""
+        del z_N, clock_N
+        return log_softmax(logits_NV)
+
+    def log_posterior(self, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
+        """Plug-in posterior (UDLM eq. 11), every term non-negative, then normalised."""
+        check_rows(pred_NV, z_N, self.tokens.size)
+        noise_t, noise_s = self._levels(t_N, s_N)
+        alpha_t, alpha_s = 1 - noise_t, 1 - noise_s
+        p = jnp.exp(pred_NV)
+        at_z = jnp.arange(p.shape[-1]) == z_N[:, None]
+        p_z = jnp.sum(jnp.where(at_z, p, 0), -1, keepdims=True)
+        size = self.tokens.size
+        stay = size * alpha_t * p_z + alpha_t * noise_s / alpha_s
+        step = noise_t - noise_s
+        joint = jnp.where(at_z, stay, 0) + step * (p + noise_s / (alpha_s * size))
+        return jnp.log(joint) - jnp.log(size * alpha_t * p_z + noise_t)
+
+    def rate(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
+        """mu(z -> y) = sigma' / V * (V alpha p_y + 1 - alpha) / (V alpha p_z + 1 - alpha)."""
+        _, _, log_model = self._levels_of(pred_NV, z_N, t_N)
+        at_z = jnp.arange(pred_NV.shape[-1]) == z_N[:, None]
+        ratio = jnp.exp(log_model - jnp.sum(jnp.where(at_z, log_model, 0), -1, keepdims=True))
+        return jnp.where(at_z, 0, self.schedule.d_sigma(t_N)[:, None] / self.tokens.size * ratio)

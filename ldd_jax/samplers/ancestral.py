@@ -1,0 +1,37 @@
+"""Ancestral sampling: z_s ~ p_theta(z_s | z_t), one network call a step (MDLM, UDLM, LDDM)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from ldd_jax.core.registry import register
+from ldd_jax.core.types import Array, Draw
+from ldd_jax.samplers.base import Net, SampleState
+
+
+@register("step", "ancestral")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ancestral:
+    """Each free position independently from the process's posterior with x_theta plugged in."""
+
+    calls = 1
+
+    def __call__(
+        self, net: Net, state: SampleState, t_B: Array, s_B: Array | None, draw: Draw,
+        segment: Array | None,
+    ) -> SampleState:
+        """One step; s None is the noise removal."""
+        length = state.z.shape[1]
+        trunk = net.trunk(state, t_B, segment)
+        s_N = None if s_B is None else jnp.repeat(s_B, length)
+
+        def move(pred, z, t, args):
+            row_draw, s = args
+            return net.process.sample_posterior(row_draw, pred, z, t, s)
+
+        z = net.rows(move, trunk, state.z, t_B, (draw.rows(length), s_N))
+        return state._replace(
+            z=jnp.where(state.free, z, state.z), h=trunk.latent, calls=state.calls + self.calls
+        )

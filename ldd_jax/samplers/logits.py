@@ -1,0 +1,57 @@
+"""Read-out settings on p(x0 | z): temperature, top-k and top-p, for every process and step."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from ldd_jax.core.types import Array
+
+
+def keep_top_p(logp_NV: Array, p: float | Array) -> Array:
+    """Nucleus: True for the most probable tokens up to and including the one crossing mass p.
+
+    The definition of Duo and of the original paper (arXiv 1904.09751); the first token is always
+    kept. Ties are kept in vocabulary order.
+    """
+    order = jnp.argsort(-logp_NV, axis=-1, stable=True)
+    probability = jnp.exp(jnp.take_along_axis(logp_NV, order, -1))
+    before = jnp.cumsum(probability, -1) - probability
+    rank = jnp.argsort(order, axis=-1)
+    return jnp.take_along_axis(before < p, rank, -1)
+
+
+def keep_top_k(logp_NV: Array, k: int) -> Array:
+    """True for the k most probable tokens (more where they tie)."""
+    threshold = jax.lax.top_k(logp_NV, min(k, logp_NV.shape[-1]))[0][..., -1:]
+    return logp_NV >= threshold
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Readout:
+    """Temperature first, then top-k, then top-p, then renormalise; defaults change nothing."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self):
+        if not self.temperature > 0:
+            raise ValueError(f"temperature is {self.temperature}; it must be above 0")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}; it must lie in (0, 1]")
+        if self.top_k < 0:
+            raise ValueError(f"top_k is {self.top_k}; it must be 0 (off) or positive")
+
+    def __call__(self, logp_NV: Array) -> Array:
+        """log p(x0 | z) with the settings applied, normalised."""
+        if self == Readout():
+            return logp_NV
+        logp = jax.nn.log_softmax(logp_NV / self.temperature, axis=-1)
+        if self.top_k:
+            logp = jax.nn.log_softmax(jnp.where(keep_top_k(logp, self.top_k), logp, -jnp.inf), -1)
+        if self.top_p < 1:
+            logp = jax.nn.log_softmax(jnp.where(keep_top_p(logp, self.top_p), logp, -jnp.inf), -1)
+        return logp

@@ -1,0 +1,114 @@
+"""The only sampling loop: (z, h) carried through a scan over a time grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ldd_jax.core.types import Array, Draw
+from ldd_jax.samplers.base import Clamp, Latent, Net, SampleState, Step
+from ldd_jax.samplers.grids import LinearGrid
+
+TAILS: dict[str, Callable] = {}
+
+
+def tail(name: str):
+    """Register a way to finish at the end of the grid."""
+
+    def wrap(fn):
+        TAILS[name] = fn
+        return fn
+
+    return wrap
+
+
+@tail("none")
+def _leave(net, step, state, t_B, draw, segment):
+    return state
+
+
+@tail("sample")
+def _remove_noise(net, step, state, t_B, draw, segment):
+    return step(net, state, t_B, None, draw, segment)
+
+
+@tail("greedy")
+def _arg_max(net, step, state, t_B, draw, segment):
+    trunk = net.trunk(state, t_B, segment)
+    best = lambda pred, z, t, args: jnp.argmax(pred, -1).astype(z.dtype)
+    z = net.rows(best, trunk, state.z, t_B, ())
+    z = jnp.where(state.free, z, state.z)
+    return state._replace(z=z, h=trunk.latent, calls=state.calls + 1)
+
+
+def start(net: Net, prior: Array, clamp: Clamp | None) -> SampleState:
+    """The state before the first step: prior draws, clamped positions in place, h = 0."""
+    free = jnp.ones(prior.shape, bool)
+    z = prior
+    if clamp is not None:
+        free = ~clamp.fixed
+        z = jnp.where(clamp.fixed, clamp.tokens, z)
+        if clamp.segment is not None:
+            free &= clamp.segment > 0
+    calls = jnp.zeros(prior.shape[0], jnp.int32)
+    return SampleState(z=z, h=net.denoiser.latent(*prior.shape), free=free, calls=calls)
+
+
+def sample(
+    net: Net,
+    step: Step,
+    draw: Draw,
+    prior: Array,
+    num_steps: Array | int,
+    *,
+    grid: Any = LinearGrid(),  # noqa: B008 (frozen)
+    clamp: Clamp | None = None,
+    latent: Latent = Latent(),  # noqa: B008 (frozen)
+    tail: str = "sample",
+    record: Callable[[SampleState], Any] | None = None,
+) -> tuple[SampleState, Any]:
+    """Run `step` over a grid of `num_steps` intervals from the prior, h in the carry.
+
+    Args:
+      net: denoiser, process and read-out settings.
+      step: the step rule.
+      draw: randomness; step i uses draw.at(step=i), the tail draw.at(step=num_steps).
+      prior: tokens [B, L] at t = 1, from `process.prior`.
+      num_steps: traced or not when nothing is recorded (one compilation for all); static when
+        `record` is given, as the trace has that length.
+      grid: (i, n) -> t.
+      clamp: fixed tokens (prompts, infilling) and padding.
+      latent: what happens to h between steps.
+      tail: "sample" (one more call with alpha_s = 1), "greedy" (arg max of x_theta) or "none".
+      record: state -> pytree kept for every step, stacked along a leading axis.
+
+    Returns:
+      Final state (calls per row counted) and the trace, or None.
+    """
+    if tail not in TAILS:
+        raise ValueError(f"tail {tail!r} is not one of {', '.join(TAILS)}")
+    segment = None if clamp is None else clamp.segment
+    state = start(net, prior, clamp)
+    real = jnp.zeros((), jnp.result_type(float))
+    spread = lambda t: jnp.broadcast_to(jnp.asarray(t, real.dtype), prior.shape[:1])
+
+    def one(i, state):
+        t, s = (spread(grid(jnp.asarray(j, real.dtype), num_steps)) for j in (i, i + 1))
+        given = state._replace(h=latent.before(state.h, i))
+        new = step(net, given, t, s, draw.at(step=i), segment)
+        return new._replace(h=latent.after(given.h, new.h, i))
+
+    if record is None:
+        state, trace = jax.lax.fori_loop(0, num_steps, one, state), None
+    else:
+        def body(state, i):
+            new = one(i, state)
+            return new, record(new)
+
+        state, trace = jax.lax.scan(body, state, jnp.arange(num_steps))
+    end = spread(grid(jnp.asarray(num_steps, real.dtype), num_steps))
+    last = state._replace(h=latent.before(state.h, num_steps))
+    return TAILS[tail](net, step, last, end, draw.at(step=num_steps), segment), trace

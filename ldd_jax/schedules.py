@@ -1,0 +1,180 @@
+"""Signal level alpha(t) of the forward process: t = 0 clean, t = 1 noise.
+
+A schedule defines `noise(t) = 1 - alpha(t)`, accurate near t = 0, and everything else follows; its
+derivative comes from the same function by automatic differentiation, so the two cannot disagree.
+Sources: MDLM (arXiv 2406.07524), MD4 (2406.04329), SEDD (2310.16834), Duo (2506.10892).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ldd_jax.core.registry import register
+from ldd_jax.core.types import Array
+
+
+class Schedule:
+    """What all schedules share; `noise` is theirs."""
+
+    def noise(self, t: Array) -> Array:
+        """1 - alpha(t)."""
+        raise TypeError(f"{type(self).__name__} defines no noise level")
+
+    def alpha(self, t: Array) -> Array:
+        """Signal level alpha(t)."""
+        return 1 - self.noise(t)
+
+    def d_alpha(self, t: Array) -> Array:
+        """d alpha / dt, negative; elementwise."""
+        t = jnp.asarray(t)
+        return -jax.jvp(self.noise, (t,), (jnp.ones_like(t),))[1]
+
+    def sigma(self, t: Array) -> Array:
+        """Total noise -log alpha(t)."""
+        return -jnp.log1p(-self.noise(t))
+
+    def d_sigma(self, t: Array) -> Array:
+        """d sigma / dt = -alpha' / alpha."""
+        return -self.d_alpha(t) / self.alpha(t)
+
+    def weight(self, t: Array) -> Array:
+        """-alpha' / (1 - alpha): the absorbing NELBO weight (MDLM eq. 10)."""
+        return -self.d_alpha(t) / self.noise(t)
+
+    def inverse(self, noise: Array) -> Array:
+        """The t with 1 - alpha(t) = noise, by bisection to the last digit; schedules are monotone."""
+        noise = jnp.asarray(noise)
+        low, high = jnp.zeros_like(noise), jnp.ones_like(noise)
+
+        def halve(_: Any, interval: tuple[Array, Array]) -> tuple[Array, Array]:
+            low, high = interval
+            middle = (low + high) / 2
+            above = self.noise(middle) > noise
+            return jnp.where(above, low, middle), jnp.where(above, middle, high)
+
+        low, high = jax.lax.fori_loop(0, 60, halve, (low, high))
+        return (low + high) / 2
+
+
+@register("schedule", "log_linear")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LogLinear(Schedule):
+    """alpha = 1 - (1 - eps) t; the absorbing weight is 1 / t exactly (SEDD, MDLM, Duo, LDDM)."""
+
+    eps: float = 1e-3
+
+    def noise(self, t: Array) -> Array:
+        """(1 - eps) t."""
+        return (1 - self.eps) * t
+
+    def weight(self, t: Array) -> Array:
+        """1 / t."""
+        return 1 / t
+
+    def inverse(self, noise: Array) -> Array:
+        """noise / (1 - eps)."""
+        return noise / (1 - self.eps)
+
+
+@register("schedule", "linear_sigma")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LinearSigma(Schedule):
+    """sigma = sigma_min + t (sigma_max - sigma_min) (MDLM's noise file)."""
+
+    sigma_min: float = 0.0
+    sigma_max: float = 10.0
+
+    def noise(self, t: Array) -> Array:
+        """1 - exp(-sigma)."""
+        return -jnp.expm1(-self.sigma(t))
+
+    def sigma(self, t: Array) -> Array:
+        """The defining line."""
+        return self.sigma_min + t * (self.sigma_max - self.sigma_min)
+
+
+@register("schedule", "geometric")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Geometric(Schedule):
+    """sigma = sigma_min^(1-t) sigma_max^t (SEDD)."""
+
+    sigma_min: float = 1e-4
+    sigma_max: float = 20.0
+
+    def noise(self, t: Array) -> Array:
+        """1 - exp(-sigma)."""
+        return -jnp.expm1(-self.sigma(t))
+
+    def sigma(self, t: Array) -> Array:
+        """The defining product."""
+        return self.sigma_min ** (1 - t) * self.sigma_max**t
+
+    def d_sigma(self, t: Array) -> Array:
+        """sigma log(sigma_max / sigma_min)."""
+        return self.sigma(t) * math.log(self.sigma_max / self.sigma_min)
+
+
+@register("schedule", "cosine")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cosine(Schedule):
+    """alpha = eps + (1 - eps) cos(pi t / 2) (MDLM's cosine; MD4's is `cosine_md4`)."""
+
+    eps: float = 1e-3
+
+    def noise(self, t: Array) -> Array:
+        """(1 - eps) (1 - cos(pi t / 2)), as 2 sin^2 of the half angle."""
+        return (1 - self.eps) * 2 * jnp.sin(jnp.pi * t / 4) ** 2
+
+
+@register("schedule", "cosine_squared")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CosineSquared(Schedule):
+    """alpha = eps + (1 - eps) cos^2(pi t / 2) (MDLM)."""
+
+    eps: float = 1e-3
+
+    def noise(self, t: Array) -> Array:
+        """(1 - eps) sin^2(pi t / 2)."""
+        return (1 - self.eps) * jnp.sin(jnp.pi * t / 2) ** 2
+
+
+@register("schedule", "cosine_md4")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CosineMD4(Schedule):
+    """alpha = (1 - 2 eps) (1 - cos(pi/2 (1 - t))) + eps (MD4)."""
+
+    eps: float = 1e-4
+
+    def noise(self, t: Array) -> Array:
+        """(1 - 2 eps) sin(pi t / 2) + eps."""
+        return (1 - 2 * self.eps) * jnp.sin(jnp.pi * t / 2) + self.eps
+
+
+@register("schedule", "cosine_duo")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CosineDuo(Schedule):
+    """alpha = 1 - cos(pi/2 (1 - (1 - eps) t)) (Duo)."""
+
+    eps: float = 1e-3
+
+    def noise(self, t: Array) -> Array:
+        """sin(pi/2 (1 - eps) t)."""
+        return jnp.sin(jnp.pi / 2 * (1 - self.eps) * t)
+
+
+@register("schedule", "polynomial")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Polynomial(Schedule):
+    """alpha = (1 - 2 eps) (1 - t^power) + eps; power 1 is MD4's linear schedule."""
+
+    power: float = 1.0
+    eps: float = 1e-4
+
+    def noise(self, t: Array) -> Array:
+        """(1 - 2 eps) t^power + eps."""
+        return (1 - 2 * self.eps) * t**self.power + self.eps
