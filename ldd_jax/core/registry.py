@@ -100,10 +100,7 @@ def build(kind: str, config: Mapping | ConfigDict, **facts: Any) -> Any:
     """
     config = dict(config)
     name = config.pop("name", None)
-    known = _CLASSES.get(kind, {})
-    if name not in known:
-        raise UserError(f"unknown {kind} {name!r}; {nearest(str(name), known)}")
-    cls = known[name]
+    cls = find(kind, str(name))
     fields = _fields(cls)
     configured = {n for n, f in fields.items() if not f.metadata.get("injected")}
     hints = get_type_hints(cls)
@@ -133,3 +130,15 @@ def _typed(where: str, value: Any, hint: Any) -> Any:
     if hint in (int, float, str, bool) and type(value) is not hint:
         raise UserError(f"{where} is {value!r} ({type(value).__name__}); expected {hint.__name__}")
     return value
+
+
+def find(kind: str, name: str) -> type:
+    """The class registered as `name` of `kind`.
+
+    Raises:
+      UserError: for an unknown name.
+    """
+    known = _CLASSES.get(kind, {})
+    if name not in known:
+        raise UserError(f"unknown {kind} {name!r}; {nearest(str(name), known)}")
+    return known[name]

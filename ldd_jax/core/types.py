@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 Array = jax.Array
 
@@ -69,6 +70,19 @@ class Batch(NamedTuple):
     index: Array
     total: int | Array
     norm: Array
+
+
+def as_batch(arrays: dict[str, Array]) -> Batch:
+    """A global batch from the arrays of the data pipeline; its own size and weights normalise it."""
+    return Batch(
+        z0=arrays["z0"],
+        keep=arrays["keep"],
+        weight=arrays["weight"],
+        cond=Cond(segment=arrays.get("segment"), position=arrays.get("position")),
+        index=arrays["index"],
+        total=arrays["z0"].shape[0],
+        norm=jnp.sum(arrays["weight"]),
+    )
 
 
 class Loss(NamedTuple):

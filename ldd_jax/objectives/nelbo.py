@@ -66,4 +66,4 @@ class Nelbo:
             groups=self.groups or 1,
         )
         loss_BL = loss.reshape(z.shape) * factor[:, None] * batch.weight
-        return Loss(total, {"loss_B": jnp.sum(loss_BL, -1), "scored": jnp.sum(on)})
+        return Loss(total, {"loss_B": jnp.sum(loss_BL, -1), "scored": jnp.sum(on, dtype=jnp.int32)})

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ldd_jax.core import rows as core_rows
+from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Cond, Denoiser, Draw, Process, Trunk
 from ldd_jax.samplers.logits import Readout
 
@@ -31,6 +32,7 @@ class SampleState(NamedTuple):
     calls: Array
 
 
+@register("latent", "latent")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Latent:
     """What happens to h between steps.

@@ -7,6 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array
 
 
@@ -29,6 +30,7 @@ def keep_top_k(logp_NV: Array, k: int) -> Array:
     return logp_NV >= threshold
 
 
+@register("readout", "readout")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Readout:
     """Temperature first, then top-k, then top-p, then renormalise; defaults change nothing."""

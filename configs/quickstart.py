@@ -1,0 +1,24 @@
+"""Ten minutes on a laptop CPU: a loopholing model of the Python documentation's prose.
+
+Command:   python -m ldd_jax train --config=configs/quickstart.py --workdir=runs/quickstart
+           (method=mdlm|lddm_m|udlm|lddm_u, size=tiny|...)
+"""
+
+from ldd_jax.core.registry import section
+from ldd_jax.data import Characters
+from ldd_jax.recipes import arguments, make
+
+
+def get_config(argument=""):
+    """The recipe; structural choices in the argument."""
+    return make(
+        arguments(argument, method="lddm_m", size="tiny"),
+        data=dict(path="python-docs", length=32, tokenizer=section(Characters)),
+        optim=dict(lr=5e-3, warmup_steps=100, decay="cosine", b2=0.99),
+        training=dict(
+            num_steps=4000, batch_size=64, ema_decay=0.999, log_every=100, eval_every=1000,
+            sample_every=2000, checkpoint_every=1000,
+        ),
+        evaluation=dict(draws=4),
+        sampling=dict(num_steps=64, num_samples=8),
+    )

@@ -1,0 +1,5 @@
+"""`python -m ldd_jax`."""
+
+from ldd_jax.main import run
+
+run()

@@ -1,0 +1,25 @@
+"""Text to batches: tokenizers, sources, packing, prepared corpora and the input pipeline."""
+
+from __future__ import annotations
+
+from ldd_jax.data.characters import Bytes, Characters
+from ldd_jax.data.pipeline import Batches, batches
+from ldd_jax.data.prepare import prepare
+from ldd_jax.data.subwords import Json, SentencePiece
+from ldd_jax.data.text import Corpus, TextData
+from ldd_jax.data.tokenizers import MASK_TEXT, Tokenizer, load_tokenizer
+
+__all__ = [
+    "MASK_TEXT",
+    "Batches",
+    "Bytes",
+    "Characters",
+    "Corpus",
+    "Json",
+    "SentencePiece",
+    "TextData",
+    "Tokenizer",
+    "batches",
+    "load_tokenizer",
+    "prepare",
+]

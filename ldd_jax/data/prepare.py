@@ -1,0 +1,147 @@
+"""Tokenise and pack a corpus once, into a folder that any number of runs can read at random."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ldd_jax.core.checks import UserError, require
+from ldd_jax.data.packing import Packer, entropy
+from ldd_jax.data.prepared import (
+    FORMAT,
+    SPLIT_NAMES,
+    TOKENIZER_FOLDER,
+    VERSION,
+    Codec,
+    file_hash,
+    shard_name,
+)
+from ldd_jax.data.sources import MANIFEST
+from ldd_jax.data.text import Corpus, TextData
+from ldd_jax.data.tokenizers import Tokenizer
+
+
+def prepare(
+    data: TextData,
+    output: str | os.PathLike,
+    *,
+    shards: int = 4,
+    tokenizer: Tokenizer | None = None,
+) -> Corpus:
+    """Write the rows of `data` as ArrayRecord shards with a manifest; stream, never hold them.
+
+    The folder appears whole at the end or not at all. Its rows are those `data.load()` gives, in
+    the same order for any number of shards.
+
+    Args:
+      data: what to read and how to pack it.
+      output: a folder that is absent or empty.
+      shards: files per split (fewer if a split has fewer rows).
+      tokenizer: use this one instead of fitting one.
+
+    Returns:
+      The corpus, opened from the folder.
+
+    Raises:
+      UserError: if the output is not empty or cannot be written, or the corpus cannot be read.
+    """
+    require(1 <= shards <= 99_999, f"shards={shards}; it must be between 1 and 99999")
+    target = Path(output).expanduser()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{output} exists and is not an empty folder; give another output")
+    divided = data.divide()
+    tokenizer = tokenizer or data.fit(divided)
+    working = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        working.mkdir()
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror}") from error
+    try:
+        tokenizer.save(working / TOKENIZER_FOLDER)
+        documents = dict(zip(SPLIT_NAMES, (divided.train, divided.validation), strict=True))
+        splits = {
+            name: _write(working, name, data, tokenizer, read(), shards)
+            for name, read in documents.items()
+        }
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "source": data.path,
+            "fingerprint": divided.fingerprint,
+            "note": divided.note,
+            "layout": {n: getattr(data, n) for n in data.layout.__dataclass_fields__},
+            "tokenizer": {
+                "folder": TOKENIZER_FOLDER,
+                "size": tokenizer.size,
+                "digest": tokenizer.digest,
+            },
+            "splits": splits,
+        }
+        (working / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+        os.replace(working, target)
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+    return TextData(
+        path=str(target), **{n: getattr(data, n) for n in data.layout.__dataclass_fields__}
+    ).load()
+
+
+def _write(
+    folder: Path,
+    name: str,
+    data: TextData,
+    tokenizer: Tokenizer,
+    documents: Iterable[str],
+    shards: int,
+) -> dict[str, Any]:
+    """Deal the rows of one split to its shards; return its part of the manifest."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    packer = Packer(data.layout, tokenizer)
+    codec = Codec(layout=data.layout, size=tokenizer.size)
+    counts = np.zeros(tokenizer.size, np.int64)
+    records = [0] * shards
+    drafts = [folder / f"{name}-{number}.draft" for number in range(shards)]
+    with contextlib.ExitStack() as stack:
+        writers = []
+        for draft in drafts:
+            writers.append(ArrayRecordWriter(str(draft), "group_size:1"))
+            stack.callback(writers[-1].close)
+        for number, row in enumerate(packer.rows(documents)):
+            writers[number % shards].write(codec.encode(row))
+            records[number % shards] += 1
+            counts += np.bincount(row.tokens[: row.filled], minlength=len(counts))
+    data.require_rows(name, packer, sum(records))
+    used = sum(count > 0 for count in records)
+    written = []
+    for number, draft in enumerate(drafts):
+        if number >= used:
+            draft.unlink()
+            continue
+        path = folder / shard_name(name, number, used)
+        draft.rename(path)
+        written.append(
+            {
+                "file": path.name,
+                "records": records[number],
+                "bytes": path.stat().st_size,
+                "sha256": file_hash(path),
+            }
+        )
+    return {
+        "documents": packer.documents,
+        "tokens": packer.tokens,
+        "dropped": packer.dropped,
+        "unigram_entropy": entropy(counts),
+        "shards": written,
+    }

@@ -1,0 +1,281 @@
+"""Documents from a path string: a corpus inside Python, text, JSON lines, Parquet, or TFDS.
+
+The scheme before a colon or the suffix of the file chooses the reader; documents are streamed, so
+that every pass over a source reads its files afresh.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import gzip
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from ldd_jax.core.checks import UserError, nearest, require
+from ldd_jax.data.python_docs import python_docs
+
+SPLITS = ("file", "line", "paragraph")
+MANIFEST = "manifest.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """Documents that can be read any number of times.
+
+    Attributes:
+      name: the path as given, for messages.
+      train: starts a pass over the documents.
+      validation: likewise over the source's own validation (or test) split; None = it has none.
+    """
+
+    name: str
+    train: Callable[[], Iterable[str]]
+    validation: Callable[[], Iterable[str]] | None = None
+
+    def documents(self) -> Iterator[str]:
+        """The documents, blank ones left out.
+
+        Raises:
+          UserError: if there are none, or one cannot be read.
+        """
+        return _checked(self.name, self.train)
+
+    def own_validation(self) -> Iterator[str]:
+        """The documents of the source's own validation split."""
+        require(self.validation is not None, f"{self.name} has no validation split of its own")
+        return _checked(f"{self.name} (validation)", self.validation)  # type: ignore[arg-type]
+
+
+def _checked(name: str, read: Callable[[], Iterable[str]]) -> Iterator[str]:
+    found = False
+    for text in read():
+        if text and not text.isspace():
+            found = True
+            yield text
+    require(found, f"{name} holds no text")
+
+
+def fingerprint(documents: Iterable[str]) -> str:
+    """Sixteen hex digits of the SHA-256 over the documents, their order and their bounds."""
+    digest = hashlib.sha256()
+    for text in documents:
+        data = text.encode("utf-8")
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()[:16]
+
+
+def open_source(path: str, *, field: str = "text", split: str = "file") -> Source:
+    """Find the reader for `path`; nothing is read yet.
+
+    Args:
+      path: `python-docs`; `tfds:NAME[/config]` or `tfds:FOLDER`; or a file or glob, where
+        `.jsonl`, `.ndjson` and `.json` hold one JSON object a line, `.parquet` a table, and
+        anything else UTF-8 text. `.gz` is unpacked on the way.
+      field: the JSON key, Parquet column or TFDS feature that holds the text.
+      split: what a document of a text file is: the "file", a "line", or a "paragraph" (lines up
+        to a blank one).
+
+    Raises:
+      UserError: if there is no such file, data set or way to split.
+    """
+    require(bool(path), "data.path is empty; give a file, a glob, 'python-docs' or 'tfds:NAME'")
+    require(split in SPLITS, f"split={split!r}; {nearest(split, SPLITS)}")
+    scheme, colon, rest = path.partition(":")
+    if scheme in _SCHEMES and (colon or scheme == path):
+        return _SCHEMES[scheme](path, rest, field)
+    require(
+        "://" not in path,
+        f"cannot read {path}: only local files; schemes {nearest(scheme, _SCHEMES)}",
+    )
+    files = _files(path)
+    readers = [(file, _SUFFIXES.get(_suffix(file), _text)) for file in files]
+
+    def read() -> Iterator[str]:
+        for file, reader in readers:
+            yield from reader(file, field, split)
+
+    return Source(name=path, train=read)
+
+
+def _suffix(file: str) -> str:
+    return os.path.splitext(file.removesuffix(".gz"))[1].lower()
+
+
+def _files(path: str) -> list[str]:
+    """The file, or the sorted files of the glob."""
+    given = os.path.expanduser(path)
+    if os.path.isdir(given):
+        raise UserError(
+            f"{path} is a folder without {MANIFEST}; give a glob such as {path.rstrip('/')}/*.txt, "
+            "or a folder that 'prepare' wrote"
+        )
+    if os.path.exists(given):
+        return [given]
+    found = sorted(f for f in glob.glob(given, recursive=True) if os.path.isfile(f))
+    if not found:
+        what = "matches no file" if glob.has_magic(given) else "does not exist"
+        raise UserError(f"{path} {what} (or use {', '.join(sorted(_SCHEMES))})")
+    return found
+
+
+def _open(file: str) -> BinaryIO:
+    try:
+        return cast(BinaryIO, gzip.open(file) if file.endswith(".gz") else open(file, "rb"))
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from error
+
+
+def _lines(file: str) -> Iterator[tuple[int, str]]:
+    """Numbered lines without their ends; a file that is not UTF-8 text is refused."""
+    with _open(file) as raw:
+        number = 0
+        try:
+            stream = io.TextIOWrapper(raw, encoding="utf-8-sig", newline=None)
+            for number, line in enumerate(stream, 1):
+                if "\0" in line:
+                    raise UserError(f"{file}:{number}: a zero byte; this is not a text file")
+                yield number, line.removesuffix("\n")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{file}: not UTF-8 text after line {number} ({error.reason}); convert it first"
+            ) from error
+        except (EOFError, OSError) as error:
+            raise UserError(f"cannot read {file}: {error}") from error
+
+
+def _text(file: str, field: str, split: str) -> Iterator[str]:
+    """A text file as one document, one a line, or one a paragraph."""
+    group: list[str] = []
+    for _, line in _lines(file):
+        if split == "line":
+            yield line
+        elif split == "paragraph" and not line.strip():
+            yield "\n".join(group)
+            group.clear()
+        else:
+            group.append(line)
+    yield "\n".join(group)
+
+
+def _json_lines(file: str, field: str, split: str) -> Iterator[str]:
+    """One JSON object a line."""
+    for number, line in _lines(file):
+        if not line.strip():
+            continue
+        where = f"{file}:{number}"
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", "nested too deep")
+            raise UserError(f"{where}: not JSON ({reason}); one object a line is read") from error
+        require(isinstance(record, dict), f"{where}: not a JSON object; one object a line is read")
+        yield _value(record, field, where)
+
+
+def _value(record: dict[str, Any], field: str, where: str) -> str:
+    if field not in record:
+        raise UserError(f"{where}: no field {field!r}; {nearest(field, map(str, record))}")
+    text = record[field]
+    if isinstance(text, bytes):
+        try:
+            text = text.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{where}: field {field!r} is not UTF-8 text") from error
+    require(
+        isinstance(text, str), f"{where}: field {field!r} is {type(text).__name__}, expected text"
+    )
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(f"{where}: field {field!r} holds half a character (surrogate)") from error
+    return text
+
+
+def _parquet(file: str, field: str, split: str) -> Iterator[str]:
+    """A column of a Parquet file, a thousand rows at a time."""
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(file) as table:
+            names = table.schema_arrow.names
+            require(field in names, f"{file}: no column {field!r}; {nearest(field, names)}")
+            for batch in table.iter_batches(batch_size=1000, columns=[field]):
+                for text in batch.column(0).to_pylist():
+                    number += 1
+                    yield _value({field: text}, field, f"{file} row {number}")
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{file}: not a readable Parquet file ({reason})") from error
+
+
+def _python_docs(path: str, rest: str, field: str) -> Source:
+    require(path == "python-docs", f"{path}: python-docs takes nothing after it")
+    return Source(name=path, train=python_docs)
+
+
+# Names of other namespaces (huggingface:...) would be looked up on the network.
+_TFDS_NAME = re.compile(r"\w+(/[\w.-]+)?(:[\d.*]+)?")
+
+
+def _tfds(path: str, name: str, field: str) -> Source:
+    """A data set that TFDS has prepared in a random-access format; nothing is downloaded."""
+    import tensorflow_datasets as tfds
+
+    folder = Path(name).expanduser()
+    if os.sep in name and folder.is_dir():
+        require((folder / "dataset_info.json").is_file(), f"{path}: no dataset_info.json there")
+        builder = tfds.builder_from_directory(str(folder))
+    else:
+        require(bool(_TFDS_NAME.fullmatch(name)), f"{path}: expected tfds:NAME, NAME/config or an "
+                "existing folder")  # fmt: skip
+        try:
+            builder = tfds.builder(name, try_gcs=False)
+        except (ValueError, ImportError, AttributeError) as error:
+            close = nearest(name.split("/")[0], tfds.list_builders(with_community_datasets=False))
+            hint = close[close.find("(did") :] if "(did" in close else "see tfds.list_builders()"
+            raise UserError(f"{path}: TFDS knows no such data set or config {hint}") from error
+    splits = list(builder.info.splits)
+    require(
+        "train" in splits,
+        f"{path} is not prepared here (splits: {', '.join(splits) or 'none'}); run "
+        "'tfds build NAME --file_format=array_record' first",
+    )
+
+    def reader(split: str) -> Callable[[], Iterator[str]]:
+        def read() -> Iterator[str]:
+            try:
+                records = builder.as_data_source(split)
+            except (NotImplementedError, ValueError, OSError) as error:
+                raise UserError(
+                    f"{path}: split {split!r} cannot be read at random; prepare it with "
+                    "'tfds build NAME --file_format=array_record'"
+                ) from error
+            for number in range(len(records)):
+                yield _value(records[number], field, f"{path} {split} record {number}")
+
+        return read
+
+    own = next((s for s in ("validation", "test") if s in splits), None)
+    return Source(name=path, train=reader("train"), validation=reader(own) if own else None)
+
+
+_SCHEMES: dict[str, Callable[[str, str, str], Source]] = {
+    "python-docs": _python_docs,
+    "tfds": _tfds,
+}
+_SUFFIXES: dict[str, Callable[[str, str, str], Iterator[str]]] = {
+    ".json": _json_lines,
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".parquet": _parquet,
+}

@@ -1,0 +1,231 @@
+"""The text corpus of a run: source, split, tokenizer and layout, chosen by one config section."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ldd_jax.core.checks import UserError, nearest, require
+from ldd_jax.core.registry import part, register
+from ldd_jax.data.characters import Characters
+from ldd_jax.data.packing import Layout, MemoryRows, Packer, collect
+from ldd_jax.data.prepared import PreparedRows, is_prepared, read_prepared
+from ldd_jax.data.sources import SPLITS, open_source
+from ldd_jax.data.splits import Divided, divide
+from ldd_jax.data.tokenizers import Tokenizer
+
+_LAYOUT = tuple(field.name for field in dataclasses.fields(Layout))
+
+
+CorpusRows = MemoryRows | PreparedRows
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Rows to train and to validate on, and the tokenizer that made them.
+
+    A row is a dict: tokens int32 [L], keep bool [L] (never corrupted), weight float32 [L] (share
+    in the loss), and segment int32 [L] (0 = padding) where the layout uses segments.
+
+    Attributes:
+      tokenizer: text to ids; the mask is not among them.
+      train: rows, by number.
+      validation: likewise.
+      layout: how the rows were made.
+      fingerprint: sixteen hex digits of the documents' SHA-256.
+      source: the path they came from.
+      note: where the validation documents come from, in words.
+    """
+
+    tokenizer: Tokenizer
+    train: CorpusRows
+    validation: CorpusRows
+    layout: Layout
+    fingerprint: str
+    source: str
+    note: str
+
+    def rows(self, split: str) -> CorpusRows:
+        """The rows of "train" or "validation"."""
+        splits = {"train": self.train, "validation": self.validation}
+        require(split in splits, f"split {split!r}; {nearest(split, splits)}")
+        return splits[split]
+
+    def unigram_entropy(self, split: str = "validation") -> float:
+        """Entropy of the split's own token frequencies, nats per scored token.
+
+        The loss of the best model that ignores all context: a trained one must be below it.
+        """
+        return self.rows(split).entropy
+
+    def describe(self) -> str:
+        """Two lines: source, fingerprint and tokenizer; documents, tokens and rows per split."""
+        parts = [
+            f"{name}: {r.documents:,} documents, {r.token_count:,} tokens, {len(r):,} rows"
+            + (f" ({r.dropped:,} tokens left over)" if r.dropped else "")
+            for name, r in (("train", self.train), ("validation", self.validation))
+        ]
+        return (
+            f"corpus {self.source} ({self.fingerprint}), {self.tokenizer.kind} tokenizer, "
+            f"{self.tokenizer.size} ids, {self.layout.mode} rows of {self.layout.length}; "
+            f"{self.note}\n" + "; ".join(parts)
+        )
+
+
+@register("data", "text")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextData:
+    """Text from a file, a data set or a prepared folder, as rows of tokens.
+
+    Attributes:
+      path: see `sources.open_source`; or a folder that `prepare` wrote, which brings its own
+        tokenizer and must have been made with the layout asked for here.
+      validation_path: documents to validate on; empty = the source's own validation split if it
+        has one, else documents chosen by hash.
+      field: JSON key, Parquet column or TFDS feature that holds the text.
+      split: what a document of a text file is: "file", "line" or "paragraph".
+      validation_fraction: share of the documents chosen by hash.
+      tokenizer: fitted on the training documents.
+      length: tokens a row.
+      mode: "packed" (documents end to end) or "padded" (a document starts a row).
+      pad: "ignore" (padding is not corrupted and not scored) or "eos_in_loss" (it is EOS, scored).
+      bos: begin each document with BOS.
+      eos: end each document with EOS.
+      segments: keep attention within the documents of a packed row.
+      max_documents: read only so many documents of each source; 0 = all.
+    """
+
+    path: str = "python-docs"
+    validation_path: str = ""
+    field: str = "text"
+    split: str = "file"
+    validation_fraction: float = 0.05
+    tokenizer: Any = part("tokenizer", Characters)
+    length: int = 64
+    mode: str = "packed"
+    pad: str = "ignore"
+    bos: bool = False
+    eos: bool = True
+    segments: bool = False
+    max_documents: int = 0
+
+    def __post_init__(self):
+        if not self.path:
+            raise ValueError("path is empty; give a file, a glob, 'python-docs' or 'tfds:NAME'")
+        if self.split not in SPLITS:
+            raise ValueError(f"split={self.split!r}; {nearest(self.split, SPLITS)}")
+        if not 0.0 < self.validation_fraction < 1.0:
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction}; it must be between 0 and 1"
+            )
+        if self.max_documents < 0:
+            raise ValueError(f"max_documents={self.max_documents}; it must be 0 (all) or more")
+        self.layout  # noqa: B018  validates length, mode and pad
+
+    @property
+    def layout(self) -> Layout:
+        """How token streams become rows."""
+        return Layout(**{name: getattr(self, name) for name in _LAYOUT})
+
+    def load(self, tokenizer: Tokenizer | None = None, *, verify: bool | None = None) -> Corpus:
+        """Read, split, tokenise and pack the corpus.
+
+        Args:
+          tokenizer: use this one (of an earlier run) instead of fitting one.
+          verify: hash the shards of a prepared folder; see `prepared.read_prepared`.
+
+        Raises:
+          UserError: for anything that cannot be read, or is shorter than one row.
+        """
+        if is_prepared(self.path):
+            return self._prepared(tokenizer, verify)
+        divided = self.divide()
+        tokenizer = tokenizer or self.fit(divided)
+        rows = {}
+        for name, documents in (("train", divided.train), ("validation", divided.validation)):
+            rows[name] = self._collect(name, Packer(self.layout, tokenizer), documents)
+        return Corpus(
+            tokenizer=tokenizer,
+            train=rows["train"],
+            validation=rows["validation"],
+            layout=self.layout,
+            fingerprint=divided.fingerprint,
+            source=self.path,
+            note=divided.note,
+        )
+
+    def divide(self) -> Divided:
+        """Training and validation documents."""
+        require(
+            not is_prepared(self.path), f"{self.path} is prepared already; its texts are not kept"
+        )
+        source = open_source(self.path, field=self.field, split=self.split)
+        validation = None
+        if self.validation_path:
+            validation = open_source(self.validation_path, field=self.field, split=self.split)
+        return divide(
+            source,
+            validation,
+            fraction=self.validation_fraction,
+            max_documents=self.max_documents,
+        )
+
+    def fit(self, divided: Divided) -> Tokenizer:
+        """The tokenizer, fitted on the training documents."""
+        return self.tokenizer.fit(divided.train, needs=self.layout.needs)
+
+    def _collect(
+        self, name: str, packer: Packer, documents: Callable[[], Iterable[str]]
+    ) -> MemoryRows:
+        rows = collect(packer, documents())
+        self.require_rows(name, packer, len(rows))
+        return rows
+
+    def require_rows(self, name: str, packer: Packer, rows: int) -> None:
+        """Refuse a split that fills no row."""
+        if rows:
+            return
+        more = {
+            "train": "give a longer text",
+            "validation": "raise data.validation_fraction or give data.validation_path",
+        }[name]
+        raise UserError(
+            f"the {name} split of {self.path} has {packer.tokens} tokens, fewer than one row of "
+            f"length={self.length}; {more}"
+            + (f", or set data.length to at most {packer.tokens}" if packer.tokens else "")
+        )
+
+    def _prepared(self, tokenizer: Tokenizer | None, verify: bool | None) -> Corpus:
+        """The corpus of a prepared folder, if it is the one this section describes."""
+        for name in ("validation_path", "max_documents"):
+            require(
+                not getattr(self, name),
+                f"data.{name} does not apply to the prepared folder {self.path}; clear it",
+            )
+        found = read_prepared(os.path.expanduser(self.path), verify=verify)
+        differing = [
+            f"{name}={getattr(found.layout, name)!r} (not {getattr(self, name)!r})"
+            for name in _LAYOUT
+            if getattr(found.layout, name) != getattr(self, name)
+        ]
+        require(
+            not differing,
+            f"{self.path} was prepared with {', '.join(differing)}; set data accordingly or "
+            "prepare it again",
+        )
+        require(
+            tokenizer is None or tokenizer.digest == found.tokenizer.digest,
+            f"{self.path} was prepared with another tokenizer than this run's; prepare it with the "
+            "run's tokenizer",
+        )
+        return Corpus(
+            tokenizer=found.tokenizer,
+            train=found.rows["train"],
+            validation=found.rows["validation"],
+            layout=found.layout,
+            fingerprint=found.fingerprint,
+            source=self.path,
+            note=found.note,
+        )

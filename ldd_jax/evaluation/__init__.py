@@ -1,0 +1,1 @@
+"""Likelihood with error bars and curves."""

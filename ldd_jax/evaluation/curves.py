@@ -1,0 +1,52 @@
+"""The curve of a run as a PNG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+
+def plot(
+    records: list[dict[str, Any]], path: Path, *, title: str, baseline: float | None = None
+) -> None:
+    """Training loss and validation bound against steps, with the unigram entropy as a line.
+
+    Args:
+      records: lines of metrics.jsonl.
+      path: PNG to write.
+      title: above the plot.
+      baseline: unigram entropy of the validation tokens, nats per token.
+    """
+    figure, axes = plt.subplots(figsize=(7, 4.2), dpi=130)
+    train = [(r["step"], r["train_loss"]) for r in records if "train_loss" in r]
+    valid = [
+        (r["step"], r["validation/nelbo_nats_per_token"], r["validation/nelbo_se"])
+        for r in records
+        if "validation/nelbo_nats_per_token" in r
+    ]
+    if train:
+        axes.plot(*zip(*train), lw=1, alpha=0.7, label="training loss (mean of an interval)")
+    if valid:
+        steps, nats, errors = zip(*valid)
+        axes.errorbar(steps, nats, yerr=errors, fmt="o-", capsize=3, label="validation NELBO +- s.e.")
+        axes.annotate(f"{nats[-1]:.3f}", (steps[-1], nats[-1]), xytext=(-4, -14),
+                      textcoords="offset points", ha="right")
+    if baseline is not None:
+        axes.axhline(baseline, ls="--", lw=1, color="grey", label=f"unigram entropy {baseline:.3f}")
+    if len(train) > 1:
+        highest = max([v for _, v in train[1:]] + [v for _, v, _ in valid] + [baseline or 0])
+        lowest = min([v for _, v in train] + [v for _, v, _ in valid])
+        axes.set_ylim(lowest - 0.1, highest + 0.1)
+    axes.set(xlabel="update", ylabel="nats per token", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    partial = path.with_suffix(".partial.png")
+    figure.savefig(partial)
+    partial.replace(path)
+    plt.close(figure)

@@ -1,0 +1,122 @@
+"""The NELBO of a data set with its standard error, and what it bounds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldd_jax.core.types import Array, Model, as_batch
+from ldd_jax.objectives.context import NoContext, PseudoContext
+from ldd_jax.objectives.nelbo import Nelbo
+from ldd_jax.objectives.times import UniformTimes
+
+BOUNDS = {
+    1: "the sampler that runs one pass per step with h = 0",
+    2: "the sampler that runs two passes per step, starting from h = 0",
+}
+
+
+def bounds(passes: int) -> str:
+    """What a k-pass NELBO is an upper bound for (it never bounds the sampler that carries h)."""
+    return BOUNDS.get(passes, f"the sampler that runs {passes} passes per step from h = 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """Nats per token: mean, its standard error over sequences, and that of the drawn times alone.
+
+    `calls` counts trunk evaluations per sequence.
+    """
+
+    nats: float
+    se: float
+    monte_carlo_se: float
+    tokens: int
+    sequences: int
+    draws: int
+    passes: int
+    calls: int
+
+    def record(self) -> dict[str, Any]:
+        """A JSON line."""
+        return {
+            "nelbo_nats_per_token": self.nats,
+            "nelbo_se": self.se,
+            "monte_carlo_se": self.monte_carlo_se,
+            "nelbo_ppl": math.exp(min(self.nats, 700)),
+            "nelbo_ppl_se": math.exp(min(self.nats, 700)) * self.se,
+            "bits_per_token": self.nats / math.log(2),
+            "tokens": self.tokens,
+            "sequences": self.sequences,
+            "draws": self.draws,
+            "passes": self.passes,
+            "network_calls_per_sequence": self.calls,
+            "bounds": bounds(self.passes),
+        }
+
+    def __str__(self) -> str:
+        ppl = math.exp(min(self.nats, 700))
+        return (
+            f"NELBO {self.nats:.4f} +- {self.se:.4f} nats/token, perplexity <= {ppl:.3f} +- "
+            f"{ppl * self.se:.3f} ({self.passes} pass{'es' * (self.passes > 1)}, {self.sequences} "
+            f"sequences, {self.tokens} tokens, {self.draws} draws each)"
+        )
+
+
+def objective_for(objective: Nelbo, passes: int) -> Nelbo:
+    """The training objective as a bound: `passes` network passes always, t on all of (0, 1]."""
+    context = NoContext() if passes == 1 else PseudoContext(p=1.0, passes=passes - 1)
+    return dataclasses.replace(
+        objective, context=context, times=UniformTimes(eps=0.0), dropout=False
+    )
+
+
+def score_fn(model: Model, objective: Nelbo) -> Callable[[Any, dict, Array], tuple[Array, Array]]:
+    """(params, arrays, key) -> summed nats and scored tokens of every sequence; jit at the edge."""
+
+    def score(params, arrays, key):
+        batch = as_batch(arrays)._replace(norm=jnp.ones(()))
+        loss = objective(model.bind(params), batch, key)
+        return loss.metrics["loss_B"], jnp.sum(batch.weight, -1)
+
+    return score
+
+
+def estimate(
+    score: Callable, params: Any, batches: Iterable[dict[str, np.ndarray]], *, key: Array,
+    passes: int, draws: int, boundary: float, put: Callable,
+) -> Estimate:
+    """Sum in float64 on the host over all sequences and draws; `put` places a batch on the mesh."""
+    nats, tokens = [], []
+    for i, arrays in enumerate(batches):
+        local = put(arrays)
+        rows = []
+        for d in range(draws):
+            sub = jax.random.fold_in(jax.random.fold_in(key, i), d)
+            total, count = jax.device_get(score(params, local, sub))
+            rows.append(np.asarray(total, np.float64))
+        real = np.asarray(count) > 0
+        nats.append(np.stack(rows, 1)[real])
+        tokens.append(np.asarray(count, np.float64)[real])
+    all_nats, n = np.concatenate(nats), np.concatenate(tokens)
+    size, total = len(n), float(n.sum())
+    mean = float(all_nats.mean(1).sum() / total)
+    residual = all_nats.mean(1) - mean * n
+    se = math.sqrt(float((residual**2).sum()) * size / max(size - 1, 1)) / total
+    within = all_nats.var(1, ddof=1).sum() / draws if draws > 1 else float("nan")
+    return Estimate(
+        nats=mean + boundary,
+        se=se,
+        monte_carlo_se=math.sqrt(within) / total if draws > 1 else float("nan"),
+        tokens=int(total),
+        sequences=size,
+        draws=draws,
+        passes=passes,
+        calls=passes * draws,
+    )

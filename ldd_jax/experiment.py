@@ -1,0 +1,205 @@
+"""From a config to objects; the only module that knows every kind of component."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from ldd_jax import denoisers, objectives, processes, samplers  # noqa: F401  (they register)
+from ldd_jax.core import registry
+from ldd_jax.core.checks import UserError, require
+from ldd_jax.core.types import Model, Process, TokenSpace
+from ldd_jax.data import Tokenizer, load_tokenizer
+from ldd_jax.objectives import Nelbo
+from ldd_jax.samplers.base import Latent, Step
+from ldd_jax.samplers.logits import Readout
+from ldd_jax.training import sharding
+from ldd_jax.training.optimizers import AdamW
+from ldd_jax.training.sharding import MeshShape
+from ldd_jax.training.step import Update
+
+
+@registry.register("training", "training")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """How long, how much at a time, and what is written when (in updates; 0 = only at the end)."""
+
+    num_steps: int = 1000
+    batch_size: int = 64
+    accumulate: int = 1
+    ema_decay: float = 0.9999
+    log_every: int = 50
+    eval_every: int = 0
+    sample_every: int = 0
+    checkpoint_every: int = 500
+    keep: int = 2
+
+    def __post_init__(self):
+        for name in ("num_steps", "batch_size", "accumulate", "log_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}"
+            )
+
+
+@registry.register("evaluation", "evaluation")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """`passes` network passes per bound; `draws` times per sequence; 0 = all sequences."""
+
+    passes: int = 1
+    draws: int = 1
+    batch_size: int = 64
+    max_sequences: int = 0
+
+    def __post_init__(self):
+        if self.passes < 1 or self.draws < 1:
+            raise ValueError("passes and draws must be at least 1")
+
+
+@registry.register("sampling", "sampling")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Defaults of the `sample` command and of samples during training."""
+
+    step: Any = registry.part("step", samplers.Ancestral)
+    grid: Any = registry.part("grid", samplers.LinearGrid)
+    readout: Any = registry.part("readout", Readout)
+    latent: Any = registry.part("latent", Latent)
+    num_steps: int = 64
+    num_samples: int = 8
+    batch_size: int = 32
+    tail: str = "sample"
+    tile: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that a config describes, built once."""
+
+    config: ConfigDict
+    tokenizer: Tokenizer
+    tokens: TokenSpace
+    process: Process
+    model: Model
+    objective: Nelbo
+    optim: AdamW
+    training: Training
+    evaluation: Evaluation
+    sampling: Sampling
+    mesh: Mesh
+
+    @property
+    def update(self) -> Update:
+        """The training step, not yet jitted."""
+        return Update(
+            model=self.model,
+            objective=self.objective,
+            optimizer=self.optim.make(),
+            ema_decay=self.training.ema_decay,
+            accumulate=self.training.accumulate,
+            groups=sharding.shards(self.mesh),
+        )
+
+    @property
+    def step(self) -> Step:
+        """The sampling rule."""
+        return self.sampling.step
+
+    def key(self, site: int) -> jax.Array:
+        """Independent streams from the run's seed: 0 parameters, 1 training, 2 evaluation."""
+        return jax.random.fold_in(jax.random.key(self.config.seed), site)
+
+
+def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) -> Experiment:
+    """Build and cross-check every component.
+
+    Raises:
+      UserError: for whatever is wrong in the config, in words, before anything compiles.
+    """
+    shape: MeshShape = registry.build("mesh", config.mesh)
+    mesh = shape.make() if mesh is None else mesh
+    kind = registry.find("process", config.process.name)
+    size, mask = kind.token_space_size(tokenizer.size)  # type: ignore[attr-defined]
+    tokens = TokenSpace(size=size, mask=mask)
+    facts = {"tokens": tokens, "groups": sharding.shards(mesh)}
+    training = registry.build("training", config.training)
+    process = registry.build("process", config.process, **facts)
+    model = registry.build("model", config.model, **facts)
+    objective = registry.build(
+        "objective", config.objective, process=process, dropout=model.dropout > 0, **facts
+    )
+    pieces = sharding.shards(mesh) * training.accumulate
+    require(
+        training.batch_size % pieces == 0,
+        f"training.batch_size {training.batch_size} is not a multiple of {pieces} (data shards "
+        f"{sharding.shards(mesh)} x accumulate {training.accumulate})",
+    )
+    needs_latent = isinstance(objective.context, objectives.PseudoContext)
+    require(
+        model.latent or not needs_latent,
+        "objective.context makes a latent, but model.latent is False; set it True or choose a "
+        "method without loopholing (method=mdlm, method=udlm)",
+    )
+    evaluation = registry.build("evaluation", config.evaluation)
+    require(
+        model.latent or evaluation.passes == 1,
+        f"evaluation.passes is {evaluation.passes}, but a network without latent has one pass",
+    )
+    return Experiment(
+        config=config,
+        tokenizer=tokenizer,
+        tokens=tokens,
+        process=process,
+        model=model,
+        objective=objective,
+        optim=registry.build("optim", config.optim, num_steps=training.num_steps),
+        training=training,
+        evaluation=evaluation,
+        sampling=registry.build("sampling", config.sampling),
+        mesh=mesh,
+    )
+
+
+def fingerprint(config: ConfigDict) -> str:
+    """Sixteen hex digits of the config's SHA-256."""
+    text = json.dumps(config.to_dict(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def save_config(config: ConfigDict, workdir: Path) -> None:
+    """Write `config.json`, whole or not at all."""
+    target = workdir / "config.json"
+    partial = workdir / ".config.json.partial"
+    partial.write_text(json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n")
+    partial.replace(target)
+
+
+def load_config(workdir: Path) -> ConfigDict:
+    """The config that a workdir was trained with.
+
+    Raises:
+      UserError: if the folder is no workdir or its config cannot be read.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise UserError(f"{workdir} is not a workdir (no config.json); train with --workdir={workdir}")
+    try:
+        return ConfigDict(json.loads(path.read_text())).lock()
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+
+
+def restore(workdir: Path) -> Experiment:
+    """The experiment of a trained workdir, with its own tokenizer."""
+    config = load_config(workdir)
+    return build(config, load_tokenizer(workdir / "tokenizer"))

@@ -1,0 +1,148 @@
+"""Sampling with a trained model: one compiled program for every number of steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldd_jax.core.checks import require
+from ldd_jax.core.draws import Production, example_keys
+from ldd_jax.experiment import Experiment, Sampling, fingerprint
+from ldd_jax.samplers import Clamp, sample
+from ldd_jax.samplers.base import Net, SampleState
+
+PRIOR, STEPS = 0, 1
+PRECISION = "float32, tail-exact"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """A jitted sampler of one shape; `tokens` may be called with any number of steps.
+
+    Sample number i of a seed is the same whatever the batch, its size or its padding.
+    """
+
+    experiment: Experiment
+    sampling: Sampling
+    length: int
+    compiled: Any
+
+    @classmethod
+    def make(cls, experiment: Experiment, sampling: Sampling, length: int) -> Sampler:
+        """Prepare the program; it compiles at the first call."""
+        process, model = experiment.process, experiment.model
+
+        def run(params, key, index, fixed_tokens, fixed, num_steps):
+            net = Net(model.bind(params), process, sampling.readout, sampling.tile)
+            prior = process.prior(example_keys(jax.random.fold_in(key, PRIOR), index), length)
+            state, _ = sample(
+                net,
+                sampling.step,
+                Production.of(jax.random.fold_in(key, STEPS), index),
+                prior,
+                num_steps,
+                grid=sampling.grid,
+                clamp=Clamp(fixed_tokens, fixed),
+                latent=sampling.latent,
+                tail=sampling.tail,
+            )
+            return state
+
+        return cls(experiment, sampling, length, jax.jit(run))
+
+    def batch(
+        self, params: Any, seed: int, first: int, fixed_tokens: np.ndarray, fixed: np.ndarray,
+        num_steps: int,
+    ) -> SampleState:
+        """Samples number first .. first + batch_size of a seed."""
+        size = self.sampling.batch_size
+        index = jnp.arange(first, first + size, dtype=jnp.uint32)
+        row = lambda a, dtype: jnp.broadcast_to(jnp.asarray(a, dtype), (size, self.length))
+        return self.compiled(
+            params,
+            jax.random.key(seed),
+            index,
+            row(fixed_tokens, jnp.int32),
+            row(fixed, bool),
+            jnp.asarray(num_steps, jnp.int32),
+        )
+
+    def records(
+        self, params: Any, *, seed: int, count: int, num_steps: int,
+        fixed_tokens: np.ndarray | None = None, fixed: np.ndarray | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """`count` samples as JSON-able records: text, tokens, calls, seed, config, precision."""
+        require(count >= 1, f"num_samples is {count}; it must be at least 1")
+        require(num_steps >= 1, f"steps is {num_steps}; it must be at least 1")
+        fixed_tokens = np.zeros(self.length, np.int32) if fixed_tokens is None else fixed_tokens
+        fixed = np.zeros(self.length, bool) if fixed is None else fixed
+        common = {
+            "seed": seed,
+            "steps": num_steps,
+            "config": fingerprint(self.experiment.config),
+            "precision": PRECISION,
+            "settings": describe(self.sampling),
+        }
+        for first in range(0, count, self.sampling.batch_size):
+            state = self.batch(params, seed, first, fixed_tokens, fixed, num_steps)
+            tokens, calls = jax.device_get((state.z, state.calls))
+            for i in range(min(self.sampling.batch_size, count - first)):
+                ids = tokens[i].tolist()
+                yield {
+                    "index": first + i,
+                    "text": self.experiment.tokenizer.decode(ids),
+                    "calls": int(calls[i]),
+                    **common,
+                    "tokens": ids,
+                }
+
+
+def describe(sampling: Sampling) -> dict[str, Any]:
+    """The settings of a sample file."""
+    settings = dataclasses.asdict(sampling)
+    for name in ("num_steps", "num_samples", "batch_size", "tile"):
+        del settings[name]
+    for name in ("step", "grid"):
+        settings[name] = {"name": getattr(sampling, name).registered[1], **settings[name]}
+    return settings
+
+
+def template(
+    experiment: Experiment, prompt: str, fill: str, length: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Fixed tokens and where they are fixed, from `--fill` or `--prompt`; None without either.
+
+    A prompt stands at the front of a row of `length` tokens; a template is the whole row.
+    """
+    require(not (prompt and fill), "give --prompt or --fill, not both")
+    if fill:
+        ids, free = experiment.tokenizer.encode_template(fill)
+        require(any(free), f"--fill={fill!r} has no [MASK] to fill; write [MASK] for each free token")
+        return np.asarray(ids, np.int32), ~np.asarray(free, bool)
+    if prompt:
+        ids = experiment.tokenizer.encode(prompt)
+        require(
+            len(ids) < length,
+            f"--prompt has {len(ids)} tokens, but a row has {length}; shorten it or give --length",
+        )
+        tokens, fixed = np.zeros(length, np.int32), np.zeros(length, bool)
+        tokens[: len(ids)], fixed[: len(ids)] = ids, True
+        return tokens, fixed
+    return None
+
+
+def write_json_lines(path: str, records: list[dict[str, Any]]) -> None:
+    """Write a sample file, whole or not at all."""
+    from pathlib import Path
+
+    target = Path(path)
+    require(target.parent.is_dir(), f"--output={path}: folder {target.parent} does not exist")
+    partial = target.with_name(target.name + ".partial")
+    partial.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+    partial.replace(target)

@@ -1,0 +1,296 @@
+"""Train and evaluate: one loop, sharding always on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from ldd_jax import experiment as experiments
+from ldd_jax.core import registry
+from ldd_jax.core.checks import UserError, require
+from ldd_jax.data import Corpus, batches, load_tokenizer
+from ldd_jax.evaluation import curves, likelihood
+from ldd_jax.experiment import Experiment
+from ldd_jax.generate import Sampler
+from ldd_jax.training import metrics as writers
+from ldd_jax.training import sharding
+from ldd_jax.training import state as states
+from ldd_jax.training.checkpoints import Checkpoints
+
+# What may change when a run is continued; anything else belongs to another workdir.
+FREE = ("training.num_steps", "training.log_every", "training.eval_every", "training.keep",
+        "training.sample_every", "training.checkpoint_every", "evaluation.", "sampling.", "mesh.")
+
+
+def evaluate(
+    experiment: Experiment, corpus: Corpus, params: Any, *, split: str = "validation",
+    passes: int | None = None, draws: int | None = None, compiled: dict | None = None,
+) -> likelihood.Estimate:
+    """The bound of a split; `compiled` keeps the program for the next call with these passes."""
+    settings = experiment.evaluation
+    passes, draws = passes or settings.passes, draws or settings.draws
+    rows = corpus.rows(split)
+    pieces = sharding.shards(experiment.mesh)
+    size = -(-min(settings.batch_size, len(rows)) // pieces) * pieces
+    compiled = {} if compiled is None else compiled
+    if passes not in compiled:
+        objective = likelihood.objective_for(experiment.objective, passes)
+        compiled[passes] = jax.jit(likelihood.score_fn(experiment.model, objective))
+    stream = batches(
+        rows, batch_size=size, shuffle=False, repeat=False,
+        process_index=jax.process_index(), process_count=jax.process_count(),
+    )
+    limit = settings.max_sequences and -(-settings.max_sequences // size)
+    return likelihood.estimate(
+        compiled[passes],
+        params,
+        (b for i, b in enumerate(stream) if not limit or i < limit),
+        key=experiment.key(2),
+        passes=passes,
+        draws=draws,
+        boundary=float(experiment.process.boundary()),
+        put=lambda arrays: sharding.put(experiment.mesh, arrays),
+    )
+
+
+def open_workdir(workdir: Path, config: ConfigDict) -> None:
+    """Create the workdir, or make sure that it belongs to this config.
+
+    Raises:
+      UserError: listing the fields that differ.
+    """
+    if not (workdir / "config.json").exists():
+        require(
+            not workdir.exists() or (workdir.is_dir() and not any(workdir.iterdir())),
+            f"{workdir} exists and is no workdir; give an empty or new folder",
+        )
+        return
+    old, new = (_flat(c.to_dict()) for c in (experiments.load_config(workdir), config))
+    changed = {k for k in old.keys() | new.keys() if old.get(k) != new.get(k)}
+    refused = sorted(k for k in changed if not k.startswith(FREE))
+    if refused:
+        shown = "; ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} given" for k in refused[:6])
+        more = f" and {len(refused) - 6} more" if len(refused) > 6 else ""
+        raise UserError(f"{workdir} holds another run ({shown}{more}); give another --workdir")
+    for name in sorted(changed):
+        print(f"continuing with {name} = {new.get(name)!r} (was {old.get(name)!r})")
+
+
+def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            out |= _flat(value, f"{prefix}{key}.")
+        else:
+            out[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return out
+
+
+@dataclasses.dataclass
+class Interval:
+    """Sums since the last logged step, on the host in float64; saved with the checkpoint."""
+
+    loss: float = 0.0
+    scored: float = 0.0
+    grad_norm: float = 0.0
+    steps: int = 0
+
+    def add(self, values: dict[str, Any]) -> None:
+        """One step."""
+        self.loss += float(values["loss"])
+        self.scored += float(values["scored"])
+        self.grad_norm += float(values["grad_norm"])
+        self.steps += 1
+
+    def means(self) -> dict[str, float]:
+        """Means of the interval."""
+        n = self.steps
+        return {
+            "train_loss": self.loss / n,
+            "scored_share": self.scored / n,
+            "grad_norm": self.grad_norm / n,
+        }
+
+
+class Run:
+    """One training run in a workdir; `execute` resumes where the last one stopped."""
+
+    def __init__(self, config: ConfigDict, workdir: Path):
+        open_workdir(workdir, config)
+        self.workdir = workdir
+        saved = workdir / "tokenizer"
+        data = registry.build("data", config.data)
+        self.corpus: Corpus = data.load(load_tokenizer(saved) if saved.is_dir() else None)
+        self.experiment = experiments.build(config, self.corpus.tokenizer)
+        self.update = self.experiment.update
+        like = states.abstract(self.experiment.model, self.update.optimizer, self.experiment.mesh)
+        require(
+            self.experiment.training.batch_size <= len(self.corpus.train),
+            f"training.batch_size {self.experiment.training.batch_size} is larger than the "
+            f"training split ({len(self.corpus.train)} rows); lower it or give a longer text",
+        )
+        workdir.mkdir(parents=True, exist_ok=True)
+        if not saved.is_dir():
+            self.corpus.tokenizer.save(saved)
+        experiments.save_config(config, workdir)
+        self.checkpoints = Checkpoints(workdir, keep=self.experiment.training.keep)
+        self.interval = Interval()
+        self.programs: dict = {}
+        self.next_row = 0
+        if self.checkpoints.latest() is None:
+            self.state = states.initial(
+                self.experiment.model, self.update.optimizer, self.experiment.mesh,
+                self.experiment.key(0),
+            )
+            self.first = 0
+        else:
+            self.state, meta = self.checkpoints.restore(like)
+            self.first = int(meta["step"])
+            self.interval = Interval(**meta["interval"])
+        self.like = like
+
+    def execute(self) -> dict[str, Any]:
+        """Train to the end, evaluate, sample, plot; returns the summary that is also on disk."""
+        settings = self.experiment.training
+        tokens = settings.batch_size * self.experiment.config.data.length
+        self.progress = writers.Progress(self.first, settings.num_steps, tokens)
+        self.writers: list[writers.Writer] = [
+            writers.JsonLines(self.workdir / "metrics.jsonl", self.first),
+            writers.TensorBoard(self.workdir / "tensorboard", self.first),
+            self.progress,
+        ]
+        self._announce()
+        step_fn = jax.jit(
+            self.update, donate_argnums=0, out_shardings=(states.shardings(self.like), None)
+        )
+        stream = batches(
+            self.corpus.train, batch_size=settings.batch_size, seed=self.experiment.config.seed,
+            process_index=jax.process_index(), process_count=jax.process_count(),
+        )
+        stream.set_state({"next_step": self.first})
+        key, pending = self.experiment.key(1), None
+        for step in range(self.first + 1, settings.num_steps + 1):
+            arrays = sharding.put(self.experiment.mesh, next(stream))
+            self.state, new = step_fn(self.state, arrays, key)
+            if pending is not None:  # read the step before only now that this one is under way
+                self._record(*pending)
+            pending = (step, new)
+            last = step == settings.num_steps
+            if due := [w for w in self._due(step) if not last]:
+                self._record(*pending)
+                pending = None
+                for work in due:
+                    work(step)
+        if pending is not None:
+            self._record(*pending)
+        return self._finish(settings.num_steps)
+
+    def _due(self, step: int) -> list[Callable[[int], None]]:
+        settings = self.experiment.training
+        table = ((settings.eval_every, self._evaluate), (settings.sample_every, self._sample),
+                 (settings.checkpoint_every, self._save))
+        return [work for every, work in table if every and step % every == 0]
+
+    def _write(self, step: int, values: dict[str, Any]) -> None:
+        for writer in self.writers:
+            writer.write(step, values)
+
+    def _record(self, step: int, values: dict[str, Any]) -> None:
+        self.interval.add(values)
+        self.progress.step()
+        if step % self.experiment.training.log_every == 0:
+            self._write(step, self.interval.means())
+            self.interval = Interval()
+
+    def _announce(self) -> None:
+        self.progress.say(self.corpus.describe())
+        e = self.experiment
+        self.progress.say(
+            f"{e.config.recipe}: {states.count(self.state.params):,} parameters, "
+            f"{jax.device_count()} {jax.default_backend()} device(s), batch {e.training.batch_size} "
+            f"x {e.config.data.length} tokens, updates {self.first} to {e.training.num_steps}"
+        )
+
+    def _evaluate(self, step: int) -> likelihood.Estimate:
+        found = evaluate(self.experiment, self.corpus, self.state.ema, compiled=self.programs)
+        self.progress.say(f"step {step}  validation {found}")
+        self._write(step, {f"validation/{k}": v for k, v in found.record().items()})
+        return found
+
+    def _sample(self, step: int) -> list[dict[str, Any]]:
+        sampling = self.experiment.sampling
+        if "sample" not in self.programs:
+            length = self.experiment.config.data.length
+            self.programs["sample"] = Sampler.make(self.experiment, sampling, length)
+        records = list(
+            self.programs["sample"].records(
+                self.state.ema, seed=self.experiment.config.seed, count=sampling.num_samples,
+                num_steps=sampling.num_steps,
+            )
+        )
+        for record in records[:4]:
+            self.progress.say(f"step {step}  sample  {record['text']!r}")
+        self._write(step, {"samples": "\n".join(r["text"] for r in records)})
+        return records
+
+    def _save(self, step: int) -> None:
+        meta = {
+            "step": step,
+            "interval": dataclasses.asdict(self.interval),
+            "data": {"next_step": step},
+            "config": self.experiment.config.to_dict(),
+            "corpus": self.corpus.fingerprint,
+        }
+        self.checkpoints.save(self.state, meta)
+
+    def _finish(self, step: int) -> dict[str, Any]:
+        if self.checkpoints.latest() != step:
+            self._save(step)
+        found = self._evaluate(step)
+        self._sample(step)
+        unigram = self.corpus.unigram_entropy("validation")
+        below = 100 * (1 - found.nats / unigram)
+        self.progress.say(
+            f"validation NELBO {found.nats:.4f} +- {found.se:.4f} nats/token is {below:.1f} % below "
+            f"the unigram entropy ({unigram:.4f}) of the same tokens; bounds {found.record()['bounds']}"
+        )
+        elapsed = time.monotonic() - self.progress.began
+        summary = {
+            "step": step, "unigram_entropy": unigram, "percent_below_unigram": below,
+            "seconds": elapsed, "tokens_per_second": self.progress.rate(step),
+            "parameters": states.count(self.state.params), **found.record(),
+        }
+        for writer in self.writers:
+            writer.close()
+        self.checkpoints.close()
+        text = json.dumps(writers.finite(summary), indent=2)
+        (self.workdir / "summary.json").write_text(text + "\n")
+        curves.plot(
+            writers.read_metrics(self.workdir / "metrics.jsonl"), self.workdir / "curve.png",
+            title=self.experiment.config.recipe, baseline=unigram,
+        )
+        print(f"curve: {self.workdir / 'curve.png'}   summary: {self.workdir / 'summary.json'}")
+        return summary
+
+
+def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Train in `workdir`, resuming what is there."""
+    return Run(config, Path(workdir)).execute()
+
+
+def load(workdir: Path, *, ema: bool = True, step: int | None = None) -> tuple[Experiment, Any, int]:
+    """The experiment of a workdir, its (averaged) parameters and their step."""
+    experiment = experiments.restore(Path(workdir))
+    checkpoints = Checkpoints(Path(workdir), read_only=True)
+    like = states.abstract(experiment.model, experiment.update.optimizer, experiment.mesh).params
+    params, meta = checkpoints.restore_params(like, ema=ema, step=step)
+    return experiment, params, int(meta["step"])
+
+

@@ -1,0 +1,275 @@
+"""The command line: flags and subcommands only. Exit status 0 good, 2 bad input, 1 anything else."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from ldd_jax import __version__
+from ldd_jax.core.checks import UserError, nearest, require
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A subcommand: one line of help, its flags, and what it runs."""
+
+    help: str
+    define: Callable[[flags.FlagValues], None]
+    execute: Callable[[flags.FlagValues], None]
+
+
+def _workdir(values: flags.FlagValues, text: str) -> None:
+    flags.DEFINE_string("workdir", None, text, flag_values=values)
+
+
+def _config(values: flags.FlagValues) -> None:
+    config_flags.DEFINE_config_file(
+        "config", None, "Config file, as FILE or FILE:method=...,size=...", flag_values=values
+    )
+
+
+def _need(values: flags.FlagValues, name: str) -> Any:
+    value = getattr(values, name)
+    require(value is not None, f"--{name} is missing; give --{name}=...")
+    return value
+
+
+def _train_flags(values: flags.FlagValues) -> None:
+    _config(values)
+    _workdir(values, "Folder of the run; running again with the same config resumes it.")
+
+
+def _train(values: flags.FlagValues) -> None:
+    config, workdir = _need(values, "config"), _need(values, "workdir")
+    from ldd_jax import loop
+
+    loop.train(config, Path(workdir))
+
+
+def _evaluate_flags(values: flags.FlagValues) -> None:
+    _workdir(values, "Folder of a trained run.")
+    d = lambda f, name, default, text: f(name, default, text, flag_values=values)
+    d(flags.DEFINE_string, "split", "validation", "train or validation.")
+    d(flags.DEFINE_string, "passes", "", "Network passes per bound, such as 1,2; default: config.")
+    d(flags.DEFINE_integer, "draws", 0, "Times drawn per sequence; default: the config's.")
+    d(flags.DEFINE_integer, "step", None, "Checkpoint; default: the newest.")
+    d(flags.DEFINE_bool, "ema", True, "Averaged parameters.")
+    d(flags.DEFINE_string, "output", "", "JSON lines file to write as well.")
+
+
+def _evaluate(values: flags.FlagValues) -> None:
+    workdir = Path(_need(values, "workdir"))
+    from ldd_jax import generate, loop
+    from ldd_jax.core import registry
+
+    experiment, params, step = loop.load(workdir, ema=values.ema, step=values.step)
+    passes = [experiment.evaluation.passes]
+    if values.passes:
+        parts = values.passes.split(",")
+        bad = [p for p in parts if not p.isdigit() or int(p) < 1]
+        require(not bad, f"--passes={values.passes}: {bad} are not positive whole numbers")
+        passes = [int(p) for p in parts]
+    require(
+        experiment.model.latent or max(passes) == 1,  # type: ignore[attr-defined]
+        f"--passes={max(passes)}: this network takes no latent, so it has one pass",
+    )
+    corpus = registry.build("data", experiment.config.data).load(experiment.tokenizer)
+    print(corpus.describe())
+    print(f"checkpoint {step}, {'averaged' if values.ema else 'raw'} parameters")
+    records = []
+    for k in passes:
+        found = loop.evaluate(
+            experiment, corpus, params, split=values.split, passes=k, draws=values.draws or None
+        )
+        record = found.record() | {"split": values.split, "step": step}
+        print(f"{found}\n  an upper bound for {record['bounds']}")
+        records.append(record)
+    if values.output:
+        generate.write_json_lines(values.output, records)
+
+
+def _sample_flags(values: flags.FlagValues) -> None:
+    _workdir(values, "Folder of a trained run.")
+    d = lambda f, name, default, text: f(name, default, text, flag_values=values)
+    d(flags.DEFINE_integer, "num_samples", None, "Samples; default: the config's.")
+    d(flags.DEFINE_integer, "steps", None, "Steps of the sampler; default: the config's.")
+    d(flags.DEFINE_integer, "seed", 0, "Sample i of a seed is always the same.")
+    d(flags.DEFINE_float, "temperature", None, "Of p(x0 | z_t).")
+    d(flags.DEFINE_float, "top_p", None, "Nucleus of p(x0 | z_t).")
+    d(flags.DEFINE_integer, "top_k", None, "Most probable tokens of p(x0 | z_t); 0 = all.")
+    flags.DEFINE_enum(
+        "latent", "carry", ["carry", "off", "frozen"], "The latent between steps.",
+        flag_values=values,
+    )
+    d(flags.DEFINE_integer, "reset_every", None, "Put h = 0 every k steps; 0 = never.")
+    d(flags.DEFINE_string, "tail", None, "Last call: sample, greedy or none.")
+    d(flags.DEFINE_integer, "length", None, "Tokens of a sample; default: the training length.")
+    d(flags.DEFINE_integer, "batch_size", None, "Samples at a time.")
+    d(flags.DEFINE_string, "prompt", "", "Text that every sample begins with.")
+    d(flags.DEFINE_string, "fill", "", 'Text with gaps, such as "The [MASK][MASK] is".')
+    d(flags.DEFINE_integer, "step", None, "Checkpoint; default: the newest.")
+    d(flags.DEFINE_bool, "ema", True, "Averaged parameters.")
+    d(flags.DEFINE_string, "output", "", "JSON lines file; default: WORKDIR/samples.jsonl.")
+
+
+def _sampling(values: flags.FlagValues, defaults: Any) -> Any:
+    """The config's sampling with the flags laid over it."""
+    given = lambda **names: {
+        field: getattr(values, flag)
+        for field, flag in names.items()
+        if getattr(values, flag) is not None
+    }
+    readout = dataclasses.replace(
+        defaults.readout, **given(temperature="temperature", top_p="top_p", top_k="top_k")
+    )
+    latent = dataclasses.replace(defaults.latent, **given(reset_every="reset_every"))
+    modes = {"carry": {}, "off": {"reset_every": 1}, "frozen": {"frozen": True}}
+    latent = dataclasses.replace(latent, **modes[values.latent])
+    return dataclasses.replace(
+        defaults, readout=readout, latent=latent,
+        **given(num_samples="num_samples", num_steps="steps", tail="tail", batch_size="batch_size"),
+    )
+
+
+def _sample(values: flags.FlagValues) -> None:
+    workdir = Path(_need(values, "workdir"))
+    from ldd_jax import generate, loop
+
+    experiment, params, step = loop.load(workdir, ema=values.ema, step=values.step)
+    try:
+        sampling = _sampling(values, experiment.sampling)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    has_latent = experiment.model.latent  # type: ignore[attr-defined]
+    require(
+        has_latent or (values.latent == "carry" and not values.reset_every),
+        "this network takes no latent; --latent and --reset_every do not apply",
+    )
+    length = values.length or experiment.config.data.length
+    given = generate.template(experiment, values.prompt, values.fill, length)
+    tokens, fixed = given if given is not None else (None, None)
+    length = length if tokens is None else len(tokens)
+    count, num_steps = sampling.num_samples, sampling.num_steps
+    sampling = dataclasses.replace(sampling, batch_size=min(sampling.batch_size, count))
+    sampler = generate.Sampler.make(experiment, sampling, length)
+    began = time.monotonic()
+    records = []
+    for record in sampler.records(
+        params, seed=values.seed, count=count, num_steps=num_steps, fixed_tokens=tokens,
+        fixed=fixed,
+    ):
+        print(record["text"], flush=True)
+        records.append({**record, "checkpoint": step})
+    output = values.output or str(workdir / "samples.jsonl")
+    generate.write_json_lines(output, records)
+    print(
+        f"{count} samples of {length} tokens, {records[0]['calls']} network calls each, latent "
+        f"{values.latent if has_latent else 'none'}, {time.monotonic() - began:.1f} s with "
+        f"compilation; written to {output}",
+        file=sys.stderr,
+    )
+
+
+def _prepare_flags(values: flags.FlagValues) -> None:
+    _config(values)
+    flags.DEFINE_string("output", None, "New folder for the shards.", flag_values=values)
+    flags.DEFINE_integer("shards", 4, "Training shards.", flag_values=values)
+
+
+def _prepare(values: flags.FlagValues) -> None:
+    config, output = _need(values, "config"), _need(values, "output")
+    from ldd_jax.core import registry
+    from ldd_jax.data import prepare
+
+    data = registry.build("data", config.data)
+    print(prepare(data, Path(output), shards=values.shards))
+
+
+COMMANDS = {
+    "train": Command("train a model in a workdir, or resume it", _train_flags, _train),
+    "evaluate": Command("bound the likelihood of a split", _evaluate_flags, _evaluate),
+    "sample": Command("draw samples, fill gaps, continue prompts", _sample_flags, _sample),
+    "prepare": Command("tokenise a corpus into hashed shards", _prepare_flags, _prepare),
+}
+
+
+def usage() -> str:
+    """What `--help` prints."""
+    lines = [f"  {name:10s}{command.help}" for name, command in COMMANDS.items()]
+    return (
+        f"ldd_jax {__version__}\nusage: python -m ldd_jax COMMAND [--flags]; COMMAND --help lists "
+        "them\n" + "\n".join(lines)
+    )
+
+
+def parse(command: str, argv: list[str]) -> flags.FlagValues:
+    """Flags of a command from its arguments.
+
+    Raises:
+      UserError: for an unknown flag or config field, or a value of the wrong type.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_bool("help", False, "Show the flags.", short_name="h", flag_values=values)
+    COMMANDS[command].define(values)
+    try:
+        rest = values([command, *argv])[1:]
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(f"{command}: {_unrecognised(error, values)}") from error
+    except (flags.Error, FileNotFoundError, ValueError, TypeError, AttributeError, KeyError) as e:
+        raise UserError(f"{command}: {_first_line(e)}") from e
+    require(not rest, f"{command} takes flags only, not {' '.join(rest)!r}")
+    return values
+
+
+def _unrecognised(error: flags.UnrecognizedFlagError, values: flags.FlagValues) -> str:
+    name = error.flagname
+    if name.startswith("config."):
+        return f"--{name} needs --config=FILE before it"
+    return f"unknown flag --{name}; {nearest(name, set(values) - {'h'})}"
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error.args[0] if error.args else error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def main(argv: list[str]) -> int:
+    """Run a command line; returns the exit status."""
+    if not argv or argv[0] in ("--help", "-h", "help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(__version__)
+        return 0
+    try:
+        require(argv[0] in COMMANDS, f"unknown command {argv[0]!r}; {nearest(argv[0], COMMANDS)}")
+        values = parse(argv[0], argv[1:])
+        if values.help:
+            print(f"python -m ldd_jax {argv[0]}: {COMMANDS[argv[0]].help}")
+            print(values.main_module_help() or values.get_help())
+            return 0
+        COMMANDS[argv[0]].execute(values)
+    except UserError as error:
+        print(f"ldd_jax: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ldd_jax: interrupted", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run() -> None:
+    """Console entry point."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    status = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.exit(status)
+

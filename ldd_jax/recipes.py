@@ -1,0 +1,110 @@
+"""What the config files are made of: methods, sizes, and a config of all sections.
+
+Methods and sizes are structural: they are chosen in the config file's argument, as in
+`configs/text.py:method=lddm_m,size=tiny`. A new one is one entry here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ldd_jax import experiment
+from ldd_jax.core.checks import UserError, nearest
+from ldd_jax.core.registry import section
+from ldd_jax.data import TextData
+from ldd_jax.denoisers import DiT
+from ldd_jax.objectives import Nelbo, NoContext, PseudoContext
+from ldd_jax.processes import Masked, Uniform
+from ldd_jax.training.optimizers import AdamW
+from ldd_jax.training.sharding import MeshShape
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A process, a context, and whether the network is told the time."""
+
+    process: type
+    context: type
+    time_conditioning: bool
+
+    @property
+    def latent(self) -> bool:
+        """Whether the network takes a latent."""
+        return self.context is not NoContext
+
+
+METHODS = {
+    "mdlm": Method(Masked, NoContext, False),
+    "lddm_m": Method(Masked, PseudoContext, False),
+    "udlm": Method(Uniform, NoContext, True),
+    "lddm_u": Method(Uniform, PseudoContext, True),
+}
+
+SIZES = {
+    "tiny": dict(width=64, depth=2, heads=4, cond_width=32),
+    "small": dict(width=768, depth=12, heads=12),
+    "medium": dict(width=1024, depth=24, heads=16),
+    "1b": dict(width=2048, depth=24, heads=16),
+    "7b": dict(width=4096, depth=32, heads=32),
+    "70b": dict(width=8192, depth=80, heads=64),
+}
+
+
+def arguments(text: str, **defaults: str) -> dict[str, str]:
+    """Parse `method=lddm_m,size=tiny` against defaults.
+
+    Raises:
+      UserError: for a malformed, unknown or repeated argument, or an unknown method or size.
+    """
+    chosen: dict[str, str] = {}
+    for item in filter(None, (text or "").split(",")):
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise UserError(f"config argument {item!r} is not name=value; {nearest(name, defaults)}")
+        if name not in defaults:
+            raise UserError(f"unknown config argument {name!r}; {nearest(name, defaults)}")
+        if name in chosen:
+            raise UserError(f"config argument {name!r} is given twice")
+        chosen[name] = value
+    chosen = {**defaults, **chosen}
+    for name, table in (("method", METHODS), ("size", SIZES)):
+        if name in chosen and chosen[name] not in table:
+            raise UserError(f"unknown {name} {chosen[name]!r}; {nearest(chosen[name], table)}")
+    return chosen
+
+
+def make(
+    chosen: dict[str, str], *, data: dict[str, Any] | None = None, model: dict | None = None,
+    objective: dict | None = None, context: dict | None = None, optim: dict | None = None,
+    training: dict | None = None, evaluation: dict | None = None, sampling: dict | None = None,
+) -> ConfigDict:
+    """A whole locked config for a method and a size; each mapping overrides fields of a section.
+
+    `context` applies to methods that have one.
+    """
+    method, size = METHODS[chosen["method"]], SIZES[chosen["size"]]
+    network = dict(
+        latent=method.latent, time_conditioning=method.time_conditioning, **size
+    ) | (model or {})
+    scored = section(method.context, **((context or {}) if method.latent else {}))
+    config = ConfigDict(
+        {
+            "recipe": ",".join(f"{k}={v}" for k, v in sorted(chosen.items())),
+            "seed": 0,
+            "data": section(TextData, **(data or {})),
+            "process": section(method.process),
+            "model": section(DiT, **network),
+            "objective": section(Nelbo, context=scored, **(objective or {})),
+            "optim": section(AdamW, **(optim or {})),
+            "training": section(experiment.Training, **(training or {})),
+            "evaluation": section(
+                experiment.Evaluation, **{"passes": 1 + method.latent, **(evaluation or {})}
+            ),
+            "sampling": section(experiment.Sampling, **(sampling or {})),
+            "mesh": section(MeshShape),
+        }
+    )
+    return config.lock()

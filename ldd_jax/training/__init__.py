@@ -1,0 +1,1 @@
+"""State, update step, optimizers, sharding and checkpoints."""

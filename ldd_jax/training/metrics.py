@@ -1,0 +1,132 @@
+"""Where scalars and texts go: JSON lines, TensorBoard, the terminal.
+
+Shaped like clu's MetricWriter, whose own module cannot be imported without TensorFlow.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+
+class Writer(Protocol):
+    """Receives values of a step."""
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Store the values."""
+        ...
+
+    def close(self) -> None:
+        """Flush."""
+        ...
+
+
+def finite(values: dict[str, Any]) -> dict[str, Any]:
+    """NaN and infinities as None, which JSON can hold."""
+    bad = lambda v: isinstance(v, float) and not math.isfinite(v)
+    return {k: None if bad(v) else v for k, v in values.items()}
+
+
+class JsonLines:
+    """`metrics.jsonl`; lines past the step that a run resumes from are dropped."""
+
+    def __init__(self, path: Path, resume_step: int):
+        kept = [r for r in read_metrics(path) if r["step"] <= resume_step] if path.exists() else []
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(r) + "\n" for r in kept))
+        partial.replace(path)
+        self.file = path.open("a")
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """One line."""
+        self.file.write(json.dumps({"step": step, **finite(values)}) + "\n")
+        self.file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a metrics file; a torn last line is left out."""
+    out = []
+    for line in path.read_text().splitlines():
+        try:
+            out.append(json.loads(line))
+        except ValueError:
+            break
+    return out
+
+
+class TensorBoard:
+    """Event files under `workdir/tensorboard`, through tensorboardX."""
+
+    def __init__(self, path: Path, resume_step: int):
+        from tensorboardX import SummaryWriter
+
+        self.writer = SummaryWriter(str(path), purge_step=resume_step + 1)
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Numbers as scalars, strings as texts."""
+        for name, value in values.items():
+            if isinstance(value, str):
+                self.writer.add_text(name, value, step)
+            elif isinstance(value, int | float):
+                self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush and close."""
+        self.writer.close()
+
+
+class Progress:
+    """A bar on a terminal, plain lines elsewhere: step, tokens seen, tokens/s, loss, ETA."""
+
+    def __init__(self, first: int, total: int, tokens_per_step: int):
+        self.first, self.total, self.tokens = first, total, tokens_per_step
+        self.began = time.monotonic()
+        self.bar = None
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=total, initial=first, unit="step", dynamic_ncols=True)
+
+    def step(self, n: int = 1) -> None:
+        """Advance the bar."""
+        if self.bar is not None:
+            self.bar.update(n)
+
+    def rate(self, step: int) -> float:
+        """Tokens per second of this process's run so far."""
+        return (step - self.first) * self.tokens / max(time.monotonic() - self.began, 1e-9)
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Loss of the last interval."""
+        if "train_loss" not in values:
+            return
+        seen, rate = step * self.tokens, self.rate(step)
+        left = (self.total - step) * self.tokens / max(rate, 1e-9)
+        line = (
+            f"step {step}/{self.total}  loss {values['train_loss']:.4f}  tokens {seen:,}  "
+            f"{rate:,.0f} tokens/s  ETA {int(left // 60)}:{int(left % 60):02d}"
+        )
+        if self.bar is None:
+            self.say(line)
+        else:
+            self.bar.set_description(f"loss {values['train_loss']:.4f}, {seen:,} tokens")
+
+    def say(self, text: str) -> None:
+        """Print without breaking the bar."""
+        if self.bar is None:
+            print(text, flush=True)
+        else:
+            self.bar.write(text)
+
+    def close(self) -> None:
+        """End the bar."""
+        if self.bar is not None:
+            self.bar.close()

@@ -1,0 +1,61 @@
+"""AdamW with warm-up, decay and clipping, from optax."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import optax
+
+from ldd_jax.core.checks import nearest
+from ldd_jax.core.registry import injected, register
+
+DECAYS: dict[str, Callable[[float, int, float], optax.Schedule]] = {
+    "constant": lambda lr, steps, floor: optax.constant_schedule(lr),
+    "cosine": lambda lr, steps, floor: optax.cosine_decay_schedule(lr, max(steps, 1), floor),
+    "linear": lambda lr, steps, floor: optax.linear_schedule(lr, lr * floor, max(steps, 1)),
+}
+
+
+@register("optim", "adamw")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdamW:
+    """Clip the global norm, then Adam with decoupled weight decay on every parameter.
+
+    The rate rises linearly over `warmup_steps`, then follows `decay` to `lr * floor` at the end.
+    `clip_norm` 0 switches clipping off.
+    """
+
+    lr: float = 3e-4
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    warmup_steps: int = 2500
+    decay: str = "constant"
+    floor: float = 0.0
+    num_steps: int = injected()
+
+    def __post_init__(self):
+        if self.decay not in DECAYS:
+            raise ValueError(f"decay {self.decay!r}: {nearest(self.decay, DECAYS)}")
+        if self.lr <= 0:
+            raise ValueError(f"lr is {self.lr}; it must be above 0")
+
+    def rate(self) -> optax.Schedule:
+        """Learning rate by update number, from 0."""
+        rest = (self.num_steps or 0) - self.warmup_steps
+        after = DECAYS[self.decay](self.lr, rest, self.floor)
+        if not self.warmup_steps:
+            return after
+        rise = lambda n: self.lr * (n + 1) / self.warmup_steps
+        return optax.join_schedules([rise, after], [self.warmup_steps])
+
+    def make(self) -> optax.GradientTransformation:
+        """The transformation of gradients into updates."""
+        adam = optax.adamw(
+            self.rate(), b1=self.b1, b2=self.b2, eps=self.eps, weight_decay=self.weight_decay
+        )
+        clip = optax.clip_by_global_norm(self.clip_norm) if self.clip_norm else optax.identity()
+        return optax.chain(clip, adam)

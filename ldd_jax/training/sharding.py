@@ -1,0 +1,128 @@
+"""One mesh (data, fsdp, tensor, sequence) and one table from logical to mesh axes.
+
+One device is the trivial mesh; there is no other path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ldd_jax.core.checks import require
+from ldd_jax.core.registry import register
+
+AXES = ("data", "fsdp", "tensor", "sequence")
+BATCH = ("data", "fsdp")
+RULES: dict[str, str | None] = {
+    "layer": None,
+    "vocabulary": "tensor",
+    "width": "fsdp",
+    "heads": "tensor",
+    "mlp": "tensor",
+    "cond": None,
+    "features": None,
+    "modulation": "fsdp",
+    "classes": None,
+}
+
+
+@register("mesh", "mesh")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshShape:
+    """Devices along each axis; -1 (at most once) takes what is left."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+    sequence: int = 1
+
+    def make(self, devices: list | None = None) -> Mesh:
+        """The mesh over all devices, or those given.
+
+        Raises:
+          UserError: when the axes do not multiply to the number of devices.
+        """
+        devices = jax.devices() if devices is None else devices
+        sizes = [self.data, self.fsdp, self.tensor, self.sequence]
+        known = math.prod(s for s in sizes if s != -1)
+        require(
+            sizes.count(-1) <= 1 and known > 0 and len(devices) % known == 0,
+            f"mesh {dict(zip(AXES, sizes))} does not divide {len(devices)} devices; use -1 for at "
+            "most one axis and let the others divide the number of devices",
+        )
+        sizes = [len(devices) // known if s == -1 else s for s in sizes]
+        require(
+            math.prod(sizes) == len(devices),
+            f"mesh {dict(zip(AXES, sizes))} has {math.prod(sizes)} places for {len(devices)} "
+            "devices",
+        )
+        array = np.asarray(devices).reshape(sizes)
+        return Mesh(array, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def spec(axes: tuple[str, ...]) -> PartitionSpec:
+    """Mesh axes of one parameter; a mesh axis is used once, by the first dimension asking."""
+    used: set[str] = set()
+    out: list[str | None] = []
+    for axis in axes:
+        place = RULES[axis]
+        out.append(None if place in used else place)
+        used |= {place} if place else set()
+    return PartitionSpec(*out)
+
+
+def parameters(mesh: Mesh, axes: Any) -> Any:
+    """Shardings of a parameter tree from its logical axes."""
+    return jax.tree.map(
+        lambda a: NamedSharding(mesh, spec(a)), axes, is_leaf=lambda a: isinstance(a, tuple)
+    )
+
+
+def check(mesh: Mesh, axes: Any, shapes: Any) -> None:
+    """Refuse in words, before anything compiles, what the mesh cannot divide.
+
+    Raises:
+      UserError: naming the parameter, its size and the mesh axis.
+    """
+
+    def one(path, names, like):
+        for size, place in zip(like.shape, spec(names)):
+            if place and size % mesh.shape[place]:
+                raise_words(path, like.shape, size, place)
+
+    def raise_words(path, shape, size, place):
+        require(
+            False,
+            f"parameter {jax.tree_util.keystr(path)} of shape {tuple(shape)}: {size} is not a "
+            f"multiple of mesh axis {place!r} ({mesh.shape[place]}); change the mesh or the size",
+        )
+
+    jax.tree_util.tree_map_with_path(one, axes, shapes, is_leaf=lambda a: isinstance(a, tuple))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """One copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch(mesh: Mesh) -> NamedSharding:
+    """Leading axis over data and fsdp."""
+    return NamedSharding(mesh, PartitionSpec(BATCH))
+
+
+def shards(mesh: Mesh) -> int:
+    """Number of pieces that a batch is cut into."""
+    return math.prod(mesh.shape[a] for a in BATCH)
+
+
+def put(mesh: Mesh, arrays: Any) -> Any:
+    """Global arrays from process-local numpy ones, sharded over the batch."""
+    sharding = batch(mesh)
+    return jax.tree.map(
+        lambda a: jax.make_array_from_process_local_data(sharding, np.asarray(a)), arrays
+    )

@@ -1,0 +1,85 @@
+"""What a run carries from step to step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import Mesh
+
+from ldd_jax.core.types import Array, Model
+from ldd_jax.training import sharding
+
+
+@struct.dataclass
+class TrainState:
+    """step: updates done; params; ema: their moving average; opt_state of optax."""
+
+    step: Array
+    params: Any
+    ema: Any
+    opt_state: Any
+
+
+def create(model: Model, optimizer: optax.GradientTransformation, key: Array) -> TrainState:
+    """The state before the first update; ema is a copy, so that both can be donated."""
+    params = model.init(key)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        ema=jax.tree.map(jnp.copy, params),
+        opt_state=optimizer.init(params),
+    )
+
+
+def abstract(
+    model: Model, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """Shapes, dtypes and shardings of the state on a mesh; nothing is allocated."""
+    shapes = jax.eval_shape(lambda k: create(model, optimizer, k), jax.random.key(0))
+    sharding.check(mesh, model.axes(), shapes.params)
+    placed = sharding.parameters(mesh, model.axes())
+    one = sharding.replicated(mesh)
+    like = lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place)
+    opt_state = optax.tree_map_params(
+        optimizer,
+        lambda s, place: like(s, place),
+        shapes.opt_state,
+        placed,
+        transform_non_params=lambda s: like(s, one),
+    )
+    return TrainState(
+        step=like(shapes.step, one),
+        params=jax.tree.map(like, shapes.params, placed),
+        ema=jax.tree.map(like, shapes.ema, placed),
+        opt_state=opt_state,
+    )
+
+
+def shardings(state: TrainState) -> TrainState:
+    """The shardings of an abstract state."""
+    return jax.tree.map(lambda s: s.sharding, state)
+
+
+def initial(
+    model: Model, optimizer: optax.GradientTransformation, mesh: Mesh, key: Array
+) -> TrainState:
+    """The first state, made in place on the mesh."""
+    out = shardings(abstract(model, optimizer, mesh))
+    return jax.jit(lambda k: create(model, optimizer, k), out_shardings=out)(key)
+
+
+def update_ema(ema: Any, params: Any, step: Array, decay: float) -> Any:
+    """ema <- d ema + (1 - d) params, d = min(decay, (1 + n) / (10 + n)), n counting this update."""
+    d = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda e, p: e + (1 - d).astype(e.dtype) * (p - e), ema, params)
+
+
+def count(params: Any) -> int:
+    """Number of parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+

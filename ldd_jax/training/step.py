@@ -1,0 +1,80 @@
+"""One update: times, corruption, context, scored pass, gradients, optimizer, moving average."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ldd_jax.core.types import Array, Batch, Loss, Model, as_batch
+from ldd_jax.training.state import TrainState, update_ema
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """The pure training step; jit it once, with shardings and donation.
+
+    `accumulate` microbatches are walked by a scan. Draws come from global indices and the
+    normaliser is known beforehand, so that their losses and gradients add up to the full batch's.
+    `groups` is the number of data shards: a microbatch takes its share of every shard.
+    """
+
+    model: Model
+    objective: Callable[..., Loss]
+    optimizer: optax.GradientTransformation
+    ema_decay: float
+    accumulate: int = 1
+    groups: int = 1
+
+    def gradients(self, params: Any, batch: Batch, key: Array) -> tuple[Loss, Any]:
+        """Loss and gradients of the whole batch."""
+        grad = jax.value_and_grad(self._loss, has_aux=True)
+        if self.accumulate == 1:
+            (_, loss), g = grad(params, batch, key)
+            return loss, g
+        size = batch.z0.shape[0]
+        split = lambda a: (
+            a.reshape(self.groups, self.accumulate, -1, *a.shape[1:])
+            .swapaxes(0, 1)
+            .reshape(self.accumulate, size // self.accumulate, *a.shape[1:])
+        )
+        whole = dict(total=batch.total, norm=batch.norm)
+        leaves = batch._replace(total=None, norm=None)
+
+        def add(carry, micro):
+            (_, loss), g = grad(params, micro._replace(**whole), key)
+            metrics = loss.metrics
+            return jax.tree.map(jnp.add, carry, (loss.total, metrics["scored"], g)), metrics[
+                "loss_B"
+            ]
+
+        zeros = (jnp.zeros(()), jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
+        (total, scored, g), loss_B = jax.lax.scan(add, zeros, jax.tree.map(split, leaves))
+        return Loss(total, {"loss_B": loss_B.reshape(-1), "scored": scored}), g
+
+    def _loss(self, params, batch, key):
+        loss = self.objective(self.model.bind(params), batch, key)
+        return loss.total, loss
+
+    def __call__(
+        self, state: TrainState, arrays: dict[str, Array], seed_key: Array
+    ) -> tuple[TrainState, dict[str, Array]]:
+        """The next state and scalar metrics."""
+        batch = as_batch(arrays)
+        key = jax.random.fold_in(seed_key, state.step)
+        loss, g = self.gradients(state.params, batch, key)
+        updates, opt_state = self.optimizer.update(g, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        step = state.step + 1
+        ema = update_ema(state.ema, params, step, self.ema_decay)
+        metrics = {
+            "loss": loss.total,
+            "grad_norm": optax.global_norm(g),
+            "scored": loss.metrics["scored"] / batch.z0.size,
+            "tokens": batch.norm,
+        }
+        return TrainState(step=step, params=params, ema=ema, opt_state=opt_state), metrics

@@ -1,0 +1,11 @@
+"""One file per kind of golden file; importing registers them."""
+
+from tests.parity.cases import (  # noqa: F401
+    losses,
+    networks,
+    posteriors,
+    sampling,
+    schedules,
+    training,
+    unbuilt,
+)
