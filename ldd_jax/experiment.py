@@ -14,12 +14,13 @@ from ml_collections import ConfigDict
 
 from ldd_jax import denoisers, objectives, processes, samplers  # noqa: F401  (they register)
 from ldd_jax.core import registry
-from ldd_jax.core.checks import UserError, require
+from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.types import Model, Process, TokenSpace
 from ldd_jax.data import Tokenizer, load_tokenizer
 from ldd_jax.objectives import Nelbo
 from ldd_jax.samplers.base import Latent, Step
 from ldd_jax.samplers.logits import Readout
+from ldd_jax.samplers.loop import TAILS
 from ldd_jax.training import sharding
 from ldd_jax.training.optimizers import AdamW
 from ldd_jax.training.sharding import MeshShape
@@ -80,6 +81,13 @@ class Sampling:
     batch_size: int = 32
     tail: str = "sample"
     tile: int = 0
+
+    def __post_init__(self):
+        for name in ("num_steps", "num_samples", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.tail not in TAILS:
+            raise ValueError(f"tail {self.tail!r}: {nearest(self.tail, TAILS)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +200,9 @@ def load_config(workdir: Path) -> ConfigDict:
     """
     path = workdir / "config.json"
     if not path.is_file():
-        raise UserError(f"{workdir} is not a workdir (no config.json); train with --workdir={workdir}")
+        raise UserError(
+            f"{workdir} is not a workdir (no config.json); train with --workdir={workdir}"
+        )
     try:
         return ConfigDict(json.loads(path.read_text())).lock()
     except (ValueError, UnicodeDecodeError) as error:

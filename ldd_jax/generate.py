@@ -57,7 +57,12 @@ class Sampler:
         return cls(experiment, sampling, length, jax.jit(run))
 
     def batch(
-        self, params: Any, seed: int, first: int, fixed_tokens: np.ndarray, fixed: np.ndarray,
+        self,
+        params: Any,
+        seed: int,
+        first: int,
+        fixed_tokens: np.ndarray,
+        fixed: np.ndarray,
         num_steps: int,
     ) -> SampleState:
         """Samples number first .. first + batch_size of a seed."""
@@ -74,8 +79,14 @@ class Sampler:
         )
 
     def records(
-        self, params: Any, *, seed: int, count: int, num_steps: int,
-        fixed_tokens: np.ndarray | None = None, fixed: np.ndarray | None = None,
+        self,
+        params: Any,
+        *,
+        seed: int,
+        count: int,
+        num_steps: int,
+        fixed_tokens: np.ndarray | None = None,
+        fixed: np.ndarray | None = None,
     ) -> Iterator[dict[str, Any]]:
         """`count` samples as JSON-able records: text, tokens, calls, seed, config, precision."""
         require(count >= 1, f"num_samples is {count}; it must be at least 1")
@@ -123,7 +134,9 @@ def template(
     require(not (prompt and fill), "give --prompt or --fill, not both")
     if fill:
         ids, free = experiment.tokenizer.encode_template(fill)
-        require(any(free), f"--fill={fill!r} has no [MASK] to fill; write [MASK] for each free token")
+        require(
+            any(free), f"--fill={fill!r} has no [MASK] to fill; write [MASK] for each free token"
+        )
         return np.asarray(ids, np.int32), ~np.asarray(free, bool)
     if prompt:
         ids = experiment.tokenizer.encode(prompt)

@@ -25,13 +25,28 @@ from ldd_jax.training import state as states
 from ldd_jax.training.checkpoints import Checkpoints
 
 # What may change when a run is continued; anything else belongs to another workdir.
-FREE = ("training.num_steps", "training.log_every", "training.eval_every", "training.keep",
-        "training.sample_every", "training.checkpoint_every", "evaluation.", "sampling.", "mesh.")
+FREE = (
+    "training.num_steps",
+    "training.log_every",
+    "training.eval_every",
+    "training.keep",
+    "training.sample_every",
+    "training.checkpoint_every",
+    "evaluation.",
+    "sampling.",
+    "mesh.",
+)
 
 
 def evaluate(
-    experiment: Experiment, corpus: Corpus, params: Any, *, split: str = "validation",
-    passes: int | None = None, draws: int | None = None, compiled: dict | None = None,
+    experiment: Experiment,
+    corpus: Corpus,
+    params: Any,
+    *,
+    split: str = "validation",
+    passes: int | None = None,
+    draws: int | None = None,
+    compiled: dict | None = None,
 ) -> likelihood.Estimate:
     """The bound of a split; `compiled` keeps the program for the next call with these passes."""
     settings = experiment.evaluation
@@ -44,8 +59,12 @@ def evaluate(
         objective = likelihood.objective_for(experiment.objective, passes)
         compiled[passes] = jax.jit(likelihood.score_fn(experiment.model, objective))
     stream = batches(
-        rows, batch_size=size, shuffle=False, repeat=False,
-        process_index=jax.process_index(), process_count=jax.process_count(),
+        rows,
+        batch_size=size,
+        shuffle=False,
+        repeat=False,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
     )
     limit = settings.max_sequences and -(-settings.max_sequences // size)
     return likelihood.estimate(
@@ -146,7 +165,9 @@ class Run:
         self.next_row = 0
         if self.checkpoints.latest() is None:
             self.state = states.initial(
-                self.experiment.model, self.update.optimizer, self.experiment.mesh,
+                self.experiment.model,
+                self.update.optimizer,
+                self.experiment.mesh,
                 self.experiment.key(0),
             )
             self.first = 0
@@ -171,8 +192,11 @@ class Run:
             self.update, donate_argnums=0, out_shardings=(states.shardings(self.like), None)
         )
         stream = batches(
-            self.corpus.train, batch_size=settings.batch_size, seed=self.experiment.config.seed,
-            process_index=jax.process_index(), process_count=jax.process_count(),
+            self.corpus.train,
+            batch_size=settings.batch_size,
+            seed=self.experiment.config.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
         )
         stream.set_state({"next_step": self.first})
         key, pending = self.experiment.key(1), None
@@ -192,10 +216,13 @@ class Run:
             self._record(*pending)
         return self._finish(settings.num_steps)
 
-    def _due(self, step: int) -> list[Callable[[int], None]]:
+    def _due(self, step: int) -> list[Callable[[int], Any]]:
         settings = self.experiment.training
-        table = ((settings.eval_every, self._evaluate), (settings.sample_every, self._sample),
-                 (settings.checkpoint_every, self._save))
+        table: tuple[tuple[int, Callable[[int], Any]], ...] = (
+            (settings.eval_every, self._evaluate),
+            (settings.sample_every, self._sample),
+            (settings.checkpoint_every, self._save),
+        )
         return [work for every, work in table if every and step % every == 0]
 
     def _write(self, step: int, values: dict[str, Any]) -> None:
@@ -214,8 +241,8 @@ class Run:
         e = self.experiment
         self.progress.say(
             f"{e.config.recipe}: {states.count(self.state.params):,} parameters, "
-            f"{jax.device_count()} {jax.default_backend()} device(s), batch {e.training.batch_size} "
-            f"x {e.config.data.length} tokens, updates {self.first} to {e.training.num_steps}"
+            f"{jax.device_count()} {jax.default_backend()} device(s), "
+            f"batch {e.training.batch_size} x {e.config.data.length} tokens, updates {self.first} to {e.training.num_steps}"
         )
 
     def _evaluate(self, step: int) -> likelihood.Estimate:
@@ -231,7 +258,9 @@ class Run:
             self.programs["sample"] = Sampler.make(self.experiment, sampling, length)
         records = list(
             self.programs["sample"].records(
-                self.state.ema, seed=self.experiment.config.seed, count=sampling.num_samples,
+                self.state.ema,
+                seed=self.experiment.config.seed,
+                count=sampling.num_samples,
                 num_steps=sampling.num_steps,
             )
         )
@@ -258,14 +287,19 @@ class Run:
         unigram = self.corpus.unigram_entropy("validation")
         below = 100 * (1 - found.nats / unigram)
         self.progress.say(
-            f"validation NELBO {found.nats:.4f} +- {found.se:.4f} nats/token is {below:.1f} % below "
-            f"the unigram entropy ({unigram:.4f}) of the same tokens; bounds {found.record()['bounds']}"
+            f"validation NELBO {found.nats:.4f} +- {found.se:.4f} nats/token is {below:.1f} % "
+            f"below the unigram entropy ({unigram:.4f}) of the same tokens; "
+            f"an upper bound for {found.record()['bounds']}"
         )
         elapsed = time.monotonic() - self.progress.began
         summary = {
-            "step": step, "unigram_entropy": unigram, "percent_below_unigram": below,
-            "seconds": elapsed, "tokens_per_second": self.progress.rate(step),
-            "parameters": states.count(self.state.params), **found.record(),
+            "step": step,
+            "unigram_entropy": unigram,
+            "percent_below_unigram": below,
+            "seconds": elapsed,
+            "tokens_per_second": self.progress.rate(step),
+            "parameters": states.count(self.state.params),
+            **found.record(),
         }
         for writer in self.writers:
             writer.close()
@@ -273,8 +307,10 @@ class Run:
         text = json.dumps(writers.finite(summary), indent=2)
         (self.workdir / "summary.json").write_text(text + "\n")
         curves.plot(
-            writers.read_metrics(self.workdir / "metrics.jsonl"), self.workdir / "curve.png",
-            title=self.experiment.config.recipe, baseline=unigram,
+            writers.read_metrics(self.workdir / "metrics.jsonl"),
+            self.workdir / "curve.png",
+            title=self.experiment.config.recipe,
+            baseline=unigram,
         )
         print(f"curve: {self.workdir / 'curve.png'}   summary: {self.workdir / 'summary.json'}")
         return summary
@@ -285,12 +321,12 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     return Run(config, Path(workdir)).execute()
 
 
-def load(workdir: Path, *, ema: bool = True, step: int | None = None) -> tuple[Experiment, Any, int]:
+def load(
+    workdir: Path, *, ema: bool = True, step: int | None = None
+) -> tuple[Experiment, Any, int]:
     """The experiment of a workdir, its (averaged) parameters and their step."""
     experiment = experiments.restore(Path(workdir))
     checkpoints = Checkpoints(Path(workdir), read_only=True)
     like = states.abstract(experiment.model, experiment.update.optimizer, experiment.mesh).params
     params, meta = checkpoints.restore_params(like, ema=ema, step=step)
     return experiment, params, int(meta["step"])
-
-

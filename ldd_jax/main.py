@@ -1,4 +1,4 @@
-"""The command line: flags and subcommands only. Exit status 0 good, 2 bad input, 1 anything else."""
+"""The command line: flags and subcommands. Exit status 0 good, 2 bad input, 1 anything else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 from ml_collections import config_flags
 
 from ldd_jax import __version__
@@ -106,7 +106,10 @@ def _sample_flags(values: flags.FlagValues) -> None:
     d(flags.DEFINE_float, "top_p", None, "Nucleus of p(x0 | z_t).")
     d(flags.DEFINE_integer, "top_k", None, "Most probable tokens of p(x0 | z_t); 0 = all.")
     flags.DEFINE_enum(
-        "latent", "carry", ["carry", "off", "frozen"], "The latent between steps.",
+        "latent",
+        "carry",
+        ["carry", "off", "frozen"],
+        "The latent between steps.",
         flag_values=values,
     )
     d(flags.DEFINE_integer, "reset_every", None, "Put h = 0 every k steps; 0 = never.")
@@ -131,10 +134,16 @@ def _sampling(values: flags.FlagValues, defaults: Any) -> Any:
         defaults.readout, **given(temperature="temperature", top_p="top_p", top_k="top_k")
     )
     latent = dataclasses.replace(defaults.latent, **given(reset_every="reset_every"))
-    modes = {"carry": {}, "off": {"reset_every": 1}, "frozen": {"frozen": True}}
+    modes: dict[str, dict[str, Any]] = {
+        "carry": {},
+        "off": {"reset_every": 1},
+        "frozen": {"frozen": True},
+    }
     latent = dataclasses.replace(latent, **modes[values.latent])
     return dataclasses.replace(
-        defaults, readout=readout, latent=latent,
+        defaults,
+        readout=readout,
+        latent=latent,
         **given(num_samples="num_samples", num_steps="steps", tail="tail", batch_size="batch_size"),
     )
 
@@ -163,7 +172,11 @@ def _sample(values: flags.FlagValues) -> None:
     began = time.monotonic()
     records = []
     for record in sampler.records(
-        params, seed=values.seed, count=count, num_steps=num_steps, fixed_tokens=tokens,
+        params,
+        seed=values.seed,
+        count=count,
+        num_steps=num_steps,
+        fixed_tokens=tokens,
         fixed=fixed,
     ):
         print(record["text"], flush=True)
@@ -190,7 +203,7 @@ def _prepare(values: flags.FlagValues) -> None:
     from ldd_jax.data import prepare
 
     data = registry.build("data", config.data)
-    print(prepare(data, Path(output), shards=values.shards))
+    print(prepare(data, output, shards=values.shards).describe())
 
 
 COMMANDS = {
@@ -216,29 +229,99 @@ def parse(command: str, argv: list[str]) -> flags.FlagValues:
     Raises:
       UserError: for an unknown flag or config field, or a value of the wrong type.
     """
-    values = flags.FlagValues()
-    flags.DEFINE_bool("help", False, "Show the flags.", short_name="h", flag_values=values)
-    COMMANDS[command].define(values)
+    values = _defined(command)
     try:
-        rest = values([command, *argv])[1:]
+        rest = _parse_into(values, [command, *argv])
+        if "config" in values:
+            _ = values.config and values.config.keys()  # a file that failed to load raises here
+    except UserError:
+        raise
     except flags.UnrecognizedFlagError as error:
-        raise UserError(f"{command}: {_unrecognised(error, values)}") from error
-    except (flags.Error, FileNotFoundError, ValueError, TypeError, AttributeError, KeyError) as e:
-        raise UserError(f"{command}: {_first_line(e)}") from e
+        raise UserError(f"{command}: {_unrecognised(error.flagname, values)}") from error
+    except (flags.Error, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        explanation = _explain(command, argv) or _first_line(error)
+        raise UserError(f"{command}: {explanation}") from error
+    except (ImportError, SyntaxError, NameError) as error:
+        raise UserError(f"{command}: the config file failed: {_first_line(error)}") from error
     require(not rest, f"{command} takes flags only, not {' '.join(rest)!r}")
+    if "config" in values:
+        structural = [a for a in argv if a.split("=")[0].endswith(".name") and "--config." in a]
+        require(
+            not structural,
+            f"{' '.join(structural)}: components are chosen in the config's argument, as in "
+            "--config=FILE:method=...,size=...",
+        )
     return values
 
 
-def _unrecognised(error: flags.UnrecognizedFlagError, values: flags.FlagValues) -> str:
-    name = error.flagname
+def _parse_into(values: flags.FlagValues, argv: list[str]) -> list[str]:
+    """What is left of argv; config_flags looks for overrides in sys.argv, whatever it is given."""
+    before, sys.argv = sys.argv, argv
+    try:
+        return values(argv)[1:]
+    finally:
+        sys.argv = before
+
+
+def _defined(command: str) -> flags.FlagValues:
+    values = flags.FlagValues()
+    flags.DEFINE_bool("help", False, "Show the flags.", short_name="h", flag_values=values)
+    COMMANDS[command].define(values)
+    return values
+
+
+def _unrecognised(name: str, values: flags.FlagValues) -> str:
     if name.startswith("config."):
-        return f"--{name} needs --config=FILE before it"
-    return f"unknown flag --{name}; {nearest(name, set(values) - {'h'})}"
+        return f"--{name} needs --config=FILE beside it"
+    own = [f.name for f in _own_flags(values)]
+    return f"unknown flag --{name}; {nearest(name, own)}"
+
+
+def _own_flags(values: flags.FlagValues) -> list[flags.Flag]:
+    modules = values.flags_by_module_dict()
+    return sorted(modules.get(__name__, []), key=lambda f: f.name)
+
+
+def _explain(command: str, argv: list[str]) -> str:
+    """The first `--config.a.b` that names no field of the config, with those that exist."""
+    files = [a for a in argv if a.startswith("--config=")]
+    values = _defined(command)
+    try:
+        _parse_into(values, [command, *files])
+        config = values.config
+        config.keys()
+    except Exception:  # the config file itself is at fault; its own message is better
+        return ""
+    for given in (a for a in argv if a.startswith("--config.")):
+        path = given[len("--config.") :].partition("=")[0]
+        node = config
+        for i, name in enumerate(path.split(".")):
+            here = ".".join(["config", *path.split(".")[:i]])
+            if not hasattr(node, "keys"):
+                return f"--config.{path}: {here} is a single value, not a section"
+            if name not in node:
+                return (
+                    f"--config.{path}: {here} has no field {name!r}; {nearest(name, node.keys())}"
+                )
+            node = node[name]
+        if hasattr(node, "keys"):
+            return f"--config.{path} is a section; set one of its fields: {', '.join(node.keys())}"
+    return ""
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error.args[0] if error.args else error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    text = str(error.args[0] if error.args and isinstance(error.args[0], str) else error).strip()
+    if isinstance(error, OSError) and "No such file" in text:
+        text = next((line for line in text.splitlines() if "No such file" in line), text)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _help(command: str, values: flags.FlagValues) -> str:
+    lines = [f"python -m ldd_jax {command}: {COMMANDS[command].help}"]
+    for flag in _own_flags(values):
+        default = "" if flag.default is None else f" (default {flag.default_as_str})"
+        lines.append(f"  --{flag.name}: {flag.help}{default}")
+    return "\n".join(lines)
 
 
 def main(argv: list[str]) -> int:
@@ -253,8 +336,7 @@ def main(argv: list[str]) -> int:
         require(argv[0] in COMMANDS, f"unknown command {argv[0]!r}; {nearest(argv[0], COMMANDS)}")
         values = parse(argv[0], argv[1:])
         if values.help:
-            print(f"python -m ldd_jax {argv[0]}: {COMMANDS[argv[0]].help}")
-            print(values.main_module_help() or values.get_help())
+            print(_help(argv[0], values))
             return 0
         COMMANDS[argv[0]].execute(values)
     except UserError as error:
@@ -269,7 +351,7 @@ def main(argv: list[str]) -> int:
 def run() -> None:
     """Console entry point."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.set_verbosity(logging.ERROR)
     status = main(sys.argv[1:])
     sys.stdout.flush()
     sys.exit(status)
-

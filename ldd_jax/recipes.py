@@ -63,7 +63,9 @@ def arguments(text: str, **defaults: str) -> dict[str, str]:
     for item in filter(None, (text or "").split(",")):
         name, equals, value = item.partition("=")
         if not equals:
-            raise UserError(f"config argument {item!r} is not name=value; {nearest(name, defaults)}")
+            raise UserError(
+                f"config argument {item!r} is not name=value; {nearest(name, defaults)}"
+            )
         if name not in defaults:
             raise UserError(f"unknown config argument {name!r}; {nearest(name, defaults)}")
         if name in chosen:
@@ -77,18 +79,25 @@ def arguments(text: str, **defaults: str) -> dict[str, str]:
 
 
 def make(
-    chosen: dict[str, str], *, data: dict[str, Any] | None = None, model: dict | None = None,
-    objective: dict | None = None, context: dict | None = None, optim: dict | None = None,
-    training: dict | None = None, evaluation: dict | None = None, sampling: dict | None = None,
+    chosen: dict[str, str],
+    *,
+    data: dict[str, Any] | None = None,
+    model: dict | None = None,
+    objective: dict | None = None,
+    context: dict | None = None,
+    optim: dict | None = None,
+    training: dict | None = None,
+    evaluation: dict | None = None,
+    sampling: dict | None = None,
 ) -> ConfigDict:
     """A whole locked config for a method and a size; each mapping overrides fields of a section.
 
     `context` applies to methods that have one.
     """
     method, size = METHODS[chosen["method"]], SIZES[chosen["size"]]
-    network = dict(
-        latent=method.latent, time_conditioning=method.time_conditioning, **size
-    ) | (model or {})
+    network = dict(latent=method.latent, time_conditioning=method.time_conditioning, **size) | (
+        model or {}
+    )
     scored = section(method.context, **((context or {}) if method.latent else {}))
     config = ConfigDict(
         {

@@ -30,7 +30,7 @@ class Schedule:
         return 1 - self.noise(t)
 
     def d_alpha(self, t: Array) -> Array:
-        """d alpha / dt, negative; elementwise."""
+        """D alpha / dt, negative; elementwise."""
         t = jnp.asarray(t)
         return -jax.jvp(self.noise, (t,), (jnp.ones_like(t),))[1]
 
@@ -39,7 +39,7 @@ class Schedule:
         return -jnp.log1p(-self.noise(t))
 
     def d_sigma(self, t: Array) -> Array:
-        """d sigma / dt = -alpha' / alpha."""
+        """D sigma / dt = -alpha' / alpha."""
         return -self.d_alpha(t) / self.alpha(t)
 
     def weight(self, t: Array) -> Array:
@@ -77,7 +77,7 @@ class LogLinear(Schedule):
         return 1 / t
 
     def inverse(self, noise: Array) -> Array:
-        """noise / (1 - eps)."""
+        """Noise / (1 - eps)."""
         return noise / (1 - self.eps)
 
 
@@ -115,7 +115,7 @@ class Geometric(Schedule):
         return self.sigma_min ** (1 - t) * self.sigma_max**t
 
     def d_sigma(self, t: Array) -> Array:
-        """sigma log(sigma_max / sigma_min)."""
+        """Sigma log(sigma_max / sigma_min)."""
         return self.sigma(t) * math.log(self.sigma_max / self.sigma_min)
 
 

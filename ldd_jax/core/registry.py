@@ -109,8 +109,8 @@ def build(kind: str, config: Mapping | ConfigDict, **facts: Any) -> Any:
         if key not in configured:
             raise UserError(f"{kind} {name!r} has no field {key!r}; {nearest(key, configured)}")
         nested = fields[key].metadata.get("part")
-        values[key] = build(nested, value, **facts) if nested else _typed(
-            f"{kind}.{key}", value, hints[key]
+        values[key] = (
+            build(nested, value, **facts) if nested else _typed(f"{kind}.{key}", value, hints[key])
         )
     for key, field in fields.items():
         if field.metadata.get("injected") and key in facts:

@@ -117,6 +117,7 @@ def _walk(fn, tile, groups, head, features_ND, args, weight_N, gradients: bool):
             return jnp.sum(wt * loss), loss
 
         if gradients:
+
             def grad(xt, yt, wt):
                 (value, loss), g = jax.value_and_grad(tile_loss, argnums=(0, 1), has_aux=True)(
                     head, xt, yt, wt

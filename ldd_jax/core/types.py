@@ -28,7 +28,9 @@ class TokenSpace:
 
     def __post_init__(self):
         if self.size < 1 or (self.mask is not None and not 0 <= self.mask < self.size):
-            raise ValueError(f"TokenSpace(size={self.size}, mask={self.mask}): mask outside [0, size)")
+            raise ValueError(
+                f"TokenSpace(size={self.size}, mask={self.mask}): mask outside [0, size)"
+            )
 
 
 class Cond(NamedTuple):
@@ -67,13 +69,13 @@ class Batch(NamedTuple):
     keep: Array
     weight: Array
     cond: Cond
-    index: Array
-    total: int | Array
-    norm: Array
+    index: Array  # type: ignore[assignment]
+    total: Any
+    norm: Any
 
 
 def as_batch(arrays: dict[str, Array]) -> Batch:
-    """A global batch from the arrays of the data pipeline; its own size and weights normalise it."""
+    """A global batch from the pipeline's arrays; its own size and weights normalise it."""
     return Batch(
         z0=arrays["z0"],
         keep=arrays["keep"],
@@ -164,13 +166,17 @@ class Process(Protocol):
         ...
 
     def log_posterior(self, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
-        """log p(z_s | z_t) from the prediction; s None means alpha_s = 1."""
+        """Log p(z_s | z_t) from the prediction; s None means alpha_s = 1."""
         ...
 
     def sample_posterior(
         self, draw: Draw, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None
     ) -> Array:
         """Draw from the same law."""
+        ...
+
+    def boundary(self) -> Array:
+        """Prior and reconstruction terms of the bound, nats per token."""
         ...
 
     def rate(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:

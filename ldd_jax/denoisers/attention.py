@@ -35,7 +35,7 @@ def segment_mask(segment_BL: Array) -> Array:
 
     Padding attends to padding, so that no row is empty; nothing else attends to it.
     """
-    return (segment_BL[:, None, :, None] == segment_BL[:, None, None, :])
+    return segment_BL[:, None, :, None] == segment_BL[:, None, None, :]
 
 
 def plain(q: Array, k: Array, v: Array, mask: Array | None) -> Array:

@@ -65,8 +65,12 @@ class Network(nn.Module):
             length=c.depth,
         )
         self.blocks = stack(
-            width=c.width, heads=c.heads, mlp_ratio=c.mlp_ratio, dropout=c.dropout,
-            dtype=jnp.dtype(c.dtype), attention=c.attention,
+            width=c.width,
+            heads=c.heads,
+            mlp_ratio=c.mlp_ratio,
+            dropout=c.dropout,
+            dtype=jnp.dtype(c.dtype),
+            attention=c.attention,
         )
         self.final_norm = layers.Norm()
         self.final_adaln = layers.zero_dense(2 * c.width, None, jnp.dtype(c.dtype))
@@ -79,7 +83,7 @@ class Network(nn.Module):
         return x
 
     def conditioning(self, cond: Cond, batch: int) -> Array:
-        """c = silu(time(sigma)) [+ silu(class)], float32 [B, C] or [B, L, C]."""
+        """C = silu(time(sigma)) [+ silu(class)], float32 [B, C] or [B, L, C]."""
         sigma = jnp.zeros(batch) if not self.config.time_conditioning else cond.clock
         c = nn.silu(self.time(sigma))
         if self.config.num_classes and cond.label is not None:
@@ -97,7 +101,9 @@ class Network(nn.Module):
         (x, _), _ = self.blocks((x, jnp.zeros((), jnp.int32)), c, position, mask, keys_B)
         shift, scale = jnp.split(layers.spread(self.final_adaln(c.astype(dtype))), 2, axis=-1)
         features = layers.modulate(self.final_norm(x), shift, scale)
-        return Trunk(features=features, latent=x.astype(jnp.float32) if self.config.latent else None)
+        return Trunk(
+            features=features, latent=x.astype(jnp.float32) if self.config.latent else None
+        )
 
 
 @struct.dataclass
@@ -111,7 +117,8 @@ class LinearHead:
         """[N, D] to [N, V], float32."""
         return (
             jnp.dot(
-                features_ND, self.kernel.astype(features_ND.dtype),
+                features_ND,
+                self.kernel.astype(features_ND.dtype),
                 preferred_element_type=jnp.promote_types(features_ND.dtype, jnp.float32),
             )
             + self.bias
@@ -143,7 +150,8 @@ class BoundDiT:
             raise ValueError("this network is conditioned on time; cond.clock is missing")
         if cache is not None:
             raise ValueError("a bidirectional network keeps no cache")
-        return Network(config).apply({"params": self.params["trunk"]}, z, cond, h, key)
+        out: Any = Network(config).apply({"params": self.params["trunk"]}, z, cond, h, key)
+        return out
 
     def latent(self, batch: int, length: int) -> Array | None:
         """Zeros [B, L, D] float32, or None."""

@@ -31,12 +31,16 @@ def bias_init(inputs: int) -> Any:
 def dense(features: int, inputs: int, name: str, dtype: Any, bias: bool = True) -> nn.Dense:
     """Linear layer with the reference's fan-in initialisation."""
     return nn.Dense(
-        features, use_bias=bias, kernel_init=fan_in, bias_init=bias_init(inputs), dtype=dtype,
+        features,
+        use_bias=bias,
+        kernel_init=fan_in,
+        bias_init=bias_init(inputs),
+        dtype=dtype,
         name=name,
     )
 
 
-def zero_dense(features: int, name: str, dtype: Any) -> nn.Dense:
+def zero_dense(features: int, name: str | None, dtype: Any) -> nn.Dense:
     """Linear layer that starts at zero."""
     return nn.Dense(features, kernel_init=zeros, bias_init=zeros, dtype=dtype, name=name)
 
@@ -55,7 +59,7 @@ class TimeEmbedding(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, sigma: Array) -> Array:
+    def __call__(self, sigma: Any) -> Array:
         """[...] to [..., width]."""
         init = nn.initializers.normal(0.02)
         x = nn.Dense(self.width, kernel_init=init, name="in")(time_features(sigma))
@@ -71,7 +75,7 @@ def dropout(x: Array, keys_B: Array | None, rate: float, site: int) -> Array:
 
 
 def modulate(x: Array, shift: Array, scale: Array) -> Array:
-    """x (1 + scale) + shift; per example or per position."""
+    """X (1 + scale) + shift; per example or per position."""
     return x * (1 + scale) + shift
 
 
@@ -97,7 +101,10 @@ class LatentNorm(nn.Module):
     def __call__(self, h: Array) -> Array:
         """Normalise the last axis of a float32 latent."""
         return nn.LayerNorm(
-            epsilon=LAYER_NORM_EPS, scale_init=zeros, bias_init=zeros, dtype=jnp.float32,
+            epsilon=LAYER_NORM_EPS,
+            scale_init=zeros,
+            bias_init=zeros,
+            dtype=jnp.float32,
             name="norm",
         )(h)
 
@@ -124,8 +131,7 @@ class Block(nn.Module):
         y = modulate(Norm(name="norm1")(x), shift1, scale1)
         qkv = dense(3 * d, d, "qkv", self.dtype, bias=False)(y)
         q, k, v = (
-            a.reshape(*a.shape[:2], self.heads, d // self.heads)
-            for a in jnp.split(qkv, 3, axis=-1)
+            a.reshape(*a.shape[:2], self.heads, d // self.heads) for a in jnp.split(qkv, 3, axis=-1)
         )
         q, k = rotary(q, position), rotary(k, position)
         y = kernel(self.attention)(q, k, v, mask).reshape(x.shape)

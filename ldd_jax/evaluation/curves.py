@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 
 def plot(
@@ -33,9 +33,16 @@ def plot(
         axes.plot(*zip(*train), lw=1, alpha=0.7, label="training loss (mean of an interval)")
     if valid:
         steps, nats, errors = zip(*valid)
-        axes.errorbar(steps, nats, yerr=errors, fmt="o-", capsize=3, label="validation NELBO +- s.e.")
-        axes.annotate(f"{nats[-1]:.3f}", (steps[-1], nats[-1]), xytext=(-4, -14),
-                      textcoords="offset points", ha="right")
+        axes.errorbar(
+            steps, nats, yerr=errors, fmt="o-", capsize=3, label="validation NELBO +- s.e."
+        )
+        axes.annotate(
+            f"{nats[-1]:.3f}",
+            (steps[-1], nats[-1]),
+            xytext=(-4, -14),
+            textcoords="offset points",
+            ha="right",
+        )
     if baseline is not None:
         axes.axhline(baseline, ls="--", lw=1, color="grey", label=f"unigram entropy {baseline:.3f}")
     if len(train) > 1:

@@ -89,8 +89,15 @@ def score_fn(model: Model, objective: Nelbo) -> Callable[[Any, dict, Array], tup
 
 
 def estimate(
-    score: Callable, params: Any, batches: Iterable[dict[str, np.ndarray]], *, key: Array,
-    passes: int, draws: int, boundary: float, put: Callable,
+    score: Callable,
+    params: Any,
+    batches: Iterable[dict[str, np.ndarray]],
+    *,
+    key: Array,
+    passes: int,
+    draws: int,
+    boundary: float,
+    put: Callable,
 ) -> Estimate:
     """Sum in float64 on the host over all sequences and draws; `put` places a batch on the mesh."""
     nats, tokens = [], []

@@ -27,11 +27,9 @@ class BatchGate:
     """One replicated draw a step: the whole global batch has a context, or none has."""
 
     def __call__(self, p: float, run: Run, zeros: Any, z, cond, keys_B, key, index_B) -> Any:
-        """h of every example."""
+        """H of every example."""
         del index_B
-        return jax.lax.cond(
-            jax.random.bernoulli(key, p), run, lambda *_: zeros, z, cond, keys_B
-        )
+        return jax.lax.cond(jax.random.bernoulli(key, p), run, lambda *_: zeros, z, cond, keys_B)
 
 
 @register("gate", "example")
@@ -40,7 +38,7 @@ class ExampleGate:
     """A draw per example; everybody pays for pass 1."""
 
     def __call__(self, p: float, run: Run, zeros: Any, z, cond, keys_B, key, index_B) -> Any:
-        """h of every example, zeros where its draw says so."""
+        """H of every example, zeros where its draw says so."""
         del zeros
         on = jax.vmap(lambda k: jax.random.bernoulli(k, p))(example_keys(key, index_B))
         h = run(z, cond, keys_B)
@@ -59,7 +57,7 @@ class FractionGate:
     group: int = 10
 
     def __call__(self, p: float, run: Run, zeros: Any, z, cond, keys_B, key, index_B) -> Any:
-        """h of every example, zeros for those that do not pay."""
+        """H of every example, zeros for those that do not pay."""
         del key
         batch, paying = index_B.shape[0], round(p * self.group)
         if batch % self.group or abs(paying - p * self.group) > 1e-6:
@@ -82,7 +80,12 @@ class NoContext:
     """h = 0: MDLM and UDLM."""
 
     def __call__(
-        self, denoiser: Denoiser, z: Any, cond: Cond, keys_B: Array | None, key: Array,
+        self,
+        denoiser: Denoiser,
+        z: Any,
+        cond: Cond,
+        keys_B: Array | None,
+        key: Array,
         index_B: Array,
     ) -> Any:
         """None."""
@@ -109,10 +112,15 @@ class PseudoContext:
             raise ValueError(f"passes = {self.passes}; at least 1 pass makes a context")
 
     def __call__(
-        self, denoiser: Denoiser, z: Any, cond: Cond, keys_B: Array | None, key: Array,
+        self,
+        denoiser: Denoiser,
+        z: Any,
+        cond: Cond,
+        keys_B: Array | None,
+        key: Array,
         index_B: Array,
     ) -> Any:
-        """h [B, L, K] float32; z, cond and keys have leading axis B."""
+        """H [B, L, K] float32; z, cond and keys have leading axis B."""
         zeros = denoiser.latent(*jax.tree.leaves(z)[0].shape[:2])
         if zeros is None:
             raise ValueError("PseudoContext needs a network with a latent (model.latent = True)")
@@ -122,7 +130,9 @@ class PseudoContext:
         def run(z, cond, keys_B):
             h = None
             for i in range(self.passes):
-                keys = None if keys_B is None else jax.vmap(jax.random.fold_in, (0, None))(keys_B, i)
+                keys = (
+                    None if keys_B is None else jax.vmap(jax.random.fold_in, (0, None))(keys_B, i)
+                )
                 h = denoiser.trunk(z, cond, h, key=keys).latent
             return h
 

@@ -43,7 +43,13 @@ class Nelbo:
         return self.score(denoiser, batch, z, clock, factor, site(GATE), own(DROPOUT))
 
     def score(
-        self, denoiser: Denoiser, batch: Batch, z: Array, clock: Array, factor: Array, gate: Array,
+        self,
+        denoiser: Denoiser,
+        batch: Batch,
+        z: Array,
+        clock: Array,
+        factor: Array,
+        gate: Array,
         keys_B: Array | None,
     ) -> Loss:
         """The loss of given corrupted tokens: context, scored pass, bound."""

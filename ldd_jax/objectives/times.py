@@ -32,7 +32,7 @@ def strata(total: int) -> np.ndarray:
 
 
 def stratify(shift: Array, rank: Array, total: int) -> Array:
-    """u = frac(shift + rank / total): one point in each of `total` bins, cyclically shifted."""
+    """U = frac(shift + rank / total): one point in each of `total` bins, cyclically shifted."""
     return jnp.mod(shift + rank / total, 1.0)
 
 

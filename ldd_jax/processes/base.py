@@ -15,7 +15,7 @@ from ldd_jax.schedules import LogLinear
 
 
 def onehot_log(token_N: Array, size: int, dtype: Any) -> Array:
-    """log of a one-hot row: 0 at the token, -inf elsewhere, [N, size]."""
+    """Log of a one-hot row: 0 at the token, -inf elsewhere, [N, size]."""
     hit = jnp.arange(size) == token_N[:, None]
     return jnp.where(hit, jnp.zeros((), dtype), -jnp.inf)
 
@@ -43,7 +43,7 @@ class Diffusion:
         return jnp.where((u < self.schedule.noise(t_B)[:, None]) & ~keep, noise_BL, z0)
 
     def log_posterior(self, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
-        """log p(z_s | z_t)."""
+        """Log p(z_s | z_t)."""
         raise TypeError(f"{type(self).__name__} defines no posterior")
 
     def sample_posterior(

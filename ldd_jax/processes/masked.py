@@ -20,6 +20,11 @@ class Masked(Diffusion):
         if self.tokens is not None and self.tokens.mask is None:
             raise ValueError("masked diffusion needs a token space with a mask")
 
+    @property
+    def _mask(self) -> int:
+        assert self.tokens.mask is not None
+        return self.tokens.mask
+
     @staticmethod
     def token_space_size(vocabulary: int) -> tuple[int, int | None]:
         """States and mask id for a vocabulary: the mask is one more state, the last."""
@@ -27,19 +32,19 @@ class Masked(Diffusion):
 
     def prior(self, keys_B: Array, length: int) -> Array:
         """All masks, [B, length]."""
-        return jnp.full((keys_B.shape[0], length), self.tokens.mask, jnp.int32)
+        return jnp.full((keys_B.shape[0], length), self._mask, jnp.int32)
 
     def corrupt(self, keys_B: Array, z0: Array, t_B: Array, keep: Array) -> tuple[Array, Array]:
         """Mask each position outside `keep` with probability 1 - alpha_t; clock = t."""
-        return self._replace(keys_B, z0, t_B, keep, jnp.full_like(z0, self.tokens.mask)), t_B
+        return self._replace(keys_B, z0, t_B, keep, jnp.full_like(z0, self._mask)), t_B
 
     def scored(self, z: Array) -> Array:
         """Masked positions."""
-        return z == self.tokens.mask
+        return z == jnp.asarray(self._mask, z.dtype)
 
     def _log_clean(self, logits_NV: Array) -> Array:
-        """log softmax over the symbols, the mask column removed."""
-        mask = jnp.arange(logits_NV.shape[-1]) == self.tokens.mask
+        """Log softmax over the symbols, the mask column removed."""
+        mask = jnp.arange(logits_NV.shape[-1]) == self._mask
         return log_softmax(jnp.where(mask, -jnp.inf, at_least_float32(logits_NV)))
 
     def bound(self, logits_NV: Array, z0_N: Array, z_N: Array, clock_N: Array) -> Array:
@@ -62,7 +67,7 @@ class Masked(Diffusion):
         """P(mask) = (1 - alpha_s)/(1 - alpha_t), the rest by x_theta; unmasked rows stay."""
         noise_t, noise_s = self._levels(t_N, s_N)
         stay = noise_s / noise_t
-        mask = jnp.arange(pred_NV.shape[-1]) == self.tokens.mask
+        mask = jnp.arange(pred_NV.shape[-1]) == self._mask
         moved = jnp.where(mask, jnp.log(stay), jnp.log1p(-stay) + pred_NV)
         return jnp.where(self.scored(z_N)[:, None], moved, pred_NV).astype(pred_NV.dtype)
 

@@ -76,7 +76,7 @@ class Uniform(Diffusion):
         return same * jnp.log(size * same) + (size - 1) * other * jnp.log(size * other)
 
     def read(self, logits_NV: Array, z_N: Array, clock_N: Array) -> Array:
-        """log softmax over all states."""
+        """Log softmax over all states."""
         del z_N, clock_N
         return log_softmax(logits_NV)
 

@@ -19,7 +19,12 @@ class Ancestral:
     calls = 1
 
     def __call__(
-        self, net: Net, state: SampleState, t_B: Array, s_B: Array | None, draw: Draw,
+        self,
+        net: Net,
+        state: SampleState,
+        t_B: Array,
+        s_B: Array | None,
+        draw: Draw,
         segment: Array | None,
     ) -> SampleState:
         """One step; s None is the noise removal."""

@@ -48,13 +48,13 @@ class Latent:
         if self.reset_every < 0:
             raise ValueError(f"reset_every is {self.reset_every}; 0 = never, k = every k steps")
 
-    def before(self, h: Any, i: Array) -> Any:
+    def before(self, h: Any, i: Array | int) -> Any:
         """The latent that step i gets."""
         if not self.reset_every:
             return h
         return jax.tree.map(lambda a: jnp.where(i % self.reset_every == 0, 0, a), h)
 
-    def after(self, old: Any, new: Any, i: Array) -> Any:
+    def after(self, old: Any, new: Any, i: Array | int) -> Any:
         """The latent that is carried on."""
         if not self.frozen:
             return new
@@ -100,7 +100,12 @@ class Step(Protocol):
     calls: int
 
     def __call__(
-        self, net: Net, state: SampleState, t_B: Array, s_B: Array | None, draw: Draw,
+        self,
+        net: Net,
+        state: SampleState,
+        t_B: Array,
+        s_B: Array | None,
+        draw: Draw,
         segment: Array | None,
     ) -> SampleState:
         """Move from t to s; s None is the noise removal (alpha_s = 1)."""

@@ -48,7 +48,7 @@ class Readout:
             raise ValueError(f"top_k is {self.top_k}; it must be 0 (off) or positive")
 
     def __call__(self, logp_NV: Array) -> Array:
-        """log p(x0 | z) with the settings applied, normalised."""
+        """Log p(x0 | z) with the settings applied, normalised."""
         if self == Readout():
             return logp_NV
         logp = jax.nn.log_softmax(logp_NV / self.temperature, axis=-1)

@@ -104,6 +104,7 @@ def sample(
     if record is None:
         state, trace = jax.lax.fori_loop(0, num_steps, one, state), None
     else:
+
         def body(state, i):
             new = one(i, state)
             return new, record(new)

@@ -81,5 +81,3 @@ class Checkpoints:
         """Wait until everything is on disk."""
         self.manager.wait_until_finished()
         self.manager.close()
-
-

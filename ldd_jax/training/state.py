@@ -18,7 +18,7 @@ from ldd_jax.training import sharding
 class TrainState:
     """step: updates done; params; ema: their moving average; opt_state of optax."""
 
-    step: Array
+    step: Any
     params: Any
     ema: Any
     opt_state: Any
@@ -35,9 +35,7 @@ def create(model: Model, optimizer: optax.GradientTransformation, key: Array) ->
     )
 
 
-def abstract(
-    model: Model, optimizer: optax.GradientTransformation, mesh: Mesh
-) -> TrainState:
+def abstract(model: Model, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """Shapes, dtypes and shardings of the state on a mesh; nothing is allocated."""
     shapes = jax.eval_shape(lambda k: create(model, optimizer, k), jax.random.key(0))
     sharding.check(mesh, model.axes(), shapes.params)
@@ -73,7 +71,7 @@ def initial(
 
 
 def update_ema(ema: Any, params: Any, step: Array, decay: float) -> Any:
-    """ema <- d ema + (1 - d) params, d = min(decay, (1 + n) / (10 + n)), n counting this update."""
+    """Ema <- d ema + (1 - d) params, d = min(decay, (1 + n) / (10 + n)), n counting this update."""
     d = jnp.minimum(decay, (1 + step) / (10 + step))
     return jax.tree.map(lambda e, p: e + (1 - d).astype(e.dtype) * (p - e), ema, params)
 
@@ -81,5 +79,3 @@ def update_ema(ema: Any, params: Any, step: Array, decay: float) -> Any:
 def count(params: Any) -> int:
     """Number of parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
-
-

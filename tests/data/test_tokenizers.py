@@ -218,3 +218,18 @@ def test_load_refuses_what_it_does_not_know(all_kinds, tmp_path):
     model.unlink()
     with pytest.raises(UserError, match="is missing"):
         load_tokenizer(tmp_path)
+
+
+def test_json_truncation_and_padding_settings_are_ignored(tmp_path):
+    import tokenizers
+
+    path = train_json(tmp_path / "t.json", pad=True)
+    plain = Json(path=path).fit(list).encode(TEXTS[0])
+    library = tokenizers.Tokenizer.from_file(path)
+    library.enable_truncation(2)
+    library.save(path)
+    assert Json(path=path).fit(list).encode(TEXTS[0]) == plain
+    library.no_truncation()
+    library.enable_padding(length=99, pad_id=1, pad_token="<pad>")
+    library.save(path)
+    assert Json(path=path).fit(list).encode(TEXTS[0]) == plain

@@ -1,0 +1,40 @@
+# quickstart: train, evaluate and sample on this machine. test: everything. Both install what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKDIR ?= runs/quickstart
+
+.PHONY: quickstart test fast lint format clean
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+quickstart: $(VENV)/.installed
+	$(BIN)/python -m ldd_jax train --config=configs/quickstart.py:method=lddm_m --workdir=$(WORKDIR)
+	$(BIN)/python -m ldd_jax sample --workdir=$(WORKDIR) --num_samples=8
+	$(BIN)/python -m ldd_jax sample --workdir=$(WORKDIR) --num_samples=4 --output=$(WORKDIR)/fill.jsonl \
+		--fill="the [MASK][MASK][MASK][MASK][MASK][MASK][MASK][MASK] of the list"
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+fast: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,35 @@
+"""OpenWebText, GPT-2 tokens, packed rows of 1,024 (SEDD, MDLM, Duo, LDDM).
+
+Command:   python -m ldd_jax prepare --config=configs/openwebtext.py \
+               --config.data.path='owt/*.jsonl' --config.data.tokenizer.path=gpt2/tokenizer.json \
+               --output=owt-1024
+           python -m ldd_jax train --config=configs/openwebtext.py:method=lddm_m,size=small \
+               --config.data.path=owt-1024 --workdir=DIR
+Hardware:  a TPU slice of 16 chips or more; 1M updates of 512 x 1,024 tokens.
+Expected:  test perplexity (upper bounds) MDLM 23.05, LDDM-M 21.90, UDLM 25.51, LDDM-U 23.82
+           (published, arXiv 2510.19304); not run yet here.
+"""
+
+from ldd_jax.core.registry import section
+from ldd_jax.data import Json
+from ldd_jax.recipes import arguments, make
+
+
+def get_config(argument=""):
+    """The recipe; structural choices in the argument."""
+    return make(
+        arguments(argument, method="lddm_m", size="small"),
+        data=dict(path="", length=1024, tokenizer=section(Json), validation_fraction=0.01),
+        model=dict(dropout=0.1, dtype="bfloat16", remat="full"),
+        objective=dict(tile=2048),
+        optim=dict(lr=3e-4, warmup_steps=2500),
+        training=dict(
+            num_steps=1_000_000,
+            batch_size=512,
+            log_every=100,
+            eval_every=20_000,
+            sample_every=50_000,
+            checkpoint_every=10_000,
+        ),
+        sampling=dict(num_steps=1024, batch_size=32, tile=2048),
+    )
