@@ -145,3 +145,24 @@ def kl(p: np.ndarray, q: np.ndarray) -> float:
     """KL(p || q) of two vectors."""
     on = p > 0
     return float(np.sum(p[on] * (np.log(p[on]) - np.log(q[on]))))
+
+
+def live_params(model, seed: int = 0, scale: float = 0.3):
+    """Parameters with every zero-initialised path opened by noise."""
+    params = model.init(jax.random.key(seed))
+    leaves, tree = jax.tree.flatten(params)
+    rng = np.random.default_rng(seed)
+    noisy = [leaf + jnp.asarray(rng.normal(0, scale, leaf.shape), leaf.dtype) for leaf in leaves]
+    return jax.tree.unflatten(tree, noisy)
+
+
+def subjaxprs(jaxpr):
+    """A jaxpr and all those inside it."""
+    yield jaxpr
+    for equation in jaxpr.eqns:
+        for value in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")
+        ):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from subjaxprs(inner)

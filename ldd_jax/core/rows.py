@@ -99,18 +99,22 @@ def _walk(fn, tile, groups, head, features_ND, args, weight_N, gradients: bool):
     tile = min(tile, size)
     order, count = _order(w != 0)
     order = jnp.pad(order, ((0, 0), (0, -size % tile)), constant_values=size)
-    gather = jax.vmap(lambda a, j: a.at[j].get(mode="fill", fill_value=0))
+    gather = jax.vmap(lambda a, j: a[j])
     scatter = jax.vmap(lambda a, j, v: a.at[j].set(v, mode="drop", unique_indices=True))
-    zeros_like_head = lambda p: jnp.zeros((groups, *p.shape), jnp.float32)
+    zeros_like_head = lambda p: jnp.zeros(
+        (groups, *p.shape), jnp.promote_types(p.dtype, jnp.float32)
+    )
 
     def body(i, carry):
         total, loss_GN, d_head, dx = carry
         j = jax.lax.dynamic_slice_in_dim(order, i * tile, tile, axis=1)
         live = i * tile + jnp.arange(tile) < count[:, None]
+        # Spare places read a real row: zeros in its stead (a time, say) may have no finite gradient.
+        read = jnp.where(live, j, order[:, :1])
         j = jnp.where(live, j, size + jnp.arange(tile))  # distinct and out of bounds: dropped
-        xt = gather(x, j)
-        yt = jax.tree.map(lambda a: gather(a, j), y)
-        wt = jnp.where(live, gather(w, j), 0)
+        xt = gather(x, read)
+        yt = jax.tree.map(lambda a: gather(a, read), y)
+        wt = jnp.where(live, gather(w, read), 0)
 
         def tile_loss(head, xt, yt, wt):
             loss = jnp.where(wt != 0, fn(head(xt), yt), 0)

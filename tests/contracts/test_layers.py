@@ -1,0 +1,79 @@
+"""Imports go strictly downward; siblings never import each other (design, section 2)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "ldd_jax"
+ORDER = [
+    {"core"}, {"schedules"}, {"processes", "denoisers", "data"}, {"objectives", "samplers"},
+    {"evaluation", "training", "interop"}, {"contrib"}, {"experiment"},
+    {"recipes"}, {"loop"}, {"main"},
+]
+LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
+
+
+def unit(parts):
+    """Folder or top-level module that a dotted path below the package belongs to."""
+    return parts[0] if parts else None
+
+
+def imports(tree, here):
+    """Units imported anywhere in a module, functions included."""
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [a.name for a in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = ".".join(["ldd_jax", *here[: len(here) - node.level], base]).strip(".")
+            names = [f"{base}.{a.name}" for a in node.names] if base == "ldd_jax" else [base]
+        for name in names:
+            if name.split(".")[0] == "ldd_jax":
+                yield unit(name.split(".")[1:])
+
+
+def wrong_edges(sources):
+    """(file, imported unit) of every edge that is not strictly downward."""
+    out = []
+    for path, text in sources.items():
+        here = Path(path).with_suffix("").parts
+        own = unit(here)
+        for other in imports(ast.parse(text), here):
+            if other in (None, own):
+                continue
+            if other not in LEVEL or own not in LEVEL or LEVEL[other] >= LEVEL[own]:
+                out.append((path, other))
+    return out
+
+
+def test_no_upward_or_sideways_import():
+    files = {str(p.relative_to(PACKAGE)): p.read_text() for p in PACKAGE.rglob("*.py")}
+    files = {n: t for n, t in files.items() if n not in ("__init__.py", "__main__.py")}
+    assert len(files) > 20
+    assert wrong_edges(files) == []
+
+
+@pytest.mark.parametrize(
+    "path, line, bad",
+    [
+        ("core/a.py", "from ldd_jax.schedules import X", True),
+        ("processes/a.py", "import ldd_jax.denoisers.dit", True),
+        ("samplers/a.py", "from ldd_jax import objectives", True),
+        ("samplers/a.py", "def f():\n    from ..training import step", True),
+        ("training/a.py", "from ldd_jax.evaluation.x import y", True),
+        ("samplers/a.py", "from ldd_jax.processes import Masked", False),
+        ("samplers/a.py", "from .base import Net\nfrom ldd_jax.samplers.loop import sample", False),
+        ("newcomer/a.py", "from ldd_jax.core import rows", True),
+    ],
+)
+def test_the_rule_can_fail(path, line, bad):
+    assert bool(wrong_edges({path: line})) == bad
+
+
+def test_flax_modules_stay_with_the_denoisers():
+    for path in PACKAGE.rglob("*.py"):
+        if path.parent.name != "denoisers":
+            assert "linen" not in path.read_text(), path

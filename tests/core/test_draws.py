@@ -1,0 +1,113 @@
+"""Categorical draws: exact shares in the tail, independence of batches and tiles, replay."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+from ldd_jax.core import rows as core_rows
+from ldd_jax.core.draws import Forced, Production, Replay, _fine_uniforms, levels, select
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+
+def path_thresholds(p, target):
+    """For each level: the float64 share of the smaller child, and whether the target is in it."""
+    depth = levels(len(p))
+    p = np.pad(np.asarray(p, np.float64), (0, 2**depth - len(p)))
+    out = []
+    for level in range(depth):
+        width = 2 ** (depth - level)
+        start = target // width * width
+        left, right = p[start : start + width // 2].sum(), p[start + width // 2 : start + width].sum()
+        on_right = target % width >= width // 2
+        smaller_is_left = left <= right
+        out.append((min(left, right) / (left + right), smaller_is_left != on_right))
+    return out
+
+
+@pytest.mark.parametrize("size", [2, 3, 7, 16, 50])
+def test_every_token_gets_its_share(size):
+    """The uniforms that lead to a token fill exactly p: thresholds are right to 1e-5 each."""
+    rng = np.random.default_rng(size)
+    p = np.exp(rng.uniform(np.log(1e-9), 0, size)).astype(np.float32)
+    p[rng.integers(size)] = 1.0
+    p[rng.integers(size)] = 1e-9
+    off = 1e-5
+    for target in range(size):
+        path = path_thresholds(p, target)
+        inside, outside, share = [], [], 1.0
+        for c, in_smaller in path:
+            inside.append(c * (1 - off) if in_smaller else c + (1 - c) * off + c * off)
+            outside.append(c * (1 + off) if in_smaller else c * (1 - off))
+            share *= c if in_smaller else 1 - c
+        np.testing.assert_allclose(share, p[target] / p.astype(np.float64).sum(), rtol=1e-12)
+        u = np.tile(inside, (len(path) + 1, 1))
+        np.fill_diagonal(u[1:], outside)
+        got = np.asarray(select(jnp.tile(jnp.asarray(p), (len(u), 1)), jnp.asarray(u, jnp.float32)))
+        assert got[0] == target
+        # Crossing one threshold leaves the target, where that side has any mass at all.
+        crossable = [o < 1 and (c > 0) for (c, _), o in zip(path, outside)]
+        assert all(g != target for g, ok in zip(got[1:], crossable) if ok)
+
+
+def test_zero_probability_is_never_drawn():
+    p = jnp.asarray(np.eye(6, dtype=np.float32)[[0, 3, 5]])
+    for u in (0.0, 0.5, 1.0):
+        got = select(p, jnp.full((3, levels(6)), u))
+        np.testing.assert_array_equal(got, [0, 3, 5])
+
+
+def test_uniforms_resolve_the_tail():
+    u = np.asarray(_fine_uniforms(jax.random.split(jax.random.key(0), 40_000), 2, jnp.float32))
+    small = u[u < 2.0**-8]
+    assert np.any(small * 2.0**24 % 1 != 0)  # a 23-bit uniform is a multiple of 2^-23
+    np.testing.assert_allclose(u.mean(), 0.5, atol=4 * u.std() / np.sqrt(u.size))
+    np.testing.assert_allclose(np.mean(u < 2.0**-8), 2.0**-8, rtol=0.2)
+
+
+def test_frequencies():
+    p = np.array([0.4, 0.003, 0.2, 0.0, 0.05, 0.3, 0.047])
+    n = 100_000
+    draw = Production(keys=jax.random.split(jax.random.key(1), n))
+    logp = jnp.broadcast_to(jnp.log(jnp.asarray(p, jnp.float32))[None], (n, 7))
+    count = np.bincount(jax.jit(draw.categorical)(logp), minlength=7)
+    assert count[3] == 0
+    assert chisquare(count[p > 0], n * p[p > 0]).pvalue > 1e-4
+
+
+def rows_of(draw, logp, length, tile=0):
+    fn = lambda logits, args: args.categorical(logits)
+    return core_rows.rows(fn, lambda a: a, logp, draw.at(step=3).rows(length), tile=tile)
+
+
+def test_draws_do_not_depend_on_batch_or_tile():
+    key, length, size = jax.random.key(2), 5, 11
+    logp = jax.random.normal(jax.random.key(3), (4 * length, size))
+    whole = rows_of(Production.of(key, jnp.arange(4)), logp, length)
+    np.testing.assert_array_equal(
+        whole, rows_of(Production.of(key, jnp.arange(4)), logp, length, tile=7)
+    )
+    single = rows_of(Production.of(key, jnp.array([2])), logp[10:15], length)
+    np.testing.assert_array_equal(whole[10:15], single)
+    assert len(np.unique(np.asarray(whole))) > 2
+
+
+def test_steps_and_sites_differ():
+    draw = Production.of(jax.random.key(4), jnp.arange(3))
+    seen = [draw.at(step=i, site=s).uniform((2,)) for i in (None, 0, 1) for s in (None, 0, 1)]
+    flat = np.asarray(seen).reshape(len(seen), -1)
+    assert len(np.unique(flat)) == flat.size
+
+
+def test_replay_is_the_race():
+    rng = np.random.default_rng(0)
+    u, p = rng.uniform(size=(2, 3, 4, 5)), rng.dirichlet(np.ones(5), 12)
+    got = Replay(table=jnp.asarray(u)).at(step=1).rows(4).categorical(jnp.log(jnp.asarray(p)))
+    expected = np.argmax(p / (1e-10 - np.log(u[1].reshape(12, 5) + 1e-10)), -1)
+    np.testing.assert_array_equal(got, expected)
+    with pytest.raises(ValueError, match="one draw per step"):
+        Replay(table=jnp.asarray(u)).at(site=1)
+    with pytest.raises(ValueError):
+        Forced(tokens=jnp.zeros(3, jnp.int32)).uniform((2,))

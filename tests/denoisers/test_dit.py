@@ -1,0 +1,138 @@
+"""The DiT: kernels, segments, rematerialisation, types, axes, dropout."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldd_jax.core.types import Cond, TokenSpace
+from ldd_jax.denoisers import DiT
+from ldd_jax.denoisers.attention import fused, plain, rotary, segment_mask
+from tests.lab import live_params
+
+B, L = 3, 8
+SIZES = dict(tokens=TokenSpace(size=7, mask=6), width=16, depth=2, heads=2, cond_width=8)
+Z = jax.random.randint(jax.random.key(0), (B, L), 0, 7)
+H = jax.random.normal(jax.random.key(1), (B, L, 16))
+
+
+@pytest.fixture(scope="module")
+def params():
+    return live_params(DiT(**SIZES))
+
+
+def loss_of(model, cond, key=None):
+    def loss(params):
+        denoiser = model.bind(params)
+        trunk = denoiser.trunk(Z, cond, H, key=key)
+        return jnp.sum(jnp.sin(denoiser.head(trunk.features))) + jnp.sum(trunk.latent**2)
+
+    return jax.jit(jax.value_and_grad(loss))
+
+
+def close(a, b, tolerance=2e-5):
+    scale = max(1.0, *(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(a)))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * scale), a, b)
+
+
+@pytest.mark.parametrize("segments", [False, True])
+def test_kernels_agree_with_gradients(segments):
+    q, k, v = jax.random.normal(jax.random.key(2), (3, B, L, 2, 8))
+    segment = jnp.asarray([[1, 1, 1, 2, 2, 2, 0, 0]] * B)
+    mask = segment_mask(segment) if segments else None
+
+    def solve(kernel):
+        return jax.value_and_grad(
+            lambda *a: jnp.sum(jnp.cos(kernel(*a, mask) * jnp.arange(8.0))), argnums=(0, 1, 2)
+        )(q, k, v)
+
+    close(solve(plain), solve(fused))
+
+
+def test_rotary_depends_on_distance_only():
+    q, k = jax.random.normal(jax.random.key(3), (2, 1, L, 1, 8))
+    scores = lambda shift: jnp.einsum(
+        "bqhk,bshk->bqs", *(rotary(a, jnp.arange(L) + shift) for a in (q, k))
+    )
+    close(scores(0), scores(11), 1e-5)
+    assert float(jnp.max(jnp.abs(scores(0) - jnp.einsum("bqhk,bshk->bqs", q, k)))) > 0.1
+
+
+def test_packed_documents_do_not_see_each_other(params):
+    model = DiT(**SIZES)
+    segment = jnp.asarray([[1, 1, 1, 2, 2, 2, 2, 0]] * B)
+    position = jnp.asarray([[0, 1, 2, 0, 1, 2, 3, 0]] * B)
+    run = jax.jit(lambda z, c, h: model.bind(params).trunk(z, c, h).features)
+    packed = run(Z, Cond(segment=segment, position=position), H)
+    alone = run(Z[:, 3:7], Cond(), H[:, 3:7])
+    close(packed[:, 3:7], alone)
+    other = Z.at[:, 0].set((Z[:, 0] + 1) % 7).at[:, 7].set((Z[:, 7] + 1) % 7)
+    changed = run(other, Cond(segment=segment, position=position), H)
+    np.testing.assert_array_equal(packed[:, 3:7], changed[:, 3:7])
+    assert np.abs(changed[:, 1:3] - packed[:, 1:3]).max() > 1e-3
+
+
+@pytest.mark.parametrize("change", [{"remat": "dots"}, {"remat": "full"}, {"attention": "fused"}],
+                         ids=str)
+def test_remat_and_kernel_change_nothing(params, change):
+    expected = loss_of(DiT(**SIZES), Cond())(params)
+    close(expected, loss_of(DiT(**SIZES, **change), Cond())(params))
+
+
+def test_bfloat16_keeps_latent_and_logits_in_float32(params):
+    single, half = DiT(**SIZES), DiT(**SIZES, dtype="bfloat16")
+    a, b = (jax.jit(lambda p, m=m: m.bind(p).trunk(Z, Cond(), H))(params) for m in (single, half))
+    assert b.features.dtype == jnp.bfloat16 and b.latent.dtype == jnp.float32
+    logits = half.bind(params).head(b.features[0])
+    assert logits.dtype == jnp.float32
+    gap = np.abs(a.latent - b.latent).max()
+    assert 1e-6 < gap < 0.05 * np.abs(a.latent).max()
+
+
+@pytest.mark.parametrize("latent, classes", [(True, 0), (False, 4)])
+def test_axes_match_parameters(latent, classes):
+    model = DiT(**SIZES, latent=latent, num_classes=classes)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    is_axes = lambda a: isinstance(a, tuple)
+    ranks = jax.tree.map(len, model.axes(), is_leaf=is_axes)
+    assert ranks == jax.tree.map(lambda a: a.ndim, shapes)
+    sizes: dict = {"width": 16, "vocabulary": 7, "cond": 8, "layer": 2, "features": 256}
+
+    def check(axes, like):
+        for name, size in zip(axes, like.shape):
+            assert sizes.get(name, size) == size, (axes, like.shape)
+
+    jax.tree.map(check, model.axes(), shapes, is_leaf=is_axes)
+
+
+def test_dropout_follows_the_example(params):
+    model = DiT(**SIZES, dropout=0.5)
+    run = jax.jit(lambda z, h, keys: model.bind(params).trunk(z, Cond(), h, key=keys).features)
+    keys = jax.random.split(jax.random.key(5), B)
+    out = run(Z, H, keys)
+    order = jnp.asarray([2, 0, 1])
+    close(out[order], run(Z[order], H[order], keys[order]), 1e-6)
+    assert np.abs(out - run(Z, H, keys[order])).max() > 1e-2
+    plain = DiT(**SIZES).bind(params).trunk(Z, Cond(), H).features
+    close(plain, model.bind(params).trunk(Z, Cond(), H).features)
+
+
+def test_what_a_network_has_no_input_for_is_refused(params):
+    denoiser = DiT(**SIZES).bind(params)
+    with pytest.raises(ValueError, match="no class label"):
+        denoiser.trunk(Z, Cond(label=jnp.zeros(B, jnp.int32)))
+    with pytest.raises(ValueError, match="takes no latent"):
+        DiT(**SIZES, latent=False).bind(params).trunk(Z, Cond(), H)
+    with pytest.raises(ValueError, match="clock is missing"):
+        DiT(**SIZES, time_conditioning=True).bind(params).trunk(Z, Cond())
+    with pytest.raises(ValueError, match="twice the 2 heads"):
+        DiT(**(SIZES | {"width": 18}))
+
+
+def test_layers_are_not_all_alike(params):
+    """The stacked blocks are used in order: swapping them changes the result."""
+    model = DiT(**SIZES)
+    swapped = jax.tree.map(lambda a: a, params)
+    swapped["trunk"]["blocks"] = jax.tree.map(lambda a: a[::-1], params["trunk"]["blocks"])
+    run = jax.jit(lambda p: model.bind(p).trunk(Z, Cond(), H).features)
+    assert np.abs(run(params) - run(swapped)).max() > 1e-3

@@ -1,0 +1,64 @@
+"""Times: every bin once, balanced shards, unbiased importance sampling."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldd_jax.objectives.times import (
+    ImportanceTimes,
+    UniformTimes,
+    strata,
+    stratified,
+    stratify,
+)
+from ldd_jax.schedules import Cosine, LogLinear
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 7, 16, 100, 1024])
+def test_every_bin_once(total):
+    assert sorted(strata(total)) == list(range(total))
+    u = np.asarray(stratified(jax.random.key(total), jnp.arange(total), total), np.float64)
+    offset = (u * total) % 1
+    offset = np.where(offset > 1 - 1e-3, offset - 1, offset)
+    np.testing.assert_allclose(offset, offset[0], atol=2e-3)
+    bins = np.round(u * total - offset[0]).astype(int) % total
+    assert sorted(bins) == list(range(total))
+
+
+def test_a_microbatch_gets_the_times_of_its_indices():
+    index = jnp.arange(64)
+    whole = stratified(jax.random.key(0), index, 64)
+    np.testing.assert_array_equal(whole[24:40], stratified(jax.random.key(0), index[24:40], 64))
+
+
+def test_shards_are_balanced():
+    total, shards = 1024, 16
+    fullest = []
+    for shift in np.linspace(0, 1, 50, endpoint=False):
+        u = stratify(shift, jnp.asarray(strata(total), jnp.float32), total)
+        t = np.asarray(UniformTimes(eps=1e-3)(u, LogLinear())[0])
+        fullest.append(t.reshape(shards, -1).mean(1).max())
+    assert np.mean(fullest) <= 0.53 and np.max(fullest) <= 0.54
+
+
+@pytest.mark.parametrize("schedule", [LogLinear(), Cosine()], ids=["linear", "cosine"])
+def test_importance_times_are_unbiased(schedule, x64):
+    """int factor(u) f(t(u)) du = int_eps^1 f(t) dt, and masked rows all weigh the same."""
+    node, weight = np.polynomial.legendre.leggauss(120)
+    u, weight = jnp.asarray((node + 1) / 2), weight / 2
+    f = lambda t: np.cos(3 * t) + t
+    eps = 0.01
+    t, factor = ImportanceTimes(eps=eps)(u, schedule)
+    exact = (np.sin(3) - np.sin(3 * eps)) / 3 + (1 - eps**2) / 2
+    np.testing.assert_allclose(weight @ (np.asarray(factor) * f(np.asarray(t))), exact, rtol=1e-6)
+    np.testing.assert_allclose(np.ptp(factor * schedule.weight(t)), 0, atol=1e-10)
+    t, factor = UniformTimes(eps=eps)(u, schedule)
+    exact = exact / (1 - eps)
+    np.testing.assert_allclose(weight @ (np.asarray(factor) * f(np.asarray(t))), exact, rtol=1e-9)
+
+
+def test_uniform_times_never_reach_zero():
+    u = jnp.asarray([0.0, 0.5, np.nextafter(np.float32(1), np.float32(0))], jnp.float32)
+    t, factor = UniformTimes(eps=0.0)(u, LogLinear())
+    assert np.all(np.asarray(t) > 0) and t[0] == 1 and np.all(np.asarray(factor) == 1)
