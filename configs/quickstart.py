@@ -13,16 +13,16 @@ def get_config(argument=""):
     """The recipe; structural choices in the argument."""
     return make(
         arguments(argument, method="lddm_m", size="tiny"),
-        data=dict(path="python-docs", length=32, tokenizer=section(Characters)),
+        data=dict(path="python-docs", length=64, tokenizer=section(Characters)),
         optim=dict(lr=5e-3, warmup_steps=100, decay="cosine", b2=0.99),
         training=dict(
-            num_steps=4000,
-            batch_size=64,
+            num_steps=3000,
+            batch_size=32,
             ema_decay=0.999,
             log_every=100,
             eval_every=1000,
-            sample_every=2000,
-            checkpoint_every=1000,
+            sample_every=1000,
+            checkpoint_every=500,
         ),
         evaluation=dict(draws=4),
         sampling=dict(num_steps=64, num_samples=8),

@@ -44,7 +44,7 @@ METHODS = {
 }
 
 SIZES = {
-    "tiny": dict(width=64, depth=2, heads=4, cond_width=32),
+    "tiny": dict(width=96, depth=3, heads=4, cond_width=32),
     "small": dict(width=768, depth=12, heads=12),
     "medium": dict(width=1024, depth=24, heads=16),
     "1b": dict(width=2048, depth=24, heads=16),
