@@ -46,6 +46,11 @@ class Training:
         for name in ("num_steps", "batch_size", "accumulate", "log_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("eval_every", "sample_every", "checkpoint_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; 0 = never, n = every n steps")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}; it must lie in [0, 1)")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}"
@@ -63,8 +68,11 @@ class Evaluation:
     max_sequences: int = 0
 
     def __post_init__(self):
-        if self.passes < 1 or self.draws < 1:
-            raise ValueError("passes and draws must be at least 1")
+        for name in ("passes", "draws", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.max_sequences < 0:
+            raise ValueError(f"max_sequences is {self.max_sequences}; it must be 0 (all) or more")
 
 
 @registry.register("sampling", "sampling")
@@ -86,6 +94,8 @@ class Sampling:
         for name in ("num_steps", "num_samples", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.tile < 0:
+            raise ValueError(f"tile is {self.tile}; it must be 0 (all rows at once) or more")
         if self.tail not in TAILS:
             raise ValueError(f"tail {self.tail!r}: {nearest(self.tail, TAILS)}")
 
@@ -134,6 +144,9 @@ def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) ->
     Raises:
       UserError: for whatever is wrong in the config, in words, before anything compiles.
     """
+    require(
+        0 <= config.seed < 2**32, f"seed is {config.seed}; it must lie between 0 and {2**32 - 1}"
+    )
     shape: MeshShape = registry.build("mesh", config.mesh)
     mesh = shape.make() if mesh is None else mesh
     kind = registry.find("process", config.process.name)
@@ -178,16 +191,47 @@ def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) ->
     )
 
 
+SECTIONS = (
+    "data",
+    "process",
+    "model",
+    "objective",
+    "optim",
+    "training",
+    "evaluation",
+    "sampling",
+    "mesh",
+)
+
+
+def check_sections(config: Any, source: str) -> None:
+    """Refuse what is no config of this library; `source` says where it came from.
+
+    Raises:
+      UserError: naming what is missing.
+    """
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"{source} holds {type(config).__name__}, not a config; see recipes.make for one"
+        )
+    missing = [n for n in SECTIONS if not isinstance(config.get(n), ConfigDict)]
+    missing += [n for n in ("recipe", "seed") if n not in config]
+    require(not missing, f"{source} lacks {', '.join(missing)}; see recipes.make for a whole one")
+
+
 def fingerprint(config: ConfigDict) -> str:
     """Sixteen hex digits of the config's SHA-256."""
     text = json.dumps(config.to_dict(), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+PARTIAL = ".config.json.partial"
+
+
 def save_config(config: ConfigDict, workdir: Path) -> None:
     """Write `config.json`, whole or not at all."""
     target = workdir / "config.json"
-    partial = workdir / ".config.json.partial"
+    partial = workdir / PARTIAL
     partial.write_text(json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n")
     partial.replace(target)
 
@@ -204,9 +248,12 @@ def load_config(workdir: Path) -> ConfigDict:
             f"{workdir} is not a workdir (no config.json); train with --workdir={workdir}"
         )
     try:
-        return ConfigDict(json.loads(path.read_text())).lock()
-    except (ValueError, UnicodeDecodeError) as error:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError as error:  # UnicodeDecodeError among them
         raise UserError(f"{path} is not valid JSON: {error}") from error
+    config = ConfigDict(found).lock() if isinstance(found, dict) else found
+    check_sections(config, str(path))
+    return config
 
 
 def restore(workdir: Path) -> Experiment:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldd_jax.core.checks import require
+from ldd_jax.core.checks import UserError, require
 from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.experiment import Experiment, Sampling, fingerprint
 from ldd_jax.samplers import Clamp, sample
 from ldd_jax.samplers.base import Net, SampleState
+from ldd_jax.training.metrics import finite
 
 PRIOR, STEPS = 0, 1
 PRECISION = "float32, tail-exact"
@@ -150,12 +153,29 @@ def template(
     return None
 
 
-def write_json_lines(path: str, records: list[dict[str, Any]]) -> None:
-    """Write a sample file, whole or not at all."""
-    from pathlib import Path
+def check_output(path: str) -> None:
+    """Refuse, before any work is done, a file that cannot be written.
 
+    Raises:
+      UserError: saying why.
+    """
     target = Path(path)
     require(target.parent.is_dir(), f"--output={path}: folder {target.parent} does not exist")
+    require(not target.is_dir(), f"--output={path} is a folder; give a file")
+    require(
+        os.access(target.parent, os.W_OK), f"--output={path}: folder {target.parent} is read-only"
+    )
+
+
+def write_json_lines(path: str, records: list[dict[str, Any]]) -> None:
+    """Write a sample file, whole or not at all; numbers that JSON has no word for become null."""
+    check_output(path)
+    target = Path(path)
     partial = target.with_name(target.name + ".partial")
-    partial.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
-    partial.replace(target)
+    text = "".join(json.dumps(finite(r), ensure_ascii=False) + "\n" for r in records)
+    try:
+        partial.write_text(text, "utf-8")
+        partial.replace(target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"--output={path}: {error.strerror or error}") from error

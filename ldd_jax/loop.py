@@ -86,8 +86,10 @@ def open_workdir(workdir: Path, config: ConfigDict) -> None:
       UserError: listing the fields that differ.
     """
     if not (workdir / "config.json").exists():
+        own = {experiments.PARTIAL}  # left by a run that was killed in its first moment
         require(
-            not workdir.exists() or (workdir.is_dir() and not any(workdir.iterdir())),
+            not workdir.exists()
+            or (workdir.is_dir() and all(f.name in own for f in workdir.iterdir())),
             f"{workdir} exists and is no workdir; give an empty or new folder",
         )
         return
@@ -145,8 +147,9 @@ class Run:
         open_workdir(workdir, config)
         self.workdir = workdir
         saved = workdir / "tokenizer"
+        has_tokenizer = (saved / "tokenizer.json").is_file()
         data = registry.build("data", config.data)
-        self.corpus: Corpus = data.load(load_tokenizer(saved) if saved.is_dir() else None)
+        self.corpus: Corpus = data.load(load_tokenizer(saved) if has_tokenizer else None)
         self.experiment = experiments.build(config, self.corpus.tokenizer)
         self.update = self.experiment.update
         like = states.abstract(self.experiment.model, self.update.optimizer, self.experiment.mesh)
@@ -155,10 +158,14 @@ class Run:
             f"training.batch_size {self.experiment.training.batch_size} is larger than the "
             f"training split ({len(self.corpus.train)} rows); lower it or give a longer text",
         )
-        workdir.mkdir(parents=True, exist_ok=True)
-        if not saved.is_dir():
-            self.corpus.tokenizer.save(saved)
-        experiments.save_config(config, workdir)
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            if not (workdir / "config.json").exists():
+                experiments.save_config(config, workdir)
+            if not has_tokenizer:
+                self.corpus.tokenizer.save(saved)
+        except OSError as error:
+            raise UserError(f"cannot write --workdir={workdir}: {error.strerror}") from error
         self.checkpoints = Checkpoints(workdir, keep=self.experiment.training.keep)
         self.interval = Interval()
         self.programs: dict = {}
@@ -172,9 +179,22 @@ class Run:
             )
             self.first = 0
         else:
+            last = self.checkpoints.latest()
+            wanted = self.experiment.training.num_steps
+            require(
+                last <= wanted,
+                f"{workdir} is at step {last} already; training.num_steps={wanted} is behind it",
+            )
             self.state, meta = self.checkpoints.restore(like)
+            check_tokenizer(self.experiment, meta, workdir)
+            require(
+                meta["corpus"] == self.corpus.fingerprint,
+                f"{config.data.path} has changed since {workdir} was trained on it "
+                f"({meta['corpus']} then, {self.corpus.fingerprint} now); give another --workdir",
+            )
             self.first = int(meta["step"])
             self.interval = Interval(**meta["interval"])
+        experiments.save_config(config, workdir)
         self.like = like
 
     def execute(self) -> dict[str, Any]:
@@ -183,7 +203,9 @@ class Run:
         tokens = settings.batch_size * self.experiment.config.data.length
         self.progress = writers.Progress(self.first, settings.num_steps, tokens)
         self.writers: list[writers.Writer] = [
-            writers.JsonLines(self.workdir / "metrics.jsonl", self.first),
+            writers.JsonLines(
+                self.workdir / "metrics.jsonl", self.first, self.first == settings.num_steps
+            ),
             writers.TensorBoard(self.workdir / "tensorboard", self.first),
             self.progress,
         ]
@@ -242,7 +264,8 @@ class Run:
         self.progress.say(
             f"{e.config.recipe}: {states.count(self.state.params):,} parameters, "
             f"{jax.device_count()} {jax.default_backend()} device(s), "
-            f"batch {e.training.batch_size} x {e.config.data.length} tokens, updates {self.first} to {e.training.num_steps}"
+            f"batch {e.training.batch_size} x {e.config.data.length} tokens, "
+            f"updates {self.first} to {e.training.num_steps}"
         )
 
     def _evaluate(self, step: int) -> likelihood.Estimate:
@@ -276,6 +299,7 @@ class Run:
             "data": {"next_step": step},
             "config": self.experiment.config.to_dict(),
             "corpus": self.corpus.fingerprint,
+            "tokenizer": self.corpus.tokenizer.digest,
         }
         self.checkpoints.save(self.state, meta)
 
@@ -321,6 +345,21 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     return Run(config, Path(workdir)).execute()
 
 
+def check_tokenizer(experiment: Experiment, meta: dict[str, Any], workdir: Path) -> None:
+    """Refuse a checkpoint that was trained with another tokenizer than the workdir's.
+
+    Raises:
+      UserError: naming both.
+    """
+    here = experiment.tokenizer.digest
+    there = meta.get("tokenizer", here)
+    require(
+        there == here,
+        f"the tokenizer in {workdir} ({here}) is not the one its checkpoint was trained with "
+        f"({there}); put that one back",
+    )
+
+
 def load(
     workdir: Path, *, ema: bool = True, step: int | None = None
 ) -> tuple[Experiment, Any, int]:
@@ -329,4 +368,5 @@ def load(
     checkpoints = Checkpoints(Path(workdir), read_only=True)
     like = states.abstract(experiment.model, experiment.update.optimizer, experiment.mesh).params
     params, meta = checkpoints.restore_params(like, ema=ema, step=step)
+    check_tokenizer(experiment, meta, workdir)
     return experiment, params, int(meta["step"])

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def _config(values: flags.FlagValues) -> None:
 
 def _need(values: flags.FlagValues, name: str) -> Any:
     value = getattr(values, name)
-    require(value is not None, f"--{name} is missing; give --{name}=...")
+    require(value not in (None, ""), f"--{name} is missing; give --{name}=...")
     return value
 
 
@@ -49,7 +50,9 @@ def _train_flags(values: flags.FlagValues) -> None:
 
 def _train(values: flags.FlagValues) -> None:
     config, workdir = _need(values, "config"), _need(values, "workdir")
-    from ldd_jax import loop
+    from ldd_jax import experiment, loop
+
+    experiment.check_sections(config, "the config file")
 
     loop.train(config, Path(workdir))
 
@@ -70,11 +73,14 @@ def _evaluate(values: flags.FlagValues) -> None:
     from ldd_jax import generate, loop
     from ldd_jax.core import registry
 
+    require(values.draws >= 0, f"--draws={values.draws}; it must be at least 1 (0: the config's)")
+    if values.output:
+        generate.check_output(values.output)
     experiment, params, step = loop.load(workdir, ema=values.ema, step=values.step)
     passes = [experiment.evaluation.passes]
     if values.passes:
         parts = values.passes.split(",")
-        bad = [p for p in parts if not p.isdigit() or int(p) < 1]
+        bad = [p for p in parts if not p.isdecimal() or int(p) < 1]
         require(not bad, f"--passes={values.passes}: {bad} are not positive whole numbers")
         passes = [int(p) for p in parts]
     require(
@@ -152,7 +158,16 @@ def _sample(values: flags.FlagValues) -> None:
     workdir = Path(_need(values, "workdir"))
     from ldd_jax import generate, loop
 
+    output = values.output or str(workdir / "samples.jsonl")
+    require(
+        values.length is None or values.length >= 1,
+        f"--length={values.length}; it must be at least 1",
+    )
+    require(
+        0 <= values.seed < 2**32, f"--seed={values.seed}; it must lie between 0 and {2**32 - 1}"
+    )
     experiment, params, step = loop.load(workdir, ema=values.ema, step=values.step)
+    generate.check_output(output)
     try:
         sampling = _sampling(values, experiment.sampling)
     except ValueError as error:
@@ -181,7 +196,6 @@ def _sample(values: flags.FlagValues) -> None:
     ):
         print(record["text"], flush=True)
         records.append({**record, "checkpoint": step})
-    output = values.output or str(workdir / "samples.jsonl")
     generate.write_json_lines(output, records)
     print(
         f"{count} samples of {length} tokens, {records[0]['calls']} network calls each, latent "
@@ -199,9 +213,11 @@ def _prepare_flags(values: flags.FlagValues) -> None:
 
 def _prepare(values: flags.FlagValues) -> None:
     config, output = _need(values, "config"), _need(values, "output")
+    from ldd_jax import experiment
     from ldd_jax.core import registry
     from ldd_jax.data import prepare
 
+    experiment.check_sections(config, "the config file")
     data = registry.build("data", config.data)
     print(prepare(data, output, shards=values.shards).describe())
 
@@ -230,6 +246,8 @@ def parse(command: str, argv: list[str]) -> flags.FlagValues:
       UserError: for an unknown flag or config field, or a value of the wrong type.
     """
     values = _defined(command)
+    if "config" in values:
+        _check_config_file(argv)
     try:
         rest = _parse_into(values, [command, *argv])
         if "config" in values:
@@ -241,8 +259,9 @@ def parse(command: str, argv: list[str]) -> flags.FlagValues:
     except (flags.Error, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         explanation = _explain(command, argv) or _first_line(error)
         raise UserError(f"{command}: {explanation}") from error
-    except (ImportError, SyntaxError, NameError) as error:
-        raise UserError(f"{command}: the config file failed: {_first_line(error)}") from error
+    except Exception as error:  # a config file is a program: it may raise anything
+        what = f"{type(error).__name__}: {_first_line(error)}{_place(error)}"
+        raise UserError(f"{command}: the config file failed: {what}") from error
     require(not rest, f"{command} takes flags only, not {' '.join(rest)!r}")
     if "config" in values:
         structural = [a for a in argv if a.split("=")[0].endswith(".name") and "--config." in a]
@@ -252,6 +271,26 @@ def parse(command: str, argv: list[str]) -> flags.FlagValues:
             "--config=FILE:method=...,size=...",
         )
     return values
+
+
+def _check_config_file(argv: list[str]) -> None:
+    for i, given in enumerate(argv):
+        name, equals, value = given.lstrip("-").partition("=")
+        if name != "config" or not given.startswith("-"):
+            continue
+        file = (value if equals else "".join(argv[i + 1 : i + 2])).partition(":")[0]
+        require(
+            Path(file).is_file(),
+            f"--config={file}: no such file; give FILE.py or FILE.py:method=...,size=...",
+        )
+
+
+def _place(error: BaseException) -> str:
+    """Where a config file failed, as `, FILE line N`."""
+    if isinstance(error, SyntaxError):
+        return f", {error.filename} line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    return f", {frames[-1].filename} line {frames[-1].lineno}" if frames else ""
 
 
 def _parse_into(values: flags.FlagValues, argv: list[str]) -> list[str]:

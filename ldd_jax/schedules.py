@@ -47,7 +47,7 @@ class Schedule:
         return -self.d_alpha(t) / self.noise(t)
 
     def inverse(self, noise: Array) -> Array:
-        """The t with 1 - alpha(t) = noise, by bisection to the last digit; schedules are monotone."""
+        """The t with 1 - alpha(t) = noise, by bisection; schedules are monotone."""
         noise = jnp.asarray(noise)
         low, high = jnp.zeros_like(noise), jnp.ones_like(noise)
 

@@ -107,7 +107,16 @@ class Production:
         """Exact categorical draw, see `select`; normalised or not."""
         top = jnp.max(logp_NV, axis=-1, keepdims=True)
         p = jnp.exp(logp_NV - top)
-        return select(p, _fine_uniforms(self.keys, levels(p.shape[-1]), p.dtype))
+        return select(p, _fine_uniforms(fold(self.keys, 0), levels(p.shape[-1]), p.dtype))
+
+    def event(self, p_N: Array) -> Array:
+        """Bernoulli(p), exact down to 2^-64."""
+        return _fine_uniforms(fold(self.keys, 1), 1, p_N.dtype)[:, 0] < p_N
+
+    def outcome(self, logp_NV: Array, p_N: Array, stay_N: Array) -> Array:
+        """The event has been decided: a categorical draw."""
+        del p_N, stay_N
+        return self.categorical(logp_NV)
 
     def uniform(self, shape: tuple[int, ...] = ()) -> Array:
         """Uniforms in [0, 1), [keys, *shape]."""
@@ -139,6 +148,16 @@ class Replay:
         race = 1e-10 - jnp.log(self.table + 1e-10)
         return jnp.argmax(jnp.exp(logp_NV) / race, axis=-1).astype(jnp.int32)
 
+    def event(self, p_N: Array) -> Array:
+        """Decided together with the outcome."""
+        return p_N > 0
+
+    def outcome(self, logp_NV: Array, p_N: Array, stay_N: Array) -> Array:
+        """The race over the whole mixture."""
+        stay = jnp.arange(logp_NV.shape[-1]) == stay_N[:, None]
+        p = p_N[:, None]
+        return self.categorical(jnp.log(p * jnp.exp(logp_NV) + jnp.where(stay, 1 - p, 0)))
+
     def uniform(self, shape: tuple[int, ...] = ()) -> Array:
         """Not recorded."""
         raise ValueError(f"a recorded run holds no plain uniforms (shape {shape} asked for)")
@@ -166,6 +185,15 @@ class Forced:
     def categorical(self, logp_NV: Array) -> Array:
         """The dictated tokens."""
         del logp_NV
+        return self.tokens
+
+    def event(self, p_N: Array) -> Array:
+        """Dictated together with the outcome."""
+        return p_N > 0
+
+    def outcome(self, logp_NV: Array, p_N: Array, stay_N: Array) -> Array:
+        """The dictated tokens."""
+        del logp_NV, p_N, stay_N
         return self.tokens
 
     def uniform(self, shape: tuple[int, ...] = ()) -> Array:

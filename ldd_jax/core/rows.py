@@ -1,12 +1,18 @@
 """The only way to the vocabulary, for objectives and samplers alike.
 
 Both functions take a row-wise `fn` of logits and walk the rows in tiles, so that no [B, L, V]
-array exists. `rows_loss` visits only rows whose weight is not zero and forms loss and gradients in
-the same sweep: the head is projected once per scored row and never recomputed.
+array exists, and only the rows that count: those with a weight, or those that move. `rows_loss`
+forms loss and gradients in the same sweep: the head is projected once per scored row and never
+recomputed.
+
+Rows are walked in `groups` equal groups side by side, one per data shard. The trip count is the
+fullest group's, the same everywhere, and a group only touches its own shard: no collective stands
+inside a loop whose length depends on the data.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,32 +20,122 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ldd_jax.core.logical import constrain, gathered
 from ldd_jax.core.types import Array, Head
 
+# Scopes of the row loops, whose length depends on the data.
+SCORED, CHOSEN = "scored_rows", "chosen_rows"
 
-def rows(fn: Callable, head: Head, features_ND: Array, args: Any, *, tile: int = 0) -> Any:
-    """fn(head(features), args) in tiles of `tile` rows; tile 0 = one plain call.
+
+def _by_shard(tree: Any) -> Any:
+    """Lay the leading axis, the groups, over the data shards."""
+    return jax.tree.map(lambda a: constrain(a, "batch", *(None,) * (a.ndim - 1)), tree)
+
+
+@dataclasses.dataclass(frozen=True)
+class Visit:
+    """The set rows of every group, a tile at a time.
+
+    order_GN holds the indices of the set rows first; count_G their number.
+    """
+
+    order: Array
+    count: Array
+    size: int
+    tile: int
+
+    @classmethod
+    def of(cls, on_GN: Array, tile: int) -> Visit:
+        """Compaction by one scatter, no sort, no row lost whatever their number."""
+        size = on_GN.shape[1]
+        tile = min(tile, size)
+        rank = jnp.cumsum(on_GN, axis=1)
+        count = rank[:, -1]
+        off = count[:, None] + jnp.cumsum(~on_GN, axis=1)
+        place = jnp.where(on_GN, rank, off) - 1
+        index = jnp.arange(size)
+        put = lambda p: jnp.zeros_like(index).at[p].set(index, unique_indices=True)
+        order = jnp.pad(jax.vmap(put)(place), ((0, 0), (0, -size % tile)), constant_values=size)
+        return cls(order=order, count=count, size=size, tile=tile)
+
+    @property
+    def trips(self) -> Array:
+        """Tiles of the fullest group."""
+        return -(-jnp.max(self.count) // self.tile)
+
+    def at(self, i: Array) -> tuple[Array, Array, Array]:
+        """Of tile i: which places are set rows, where to read, and where to write.
+
+        Spare places read a real row, since zeros in its stead (a time, say) may have no finite
+        gradient, and write out of bounds, where nothing is kept.
+        """
+        j = jax.lax.dynamic_slice_in_dim(self.order, i * self.tile, self.tile, axis=1)
+        spare = jnp.arange(self.tile)
+        live = i * self.tile + spare < self.count[:, None]
+        return live, jnp.where(live, j, self.order[:, :1]), jnp.where(live, j, self.size + spare)
+
+
+_gather = jax.vmap(lambda a, j: a[j])
+_scatter = jax.vmap(lambda a, j, v: a.at[j].set(v, mode="drop", unique_indices=True))
+
+
+def _grouped(tree: Any, groups: int) -> Any:
+    return _by_shard(jax.tree.map(lambda a: a.reshape(groups, -1, *a.shape[1:]), tree))
+
+
+def _outputs(fn: Callable, head: Head, features_ND: Array, args: Any) -> Any:
+    """Shapes and types of fn for one row, with that row's axis."""
+    one = lambda tree: jax.tree.map(lambda a: a[:1], tree)
+    return jax.eval_shape(lambda h, x, a: fn(h(one(x)), one(a)), head, features_ND, args)
+
+
+def _check(rows: int, groups: int) -> None:
+    if rows % groups:
+        raise ValueError(f"{rows} rows do not divide into {groups} groups")
+
+
+def rows(
+    fn: Callable,
+    head: Head,
+    features_ND: Array,
+    args: Any,
+    *,
+    where: Array | None = None,
+    tile: int = 0,
+    groups: int = 1,
+) -> Any:
+    """fn(head(features), args), in tiles; tile 0 = one plain call.
 
     Args:
       fn: row-wise, (logits [n, V], args) -> pytree of [n, ...].
       head: features -> logits.
       features_ND: rows.
       args: pytree of arrays with N leading rows (draws included).
+      where: [N] rows that are wanted, None = all; the others' output has no meaning.
       tile: rows per tile.
+      groups: see the module.
     """
-    total = features_ND.shape[0]
-    if not tile or total <= tile:
+    if not tile:
         return fn(head(features_ND), args)
-    count = -(-total // tile)
-    index = jnp.minimum(jnp.arange(count * tile), total - 1).reshape(count, tile)
-    take = lambda i: jax.tree.map(lambda a: a[i], (features_ND, args))
+    total = features_ND.shape[0]
+    _check(total, groups)
+    head = gathered(head)
+    x, y = _grouped((features_ND, args), groups)
+    on = jnp.ones(total, bool) if where is None else where
+    visit = Visit.of(_grouped(on, groups), tile)
 
-    def one(i):
-        x, a = take(i)
-        return fn(head(x), a)
+    def body(i, out):
+        _, read, write = visit.at(i)
+        tiles = jax.tree.map(lambda a: _gather(a, read), (x, y))
+        found = jax.vmap(lambda x, y: fn(head(x), y))(*tiles)
+        return jax.tree.map(lambda o, v: _scatter(o, write, v), out, found)
 
-    out = jax.lax.map(one, index)
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:total], out)
+    shapes = _outputs(fn, head, features_ND, args)
+    empty = jax.tree.map(lambda s: jnp.zeros((groups, visit.size, *s.shape[1:]), s.dtype), shapes)
+    trips = visit.trips if where is not None else -(-visit.size // visit.tile)
+    with jax.named_scope(CHOSEN):
+        out = jax.lax.fori_loop(0, trips, body, _by_shard(empty))
+    return jax.tree.map(lambda a: a.reshape(total, *a.shape[2:]), out)
 
 
 def rows_loss(
@@ -65,8 +161,7 @@ def rows_loss(
       args: pytree with N leading rows.
       weight_N: final weights.
       tile: rows per tile; 0 = one plain call with ordinary autodiff.
-      groups: rows are walked in `groups` equal groups side by side, one per data shard, so that no
-        collective stands inside the loop, whose trip count is the fullest group's.
+      groups: see the module.
 
     Returns:
       (total, loss_N); loss_N carries no gradient.
@@ -75,77 +170,46 @@ def rows_loss(
         loss = fn(head(features_ND), args)
         loss = jnp.where(weight_N != 0, loss, 0)
         return jnp.sum(weight_N * loss), jax.lax.stop_gradient(loss)
-    if features_ND.shape[0] % groups:
-        raise ValueError(f"{features_ND.shape[0]} rows do not divide into {groups} groups")
+    _check(features_ND.shape[0], groups)
     return _sweep(fn, tile, groups, head, features_ND, args, weight_N)
 
 
-def _order(on_GN: Array) -> tuple[Array, Array]:
-    """Indices of the set rows first, in order, by one scatter; and their number per group."""
-    rank = jnp.cumsum(on_GN, axis=1)
-    count = rank[:, -1]
-    off = count[:, None] + jnp.cumsum(~on_GN, axis=1)
-    place = jnp.where(on_GN, rank, off) - 1
-    index = jnp.arange(on_GN.shape[1])
-    order = jax.vmap(lambda p: jnp.zeros_like(index).at[p].set(index, unique_indices=True))(place)
-    return order, count
-
-
 def _walk(fn, tile, groups, head, features_ND, args, weight_N, gradients: bool):
-    """Visit the set rows tile by tile; total, losses and, if asked, gradients of head and rows."""
-    split = lambda a: a.reshape(groups, -1, *a.shape[1:])
-    x, y, w = (jax.tree.map(split, a) for a in (features_ND, args, weight_N))
-    size = w.shape[1]
-    tile = min(tile, size)
-    order, count = _order(w != 0)
-    order = jnp.pad(order, ((0, 0), (0, -size % tile)), constant_values=size)
-    gather = jax.vmap(lambda a, j: a[j])
-    scatter = jax.vmap(lambda a, j, v: a.at[j].set(v, mode="drop", unique_indices=True))
-    zeros_like_head = lambda p: jnp.zeros(
-        (groups, *p.shape), jnp.promote_types(p.dtype, jnp.float32)
-    )
+    """Visit the weighted rows; total, losses and, if asked, gradients of head and rows."""
+    head = gathered(head)
+    x, y, w = _grouped((features_ND, args, weight_N), groups)
+    visit = Visit.of(w != 0, tile)
+    wide = lambda p: jnp.zeros((groups, *p.shape), jnp.promote_types(p.dtype, jnp.float32))
 
     def body(i, carry):
         total, loss_GN, d_head, dx = carry
-        j = jax.lax.dynamic_slice_in_dim(order, i * tile, tile, axis=1)
-        live = i * tile + jnp.arange(tile) < count[:, None]
-        # Spare places read a real row: zeros in its stead (a time, say) may have no finite gradient.
-        read = jnp.where(live, j, order[:, :1])
-        j = jnp.where(live, j, size + jnp.arange(tile))  # distinct and out of bounds: dropped
-        xt = gather(x, read)
-        yt = jax.tree.map(lambda a: gather(a, read), y)
-        wt = jnp.where(live, gather(w, read), 0)
+        live, read, write = visit.at(i)
+        xt, yt, wt = jax.tree.map(lambda a: _gather(a, read), (x, y, w))
+        wt = jnp.where(live, wt, 0)
 
         def tile_loss(head, xt, yt, wt):
             loss = jnp.where(wt != 0, fn(head(xt), yt), 0)
             return jnp.sum(wt * loss), loss
 
         if gradients:
-
-            def grad(xt, yt, wt):
-                (value, loss), g = jax.value_and_grad(tile_loss, argnums=(0, 1), has_aux=True)(
-                    head, xt, yt, wt
-                )
-                return value, loss, g
-
-            value, loss, (gh, gx) = jax.vmap(grad)(xt, yt, wt)
+            both = jax.value_and_grad(tile_loss, argnums=(0, 1), has_aux=True)
+            (value, loss), (gh, gx) = jax.vmap(both, in_axes=(None, 0, 0, 0))(head, xt, yt, wt)
             d_head = jax.tree.map(lambda a, g: a + g.astype(a.dtype), d_head, gh)
-            dx = scatter(dx, j, gx.astype(dx.dtype))
+            dx = _scatter(dx, write, gx.astype(dx.dtype))
         else:
             value, loss = jax.vmap(partial(tile_loss, head))(xt, yt, wt)
-        return total + value, scatter(loss_GN, j, loss), d_head, dx
+        return total + value, _scatter(loss_GN, write, loss), d_head, dx
 
-    out_dtype = jax.eval_shape(
-        lambda h, a, b: fn(h(a[:1]), jax.tree.map(lambda v: v[:1], b)), head, features_ND, args
-    ).dtype
+    dtype = _outputs(fn, head, features_ND, args).dtype
     carry = (
-        jnp.zeros(groups, out_dtype),
-        jnp.zeros((groups, size), out_dtype),
-        jax.tree.map(zeros_like_head, head) if gradients else (),
+        jnp.zeros(groups, dtype),
+        jnp.zeros((groups, visit.size), dtype),
+        jax.tree.map(wide, head) if gradients else (),
         jnp.zeros_like(x) if gradients else (),
     )
-    trips = -(-jnp.max(count) // tile)
-    total, loss, d_head, dx = jax.lax.fori_loop(0, trips, body, carry)
+    with jax.named_scope(SCORED):
+        carry = jax.lax.fori_loop(0, visit.trips, body, _by_shard(carry))
+    total, loss, d_head, dx = carry
     if gradients:
         d_head = jax.tree.map(lambda a, p: jnp.sum(a, 0).astype(p.dtype), d_head, head)
         dx = dx.reshape(features_ND.shape)

@@ -169,10 +169,14 @@ class Process(Protocol):
         """Log p(z_s | z_t) from the prediction; s None means alpha_s = 1."""
         ...
 
+    def move(self, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
+        """Probability that a row is drawn anew from t to s, known without the prediction."""
+        ...
+
     def sample_posterior(
         self, draw: Draw, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None
     ) -> Array:
-        """Draw from the same law."""
+        """Draw from the same law, for rows of which `draw.event(move)` has said that they move."""
         ...
 
     def boundary(self) -> Array:
@@ -197,6 +201,16 @@ class Draw(Protocol):
 
     def categorical(self, logp_NV: Array) -> Array:
         """One token per row."""
+        ...
+
+    def event(self, p_N: Array) -> Array:
+        """True with probability p; a draw that cannot tell yet says True where p > 0."""
+        ...
+
+    def outcome(self, logp_NV: Array, p_N: Array, stay_N: Array) -> Array:
+        """Given that the event came True: one token per row from logp; if only now decided,
+        from the mixture p * exp(logp) + (1 - p) * onehot(stay).
+        """
         ...
 
     def uniform(self, shape: tuple[int, ...]) -> Array:

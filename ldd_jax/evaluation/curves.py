@@ -23,12 +23,14 @@ def plot(
       baseline: unigram entropy of the validation tokens, nats per token.
     """
     figure, axes = plt.subplots(figsize=(7, 4.2), dpi=130)
-    train = [(r["step"], r["train_loss"]) for r in records if "train_loss" in r]
-    valid = [
-        (r["step"], r["validation/nelbo_nats_per_token"], r["validation/nelbo_se"])
+    # A diverged run has null where JSON has no word for the number: those points are left out.
+    known = lambda *names: [
+        (r["step"], *(r[n] for n in names))
         for r in records
-        if "validation/nelbo_nats_per_token" in r
+        if all(r.get(n) is not None for n in names)
     ]
+    train = known("train_loss")
+    valid = known("validation/nelbo_nats_per_token", "validation/nelbo_se")
     if train:
         axes.plot(*zip(*train), lw=1, alpha=0.7, label="training loss (mean of an interval)")
     if valid:

@@ -18,6 +18,9 @@ from ldd_jax.core.draws import example_keys
 from ldd_jax.core.registry import part, register
 from ldd_jax.core.types import Array, Cond, Denoiser
 
+# Scope of the branch taken with probability p.
+GATE = "context_gate"
+
 Run = Callable[[Any, Cond, Array | None], Any]
 
 
@@ -29,7 +32,9 @@ class BatchGate:
     def __call__(self, p: float, run: Run, zeros: Any, z, cond, keys_B, key, index_B) -> Any:
         """H of every example."""
         del index_B
-        return jax.lax.cond(jax.random.bernoulli(key, p), run, lambda *_: zeros, z, cond, keys_B)
+        with jax.named_scope(GATE):
+            on = jax.random.bernoulli(key, p)
+            return jax.lax.cond(on, run, lambda *_: zeros, z, cond, keys_B)
 
 
 @register("gate", "example")

@@ -46,11 +46,17 @@ class Diffusion:
         """Log p(z_s | z_t)."""
         raise TypeError(f"{type(self).__name__} defines no posterior")
 
+    def move(self, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
+        """1: every row is drawn anew."""
+        del s_N
+        return jnp.ones(z_N.shape, t_N.dtype)
+
     def sample_posterior(
         self, draw: Draw, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None
     ) -> Array:
         """One categorical draw from `log_posterior`."""
-        return draw.categorical(self.log_posterior(pred_NV, z_N, t_N, s_N))
+        law = self.log_posterior(pred_NV, z_N, t_N, s_N)
+        return draw.outcome(law, self.move(z_N, t_N, s_N), z_N)
 
     def _levels(self, t_N: Array, s_N: Array | None) -> tuple[Array, Array]:
         """Noise levels 1 - alpha at t and s, as columns; s None means no noise."""

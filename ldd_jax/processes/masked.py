@@ -7,7 +7,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from ldd_jax.core.registry import register
-from ldd_jax.core.types import Array
+from ldd_jax.core.types import Array, Draw
 from ldd_jax.processes.base import Diffusion, at_least_float32, log_softmax, onehot_log
 
 
@@ -70,6 +70,17 @@ class Masked(Diffusion):
         mask = jnp.arange(pred_NV.shape[-1]) == self._mask
         moved = jnp.where(mask, jnp.log(stay), jnp.log1p(-stay) + pred_NV)
         return jnp.where(self.scored(z_N)[:, None], moved, pred_NV).astype(pred_NV.dtype)
+
+    def move(self, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
+        """A masked row is revealed with probability (alpha_s - alpha_t)/(1 - alpha_t)."""
+        noise_t, noise_s = self._levels(t_N, s_N)
+        return jnp.where(self.scored(z_N), (noise_t - noise_s)[:, 0] / noise_t[:, 0], 0)
+
+    def sample_posterior(
+        self, draw: Draw, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None
+    ) -> Array:
+        """A revealed row takes a token from x_theta; which rows are revealed needs no network."""
+        return draw.outcome(pred_NV, self.move(z_N, t_N, s_N), z_N)
 
     def rate(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
         """mu(z -> y) = -alpha'/(1 - alpha) x_theta[y] at masked rows, 0 elsewhere."""

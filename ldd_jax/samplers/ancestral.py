@@ -14,7 +14,11 @@ from ldd_jax.samplers.base import Net, SampleState
 @register("step", "ancestral")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ancestral:
-    """Each free position independently from the process's posterior with x_theta plugged in."""
+    """Each free position independently from the process's posterior with x_theta plugged in.
+
+    Which masked positions are revealed is drawn before the network is asked, so that only they pay
+    for the vocabulary: about L / T rows a sequence instead of L, and exactly the same law.
+    """
 
     calls = 1
 
@@ -28,15 +32,19 @@ class Ancestral:
         segment: Array | None,
     ) -> SampleState:
         """One step; s None is the noise removal."""
-        length = state.z.shape[1]
+        shape = state.z.shape
+        wide = lambda a: jnp.repeat(a, shape[1])
+        s_N = None if s_B is None else wide(s_B)
+        row_draw = draw.rows(shape[1])
+        chance = net.process.move(state.z.reshape(-1), wide(t_B), s_N)
+        moves = row_draw.event(chance).reshape(shape) & state.free
         trunk = net.trunk(state, t_B, segment)
-        s_N = None if s_B is None else jnp.repeat(s_B, length)
 
         def move(pred, z, t, args):
             row_draw, s = args
             return net.process.sample_posterior(row_draw, pred, z, t, s)
 
-        z = net.rows(move, trunk, state.z, t_B, (draw.rows(length), s_N))
+        z = net.rows(move, trunk, state.z, t_B, (row_draw, s_N), where=moves)
         return state._replace(
-            z=jnp.where(state.free, z, state.z), h=trunk.latent, calls=state.calls + self.calls
+            z=jnp.where(moves, z, state.z), h=trunk.latent, calls=state.calls + self.calls
         )

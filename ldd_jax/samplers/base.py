@@ -69,16 +69,26 @@ class Net:
     process: Process
     readout: Readout = Readout()
     tile: int = 0
+    groups: int = 1
 
     def trunk(self, state: SampleState, t_B: Array, segment: Array | None = None) -> Trunk:
         """One network call."""
         cond = Cond(clock=self.process.conditioning(t_B), segment=segment)
         return self.denoiser.trunk(state.z, cond, state.h)
 
-    def rows(self, fn: Callable, trunk: Trunk, z: Array, t_B: Array, args: Any) -> Array:
-        """fn(prediction [N, V], z [N], t [N], args) over all rows, as [B, L, ...].
+    def rows(
+        self,
+        fn: Callable,
+        trunk: Trunk,
+        z: Array,
+        t_B: Array,
+        args: Any,
+        where: Array | None = None,
+    ) -> Array:
+        """fn(prediction [N, V], z [N], t [N], args) over the rows `where` [B, L], as [B, L, ...].
 
-        `args` is a pytree of [B * L, ...] arrays (draws by row among them).
+        `args` is a pytree of [B * L, ...] arrays (draws by row among them). With tiles only the
+        wanted rows are projected; the others' output has no meaning.
         """
         length = z.shape[1]
         t_N = jnp.repeat(t_B, length)
@@ -89,7 +99,13 @@ class Net:
 
         features = trunk.features.reshape(-1, trunk.features.shape[-1])
         out = core_rows.rows(
-            read, self.denoiser.head, features, (z.reshape(-1), t_N, args), tile=self.tile
+            read,
+            self.denoiser.head,
+            features,
+            (z.reshape(-1), t_N, args),
+            where=None if where is None else where.reshape(-1),
+            tile=self.tile,
+            groups=self.groups,
         )
         return jax.tree.map(lambda a: a.reshape(*z.shape, *a.shape[1:]), out)
 

@@ -1,4 +1,4 @@
-"""Orbax checkpoints: parameters, average and optimizer as separate items, so each restores alone."""
+"""Orbax checkpoints: parameters, average and optimizer are items that restore alone."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Checkpoints:
             raise UserError(f"{self.directory.parent}: no checkpoint {step}; there are: {have}")
         try:
             return self.manager.restore(step, args=args)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OSError) as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(
                 f"checkpoint {step} in {self.directory.parent} does not fit the config (another "

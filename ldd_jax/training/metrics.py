@@ -34,10 +34,15 @@ def finite(values: dict[str, Any]) -> dict[str, Any]:
 
 
 class JsonLines:
-    """`metrics.jsonl`; lines past the step that a run resumes from are dropped."""
+    """`metrics.jsonl`; lines past the step that a run resumes from are dropped.
 
-    def __init__(self, path: Path, resume_step: int):
-        kept = [r for r in read_metrics(path) if r["step"] <= resume_step] if path.exists() else []
+    So are, at that step, those of an evaluation that a `finished` run is about to repeat.
+    """
+
+    def __init__(self, path: Path, resume_step: int, finished: bool = False):
+        again = lambda r: finished and r["step"] == resume_step and "train_loss" not in r
+        found = read_metrics(path) if path.exists() else []
+        kept = [r for r in found if r["step"] <= resume_step and not again(r)]
         partial = path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(r) + "\n" for r in kept))
         partial.replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import optax
@@ -40,8 +41,15 @@ class AdamW:
     def __post_init__(self):
         if self.decay not in DECAYS:
             raise ValueError(f"decay {self.decay!r}: {nearest(self.decay, DECAYS)}")
-        if self.lr <= 0:
-            raise ValueError(f"lr is {self.lr}; it must be above 0")
+        for name in ("lr", "eps"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
+        for name in ("weight_decay", "clip_norm", "warmup_steps", "floor"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
 
     def rate(self) -> optax.Schedule:
         """Learning rate by update number, from 0."""

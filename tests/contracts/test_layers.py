@@ -9,14 +9,14 @@ PACKAGE = Path(__file__).resolve().parents[2] / "ldd_jax"
 ORDER = [
     {"core"}, {"schedules"}, {"processes", "denoisers", "data"}, {"objectives", "samplers"},
     {"evaluation", "training", "interop"}, {"contrib"}, {"experiment"},
-    {"recipes"}, {"loop"}, {"main"},
+    {"recipes"}, {"generate"}, {"loop"}, {"main"},
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 
 
 def unit(parts):
     """Folder or top-level module that a dotted path below the package belongs to."""
-    return parts[0] if parts else None
+    return parts[0] if parts and not parts[0].startswith("__") else None
 
 
 def imports(tree, here):

@@ -19,7 +19,7 @@ def kind(*names: str):
     """Register the function that checks files whose stem starts with one of these names."""
 
     def wrap(fn):
-        KINDS.update({name: fn for name in names})
+        KINDS.update(dict.fromkeys(names, fn))
         return fn
 
     return wrap
@@ -43,11 +43,11 @@ def run_file(folder: Folder, name: str) -> list[Case | Gap]:
         return [_fail(stem, f"unknown kind of file; known: {', '.join(sorted(KINDS))}")]
     try:
         golden = Golden(folder, name, found)
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         return [_fail(stem, f"unreadable: {type(error).__name__}: {error}".splitlines()[0])]
     try:
         KINDS[found](golden)
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         line = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(line.filename).name}:{line.lineno}"
         note = f"{type(error).__name__}: {error} ({where})".splitlines()[0]

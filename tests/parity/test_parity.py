@@ -6,18 +6,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tests.parity.cases  # noqa: F401 (registers the kinds)
+from tests.parity.golden import Case, Folder
 from tests.parity.numpy_reference import write_set
-from tests.parity.runner import main
+from tests.parity.runner import main, run_file
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(os.environ.get("LDD_GOLDEN", ROOT.parent / "shared" / "golden" / "public"))
 
 
-@pytest.mark.parametrize("folder", [p for p in [GOLDEN] if p.is_dir()], ids=["golden"] * GOLDEN.is_dir())
+REACHED = [GOLDEN] if GOLDEN.is_dir() else []
+FILES = [p.name for folder in REACHED for p in sorted(folder.glob("*.npz"))]
+QUICK = ("dit_plain.npz", "dit_lddm.npz", "losses.npz", "posteriors.npz", "schedules.npz")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", REACHED, ids=["golden"] * len(REACHED))
 def test_golden_set(folder, capsys):
     status = main([str(folder)])
     out = capsys.readouterr().out
     assert status == 0, "\n".join(line for line in out.splitlines() if "FAIL" in line)
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if n in QUICK or n == "sampler_lddm_m.npz"])
+def test_golden_file(name):
+    results = run_file(Folder(GOLDEN), name)
+    cases = [r for r in results if isinstance(r, Case)]
+    assert len(cases) > 1 and [c for c in cases if not c.ok] == []
 
 
 @pytest.fixture(scope="module")

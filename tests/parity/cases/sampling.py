@@ -48,18 +48,22 @@ def _replay(golden: Golden) -> None:
         h = jnp.concatenate([h, last.h[None]])
         golden.check("latents", lambda: h, NETWORK)
 
+    @jax.jit
+    def law(state, t, s):
+        fn = lambda pred, z, t, s: process.log_posterior(pred, z, t, s)
+        return net.rows(fn, net.trunk(state, t), state.z, t, jnp.repeat(s, prior.shape[1]))
+
     def table(i: int):
-        """Law of step i from the recorded state, normalised, by the production code."""
+        """Law of step i from the recorded state; noise removal is a step to s = 0."""
         state = SampleState(
             z=jnp.asarray(tokens[i]), free=jnp.ones(prior.shape, bool),
             h=None if h is None else jnp.zeros_like(h[0]) if i == 0 else h[i - 1],
             calls=jnp.zeros(prior.shape[0], jnp.int32),
         )
-        spread = lambda j: jnp.full(prior.shape[0], grid(jnp.asarray(float(j)), steps))
-        s = None if i == steps else jnp.repeat(spread(i + 1), prior.shape[1])
-        law = lambda pred, z, t, s: process.log_posterior(pred, z, t, s)
-        rows = net.rows(law, net.trunk(state, spread(i)), state.z, spread(i), s)
-        return np.exp(np.asarray(rows))
+        t, s = (grid(jnp.asarray(float(j)), steps) for j in (i, i + 1))
+        s = jnp.zeros_like(t) if i == steps else s
+        spread = lambda a: jnp.broadcast_to(a, prior.shape[:1])
+        return np.exp(np.asarray(law(state, spread(t), spread(s))))
 
     named = re.search(r"step (\d+)", golden.meaning("table_mid"))
     middle = int(named.group(1)) if named else steps // 2

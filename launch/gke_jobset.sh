@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Print (or apply) a GKE JobSet that runs one ldd_jax command on every host of a TPU slice.
+# Use: launch/gke_jobset.sh [--dry-run] --name=JOB --image=IMAGE --accelerator=tpu-v5p-slice --topology=4x4x4 --hosts=N [--chips-per-host=4] -- train --config=... --workdir=gs://...
+set -euo pipefail
+name='' image='' accelerator='' topology='' hosts='' chips=4 dry=''
+usage() { sed -n '2,3p' "$0" >&2; exit 2; }
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --name=*) name=${1#*=} ;;
+    --image=*) image=${1#*=} ;;
+    --accelerator=*) accelerator=${1#*=} ;;
+    --topology=*) topology=${1#*=} ;;
+    --hosts=*) hosts=${1#*=} ;;
+    --chips-per-host=*) chips=${1#*=} ;;
+    --dry-run) dry=1 ;;
+    --) shift; break ;;
+    *) echo "gke_jobset.sh: unknown option $1" >&2; usage ;;
+  esac
+  shift
+done
+[ -n "$name" ] && [ -n "$image" ] && [ -n "$accelerator" ] && [ -n "$topology" ] && [ -n "$hosts" ] && [ $# -gt 0 ] || usage
+arguments=''
+for word in "$@" --distributed=auto; do
+  arguments+="
+                - '${word//\'/\'\'}'"
+done
+manifest() {
+  cat <<YAML
+apiVersion: jobset.x-k8s.io/v1alpha2
+kind: JobSet
+metadata:
+  name: $name
+spec:
+  failurePolicy:
+    maxRestarts: 10
+  replicatedJobs:
+    - name: workers
+      replicas: 1
+      template:
+        spec:
+          parallelism: $hosts
+          completions: $hosts
+          backoffLimit: 0
+          template:
+            spec:
+              restartPolicy: Never
+              terminationGracePeriodSeconds: 120
+              nodeSelector:
+                cloud.google.com/gke-tpu-accelerator: $accelerator
+                cloud.google.com/gke-tpu-topology: $topology
+              containers:
+              - name: ldd-jax
+                image: $image
+                command: ['python', '-m', 'ldd_jax']
+                args:$arguments
+                resources:
+                  limits:
+                    google.com/tpu: $chips
+YAML
+}
+if [ -n "$dry" ]; then manifest; else manifest | kubectl apply -f -; fi

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Run one ldd_jax command on every worker of a TPU VM slice; JAX finds the coordinator itself.
+# Use: launch/tpu_vm.sh [--dry-run] --name=SLICE --zone=ZONE [--project=PROJECT] [--folder=DIR] -- train --config=... --workdir=gs://...
+set -euo pipefail
+name='' zone='' project='' folder='ldd_jax' dry=''
+usage() { sed -n '2,3p' "$0" >&2; exit 2; }
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --name=*) name=${1#*=} ;;
+    --zone=*) zone=${1#*=} ;;
+    --project=*) project=${1#*=} ;;
+    --folder=*) folder=${1#*=} ;;
+    --dry-run) dry=1 ;;
+    --) shift; break ;;
+    *) echo "tpu_vm.sh: unknown option $1" >&2; usage ;;
+  esac
+  shift
+done
+[ -n "$name" ] && [ -n "$zone" ] && [ $# -gt 0 ] || usage
+printf -v words ' %q' "$@"
+remote="cd $(printf %q "$folder") && .venv/bin/python -m ldd_jax${words} --distributed=auto"
+command=(gcloud compute tpus tpu-vm ssh "$name" "--zone=$zone" --worker=all "--command=$remote")
+[ -z "$project" ] || command+=("--project=$project")
+if [ -n "$dry" ]; then printf '%q ' "${command[@]}"; echo; exit 0; fi
+exec "${command[@]}"

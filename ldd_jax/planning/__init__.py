@@ -1,0 +1,1 @@
+"""What a run will cost, before a chip is rented: operations, memory, time."""

@@ -1,0 +1,140 @@
+"""Many processes: a roll call with a time limit that names who is missing, then JAX's own start.
+
+`jax.distributed.initialize` waits for all processes and then aborts the program without saying who
+did not come; so the processes meet here first, one port above the coordinator's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import socket
+import time
+
+import jax
+
+from ldd_jax.core.checks import UserError, require
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where this process stands: coordinator `host:port`, number of processes, own number."""
+
+    coordinator: str
+    count: int
+    rank: int
+
+    def __post_init__(self):
+        host, colon, port = self.coordinator.rpartition(":")
+        require(
+            bool(colon and host) and port.isdigit() and int(port) < 65535,
+            f"coordinator {self.coordinator!r} is not host:port",
+        )
+        require(
+            0 <= self.rank < self.count,
+            f"process {self.rank} of {self.count}: numbers run from 0 to {self.count - 1}",
+        )
+
+    @property
+    def meeting(self) -> tuple[str, int]:
+        """Address of the roll call."""
+        host, _, port = self.coordinator.rpartition(":")
+        return host, int(port) + 1
+
+
+def detect() -> Place | None:
+    """The place that the cluster's environment gives (Slurm, MPI, TPU pods), or None."""
+    from jax._src.clusters import ClusterEnv
+
+    for kind in ClusterEnv._cluster_types:
+        if kind.is_env_present() and not kind.opt_in_only_method:
+            return Place(
+                coordinator=kind.get_coordinator_address(
+                    timeout_secs=60, override_coordinator_port=None
+                ),
+                count=kind.get_process_count(),
+                rank=kind.get_process_id(),
+            )
+    return None
+
+
+def start(place: Place, *, limit: float = 300.0) -> None:
+    """Meet, then initialise JAX's distributed runtime.
+
+    Raises:
+      UserError: after `limit` seconds, naming the processes that never came.
+    """
+    if place.count == 1:
+        return
+    roll_call(place, limit)
+    jax.distributed.initialize(
+        place.coordinator, place.count, place.rank, initialization_timeout=int(limit)
+    )
+
+
+def roll_call(place: Place, limit: float) -> None:
+    """Wait until every process has called, or tell all of them who is missing."""
+    if place.rank == 0:
+        _host(place, limit)
+    else:
+        _call(place, limit)
+
+
+def _host(place: Place, limit: float) -> None:
+    """Process 0: collect the callers, then send everyone the same verdict."""
+    deadline = time.monotonic() + limit
+    present: dict[int, tuple[str, socket.socket]] = {}
+    host, port = place.meeting
+    with socket.create_server(("", port), backlog=place.count) as server:
+        while len(present) < place.count - 1 and time.monotonic() < deadline:
+            server.settimeout(max(deadline - time.monotonic(), 0.01))
+            try:
+                caller, address = server.accept()
+                caller.settimeout(5)
+                hello = json.loads(caller.makefile("r").readline() or "{}")
+            except (TimeoutError, ValueError, OSError):
+                continue
+            rank = hello.get("rank")
+            if isinstance(rank, int) and 0 < rank < place.count:
+                present[rank] = (f"{hello.get('host', '?')} ({address[0]})", caller)
+        missing = sorted(set(range(1, place.count)) - set(present))
+        verdict = json.dumps({"missing": missing}) + "\n"
+        for _, caller in present.values():
+            try:
+                caller.sendall(verdict.encode())
+                caller.close()
+            except OSError:
+                continue
+    if missing:
+        came = "; ".join(f"{r}: {name}" for r, (name, _) in sorted(present.items()))
+        raise UserError(_message(missing, place.count, limit) + f" (present: 0; {came})")
+
+
+def _call(place: Place, limit: float) -> None:
+    """Other processes: call until process 0 answers."""
+    deadline = time.monotonic() + limit
+    hello = json.dumps({"rank": place.rank, "host": socket.gethostname()}) + "\n"
+    while time.monotonic() < deadline + 10:
+        try:
+            with socket.create_connection(place.meeting, timeout=5) as line:
+                line.sendall(hello.encode())
+                line.settimeout(max(deadline + 10 - time.monotonic(), 1))
+                answer = line.makefile("r").readline()
+        except OSError:
+            time.sleep(0.2)
+            continue
+        if answer:
+            missing = json.loads(answer)["missing"]
+            if missing:
+                raise UserError(_message(missing, place.count, limit))
+            return
+        time.sleep(0.2)
+    raise UserError(_message([0], place.count, limit) + f" at {place.coordinator}")
+
+
+def _message(missing: list[int], count: int, limit: float) -> str:
+    names = ", ".join(map(str, missing))
+    return (
+        f"{len(missing)} of {count} processes did not start within {limit:g} s: process {names}; "
+        "start the same command on every host, or give the right number of processes"
+    )
