@@ -170,7 +170,8 @@ class Run:
         self.interval = Interval()
         self.programs: dict = {}
         self.next_row = 0
-        if self.checkpoints.latest() is None:
+        newest = self.checkpoints.latest()
+        if newest is None:
             self.state = states.initial(
                 self.experiment.model,
                 self.update.optimizer,
@@ -179,11 +180,10 @@ class Run:
             )
             self.first = 0
         else:
-            last = self.checkpoints.latest()
             wanted = self.experiment.training.num_steps
             require(
-                last <= wanted,
-                f"{workdir} is at step {last} already; training.num_steps={wanted} is behind it",
+                newest <= wanted,
+                f"{workdir} is at step {newest} already; training.num_steps={wanted} is behind it",
             )
             self.state, meta = self.checkpoints.restore(like)
             check_tokenizer(self.experiment, meta, workdir)
@@ -210,8 +210,12 @@ class Run:
             self.progress,
         ]
         self._announce()
+
+        def train_step(state, arrays, key):  # named, for profiles and compile logs
+            return self.update(state, arrays, key)
+
         step_fn = jax.jit(
-            self.update, donate_argnums=0, out_shardings=(states.shardings(self.like), None)
+            train_step, donate_argnums=0, out_shardings=(states.shardings(self.like), None)
         )
         stream = batches(
             self.corpus.train,

@@ -251,7 +251,11 @@ def parse(command: str, argv: list[str]) -> flags.FlagValues:
     try:
         rest = _parse_into(values, [command, *argv])
         if "config" in values:
-            _ = values.config and values.config.keys()  # a file that failed to load raises here
+            config = values.config  # a file that failed to load raises here
+            require(
+                config is None or hasattr(config, "keys"),
+                f"{command}: get_config of the config file returned {config!r}, not a config",
+            )
     except UserError:
         raise
     except flags.UnrecognizedFlagError as error:

@@ -188,8 +188,8 @@ class Forced:
         return self.tokens
 
     def event(self, p_N: Array) -> Array:
-        """Dictated together with the outcome."""
-        return p_N > 0
+        """Dictated together with the outcome, even where it is impossible."""
+        return jnp.ones(p_N.shape, bool)
 
     def outcome(self, logp_NV: Array, p_N: Array, stay_N: Array) -> Array:
         """The dictated tokens."""

@@ -23,6 +23,8 @@ def constrain(x: Array, *axes: str | None) -> Array:
 
 def gathered(tree: Any) -> Any:
     """Weights whole on every data shard, their last axis (the vocabulary) still by its rule."""
+    if _PLACE.get() is None:
+        return tree
     return jax.tree.map(lambda a: constrain(a, *(None,) * (a.ndim - 1), "vocabulary"), tree)
 
 

@@ -29,7 +29,7 @@ SCORED, CHOSEN = "scored_rows", "chosen_rows"
 
 def _by_shard(tree: Any) -> Any:
     """Lay the leading axis, the groups, over the data shards."""
-    return jax.tree.map(lambda a: constrain(a, "batch", *(None,) * (a.ndim - 1)), tree)
+    return jax.tree.map(lambda a: constrain(a, "batch", *(None,) * (jnp.ndim(a) - 1)), tree)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _grouped(tree: Any, groups: int) -> Any:
 def _outputs(fn: Callable, head: Head, features_ND: Array, args: Any) -> Any:
     """Shapes and types of fn for one row, with that row's axis."""
     one = lambda tree: jax.tree.map(lambda a: a[:1], tree)
-    return jax.eval_shape(lambda h, x, a: fn(h(one(x)), one(a)), head, features_ND, args)
+    return jax.eval_shape(lambda x, a: fn(head(one(x)), one(a)), features_ND, args)
 
 
 def _check(rows: int, groups: int) -> None:

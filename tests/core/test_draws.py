@@ -20,7 +20,8 @@ def path_thresholds(p, target):
     for level in range(depth):
         width = 2 ** (depth - level)
         start = target // width * width
-        left, right = p[start : start + width // 2].sum(), p[start + width // 2 : start + width].sum()
+        middle = start + width // 2
+        left, right = p[start:middle].sum(), p[middle : start + width].sum()
         on_right = target % width >= width // 2
         smaller_is_left = left <= right
         out.append((min(left, right) / (left + right), smaller_is_left != on_right))

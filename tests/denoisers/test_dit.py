@@ -32,7 +32,8 @@ def loss_of(model, cond, key=None):
 
 def close(a, b, tolerance=2e-5):
     scale = max(1.0, *(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(a)))
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * scale), a, b)
+    equal = lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * scale)
+    jax.tree.map(equal, a, b)
 
 
 @pytest.mark.parametrize("segments", [False, True])

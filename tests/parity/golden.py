@@ -49,7 +49,7 @@ class Folder:
         except OSError as error:
             raise UserError(f"cannot read {manifest}: {error.strerror}") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{manifest} is not a manifest with a 'files' table: {error}") from error
+            raise UserError(f"{manifest} has no readable 'files' table: {error}") from error
         if not isinstance(self.manifest, dict):
             raise UserError(f"{manifest}: 'files' is not a table")
         self.used_weights: set[str] = set()

@@ -1,4 +1,4 @@
-"""The network and losses once more, in float64 numpy, from the conventions of the golden sets alone.
+"""The network and losses once more, in float64 numpy, from the golden sets' conventions alone.
 
 Shares no line with the package: the parity runner is tested against it where no golden set is.
 """

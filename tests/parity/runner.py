@@ -53,7 +53,8 @@ def run_file(folder: Folder, name: str) -> list[Case | Gap]:
         note = f"{type(error).__name__}: {error} ({where})".splitlines()[0]
         golden.results.append(_fail(stem, note))
     said = set(golden.meta.get("arrays", golden.arrays))
-    unknown = [_fail(f"{stem}/{a}", "unknown array") for a in golden.arrays if a not in golden.known]
+    strange = [a for a in golden.arrays if a not in golden.known]
+    unknown = [_fail(f"{stem}/{a}", "unknown array") for a in strange]
     absent = [_fail(f"{stem}/{a}", "in the manifest only") for a in said - set(golden.arrays)]
     return golden.results + unknown + absent
 

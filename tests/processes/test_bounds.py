@@ -173,7 +173,8 @@ def test_uniform_nelbo_and_prior_term_equal_the_nll(uniform_law):
     law = uniform_law
     process = Uniform(tokens=law.tokens)
     ideal = lambda a: log_table(law.conditionals(a, leave_one_out=True))
-    nelbo = uniform_integral(law, process, ideal) + law.length * float(process.boundary(jnp.float64))
+    prior = law.length * float(process.boundary(jnp.float64))
+    nelbo = uniform_integral(law, process, ideal) + prior
     end = law.forward(float(process.schedule.alpha(1.0))) @ law.p
     slack = np.sum(end * np.log(end * len(law.z)))  # KL of the true p_1 to uniform
     nll = -law.p @ np.log(law.p)

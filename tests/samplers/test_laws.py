@@ -61,7 +61,8 @@ def test_the_step_does_what_its_law_says():
                                   calls=jnp.zeros(len(z), jnp.int32))
     times = lambda n: (jnp.full(n, t), jnp.full(n, s))
     step = Ancestral()
-    forced = step(net, state(law.z), *times(n), Forced(tokens=jnp.asarray(law.z[::-1].copy())), None)
+    outcome = Forced(tokens=jnp.asarray(law.z[::-1].copy()))
+    forced = step(net, state(law.z), *times(n), outcome, None)
     np.testing.assert_array_equal(forced.z, law.z[::-1])
     assert forced.calls.tolist() == [1] * n
 

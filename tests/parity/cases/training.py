@@ -96,7 +96,7 @@ def trajectory(golden: Golden) -> None:
 
     params = denoiser.params
     state = TrainState(jnp.zeros((), jnp.int32), params, params, chain.init(params))
-    losses, norms = [], []
+    losses, norms, first = [], [], None
     for i in range(x0.shape[0]):
         state, metrics = update(state, arrays_of(i), jnp.asarray(xt[i]), jnp.asarray(t[i]))
         losses, norms = [*losses, metrics["loss"]], [*norms, metrics["grad_norm"]]

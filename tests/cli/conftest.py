@@ -1,0 +1,69 @@
+"""A corpus, a compilation cache for the session, and one trained workdir per method."""
+
+from __future__ import annotations
+
+import os
+
+import jax
+import pytest
+from absl import logging
+from jax.experimental.compilation_cache import compilation_cache
+
+from tests.cli import tools
+
+CACHE = {
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+
+
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="package", autouse=True)
+def compile_once(cache_folder):
+    """Equal programs are compiled once for all tests of this folder, subprocesses included."""
+    settings = {"jax_compilation_cache_dir": str(cache_folder), **CACHE}
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
+    compilation_cache.reset_cache()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)  # as the console entry point does
+    yield
+    logging.set_verbosity(verbosity)
+    for name, value in before.items():
+        jax.config.update(name, value)
+        del os.environ[name.upper()]
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "text.txt"
+    path.write_text(tools.sentences(400))
+    return path
+
+
+@pytest.fixture(scope="session")
+def train_flags(text):
+    """What a tiny training run is given besides --config and --workdir."""
+    return (*tools.corpus(text), *tools.SIZES, *tools.OPTIM, *tools.STEPS)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, train_flags):
+    """method -> workdir, trained at the first request; tests must not change it."""
+    done = {}
+
+    def get(method):
+        if method not in done:
+            workdir = tmp_path_factory.mktemp("runs") / method
+            tools.good("train", tools.recipe(method), f"--workdir={workdir}", *train_flags)
+            done[method] = workdir
+        return done[method]
+
+    return get

@@ -1,0 +1,200 @@
+"""train, evaluate and sample as a user types them, for every method."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import pytest
+from tensorboardX.proto import event_pb2
+
+from ldd_jax.data import load_tokenizer
+from ldd_jax.evaluation.likelihood import bounds
+from ldd_jax.experiment import fingerprint, load_config
+from tests.cli import tools
+
+FILL = "the [MASK][MASK][MASK][MASK][MASK][MASK] house"  # 16 characters, as long as a row
+
+
+@pytest.fixture(scope="module", params=tools.METHODS)
+def method(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def sampled(trained, tmp_path_factory):
+    """(method, flags) -> the records written; nothing but --workdir, --output and the flags."""
+    folder, done = tmp_path_factory.mktemp("samples"), {}
+
+    def get(method, *flags, fresh=False):
+        if fresh or (method, flags) not in done:
+            output = folder / f"{len(done)}-{method}.jsonl"
+            run = tools.good(
+                "sample", f"--workdir={trained(method)}", f"--output={output}", *flags
+            )
+            done[method, flags] = run, tools.json_lines(output)
+        return done[method, flags]
+
+    return get
+
+
+def tokens(found):
+    return [record["tokens"] for record in found[1]]
+
+
+def events(folder):
+    """(step, tag) of every value in the event files."""
+    out = []
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        data, at = path.read_bytes(), 0
+        while at < len(data):
+            (size,) = struct.unpack_from("<Q", data, at)
+            event = event_pb2.Event.FromString(data[at + 12 : at + 12 + size])
+            out += [(event.step, value.tag) for value in event.summary.value]
+            at += size + 16
+    return out
+
+
+def test_train_writes_all_its_files(trained, method):
+    workdir = trained(method)
+    config = json.loads((workdir / "config.json").read_text())
+    assert config["recipe"] == f"method={method},size=tiny,tokenizer=characters"
+    tokenizer = load_tokenizer(workdir / "tokenizer")
+    assert tokenizer.decode(tokenizer.encode("the river")) == "the river"
+    assert {p.name for p in (workdir / "checkpoints").iterdir()} >= {"10", "12"}
+    lines = tools.json_lines(workdir / "metrics.jsonl")
+    assert [r["step"] for r in lines if "train_loss" in r] == [3, 6, 9, 12]
+    assert [r["step"] for r in lines if "validation/nelbo_se" in r] == [6, 12]
+    assert all(r["validation/nelbo_se"] > 0 for r in lines if "validation/nelbo_se" in r)
+    assert (workdir / "curve.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert summary["step"] == 12 and 1 < summary["nelbo_nats_per_token"] < 5
+    found = events(workdir / "tensorboard")
+    assert {(s, "train_loss") for s in (3, 6, 9, 12)} <= set(found)
+    assert (12, "validation/nelbo_nats_per_token") in found
+
+
+def test_evaluate_needs_only_the_workdir(trained, method, tmp_path):
+    passes = (1, 2) if method.startswith("lddm") else (1,)
+    output = tmp_path / "bounds.jsonl"
+    given = "--passes=" + ",".join(map(str, passes))
+    run = tools.good("evaluate", f"--workdir={trained(method)}", given, f"--output={output}")
+    records = tools.json_lines(output)
+    assert [r["passes"] for r in records] == list(passes)
+    for record in records:
+        assert record["nelbo_se"] > 0 and record["step"] == 12
+        assert f"+- {record['nelbo_se']:.4f}" in run.out
+        assert record["bounds"] == bounds(record["passes"]) and record["bounds"] in run.out
+    summary = json.loads((trained(method) / "summary.json").read_text())
+    same = ("nelbo_nats_per_token", "nelbo_se", "passes", "bounds", "tokens")
+    assert {k: records[-1][k] for k in same} == {k: summary[k] for k in same}
+
+
+def test_one_draw_has_no_monte_carlo_error_and_is_still_json(trained, tmp_path):
+    output = tmp_path / "bounds.jsonl"
+    tools.good("evaluate", f"--workdir={trained('mdlm')}", "--draws=1", f"--output={output}")
+    (record,) = tools.json_lines(output)
+    assert record["monte_carlo_se"] is None and record["nelbo_se"] > 0
+
+
+def test_sample_needs_only_the_workdir(trained, method):
+    run = tools.good("sample", f"--workdir={trained(method)}")
+    records = tools.json_lines(trained(method) / "samples.jsonl")
+    config = fingerprint(load_config(trained(method)))
+    assert len(records) == 3
+    for number, record in enumerate(records):
+        assert (record["index"], record["seed"], record["steps"]) == (number, 0, 4)
+        assert record["calls"] == 4 + 1  # the last removes the noise
+        assert record["config"] == config and record["checkpoint"] == 12
+        assert record["precision"] == "float32, tail-exact"
+        assert len(record["tokens"]) == 16
+        assert record["text"] in run.out and "[MASK]" not in record["text"]
+    assert "5 network calls" in run.err
+
+
+def test_samples_depend_on_the_seed_alone(sampled, method):
+    first = sampled(method)
+    assert tokens(sampled(method, fresh=True)) == tokens(first)
+    assert tokens(sampled(method, "--seed=1")) != tokens(first)
+    assert len({tuple(t) for t in tokens(first)}) == 3
+
+
+@pytest.mark.parametrize("name", ["lddm_m", "udlm"])
+def test_samples_do_not_depend_on_the_batch(sampled, name):
+    few = sampled(name, "--batch_size=2", "--num_samples=5")
+    assert tokens(few)[:3] == tokens(sampled(name))
+
+
+def test_more_steps_are_more_calls(sampled, method):
+    assert [r["calls"] for r in sampled(method, "--steps=16")[1]] == [17] * 3
+
+
+def test_prompt_stays_in_place(sampled, trained, method):
+    tokenizer = load_tokenizer(trained(method) / "tokenizer")
+    prompt = tokenizer.encode("the old ")
+    found = sampled(method, "--prompt=the old ")
+    assert all(t[: len(prompt)] == prompt for t in tokens(found))
+    assert len({tuple(t) for t in tokens(found)}) == 3
+
+
+def test_fill_fills_the_gaps_only(sampled, trained, method):
+    tokenizer = load_tokenizer(trained(method) / "tokenizer")
+    ids, free = tokenizer.encode_template(FILL)
+    found = sampled(method, f"--fill={FILL}")
+    for record in found[1]:
+        assert len(record["tokens"]) == len(ids) == 16
+        assert [t for t, f in zip(record["tokens"], free) if not f] == [
+            t for t, f in zip(ids, free) if not f
+        ]
+        assert max(record["tokens"]) < tokenizer.size and "[MASK]" not in record["text"]
+        assert record["text"].startswith("the ") and record["text"].endswith(" house")
+
+
+def test_settings_are_taken_and_recorded(sampled):
+    flags = ("--temperature=0.7", "--top_p=0.9", "--top_k=5", "--reset_every=2", "--tail=greedy")
+    run, records = sampled("lddm_m", *flags, "--length=12")
+    settings = records[0]["settings"]
+    assert settings["readout"] == {"temperature": 0.7, "top_p": 0.9, "top_k": 5}
+    assert settings["latent"] == {"reset_every": 2, "frozen": False}
+    assert settings["tail"] == "greedy" and settings["step"]["name"] == "ancestral"
+    assert [len(r["tokens"]) for r in records] == [12] * 3
+    assert [r["calls"] for r in records] == [5] * 3
+
+
+@pytest.mark.parametrize(
+    ("flag", "settings"),
+    [
+        ("off", {"reset_every": 1, "frozen": False}),
+        ("frozen", {"reset_every": 0, "frozen": True}),
+    ],
+)
+def test_latent_modes(sampled, flag, settings):
+    run, records = sampled("lddm_m", f"--latent={flag}")
+    assert records[0]["settings"]["latent"] == settings and f"latent {flag}" in run.err
+
+
+def test_without_a_tail_masks_may_remain_and_calls_are_the_steps(sampled):
+    _, records = sampled("mdlm", "--tail=none")
+    assert [r["calls"] for r in records] == [4] * 3
+
+
+def test_an_older_checkpoint_and_raw_parameters(trained, tmp_path):
+    output = tmp_path / "bounds.jsonl"
+    flags = ("--step=10", "--noema", f"--output={output}")
+    run = tools.good("evaluate", f"--workdir={trained('mdlm')}", *flags)
+    assert "checkpoint 10, raw parameters" in run.out
+    assert tools.json_lines(output)[0]["step"] == 10
+
+
+def test_running_a_finished_command_again_changes_no_metric(trained, train_flags):
+    workdir = trained("mdlm")
+    before = (workdir / "metrics.jsonl").read_text()
+    tools.good("train", tools.recipe("mdlm"), f"--workdir={workdir}", *train_flags)
+    assert (workdir / "metrics.jsonl").read_text() == before
+
+
+def test_help_and_version():
+    assert "train" in tools.good("--help").out and tools.good("--version").out.strip()
+    for command in ("train", "evaluate", "sample", "prepare"):
+        assert "--workdir" in tools.good(command, "--help").out or command == "prepare"
+    assert tools.call().status == 2

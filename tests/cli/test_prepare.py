@@ -1,0 +1,16 @@
+"""A prepared folder trains as its text does."""
+
+from __future__ import annotations
+
+from tests.cli import tools
+
+
+def test_same_curve_from_text_and_from_prepared_folder(trained, train_flags, tmp_path):
+    folder, workdir = tmp_path / "prepared", tmp_path / "run"
+    run = tools.good("prepare", tools.recipe("lddm_m"), f"--output={folder}", *train_flags)
+    assert "train: 3" in run.out and (folder / "manifest.json").is_file()
+    path = f"--config.data.path={folder}"
+    tools.good("train", tools.recipe("lddm_m"), f"--workdir={workdir}", *train_flags, path)
+    for name in ("metrics.jsonl",):
+        assert (workdir / name).read_text() == (trained("lddm_m") / name).read_text()
+    assert len(tools.json_lines(workdir / "metrics.jsonl")) == 7

@@ -1,0 +1,84 @@
+"""Every shipped config, with every method: trained two steps and sampled at tiny size."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import tokenizers
+
+from tests.cli import tools
+
+FILES = sorted(p.stem for p in (tools.ROOT / "configs").glob("*.py"))
+STEPS = ("--config.training.num_steps=2", "--config.training.log_every=1")
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory):
+    """A tokenizers-library JSON file with the special tokens of GPT-2 and BERT."""
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel()
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=60, special_tokens=["<|endoftext|>", "[PAD]", "[CLS]", "[SEP]"]
+    )
+    tokenizer.train_from_iterator(tools.sentences(200).splitlines(), trainer)
+    path = tmp_path_factory.mktemp("vocabulary") / "tokenizer.json"
+    tokenizer.save(str(path))
+    return path
+
+
+def cases():
+    for file in FILES:
+        fast = file in ("quickstart", "text")  # the same program as other tests here
+        for method in tools.METHODS:
+            marks = () if fast else pytest.mark.slow
+            yield pytest.param(file, method, "", marks=marks, id=f"{file}-{method}")
+    for extra in ("tokenizer=bytes", "tokenizer=sentencepiece"):
+        yield pytest.param("text", "lddm_m", extra, marks=pytest.mark.slow, id=f"text-{extra}")
+    yield pytest.param("lm1b", "lddm_m", "pack=packed", marks=pytest.mark.slow, id="lm1b-packed")
+
+
+@pytest.mark.parametrize(("file", "method", "extra"), cases())
+def test_train_and_sample(file, method, extra, text, vocabulary, tmp_path):
+    config = tools.recipe(f"{method},{extra}".rstrip(","), file)
+    flags = [*tools.corpus(text), *tools.SIZES, *STEPS]
+    if file in ("lm1b", "openwebtext"):
+        flags += [f"--config.data.tokenizer.path={vocabulary}"]
+    if file in ("quickstart", "text"):
+        flags += [*tools.OPTIM]
+    if extra.endswith("sentencepiece"):
+        flags += ["--config.data.tokenizer.vocab_size=300"]
+    workdir = f"--workdir={tmp_path / 'run'}"
+    tools.good("train", config, workdir, *flags)
+    lines = tools.json_lines(tmp_path / "run" / "metrics.jsonl")
+    assert [r["step"] for r in lines if "train_loss" in r] == [1, 2]
+    assert all(r["train_loss"] > 0 for r in lines if "train_loss" in r)
+    tools.good("sample", workdir)
+    records = tools.json_lines(tmp_path / "run" / "samples.jsonl")
+    assert [r["calls"] for r in records] == [5] * 3
+    assert not any("[MASK]" in r["text"] for r in records)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_file(file):
+    source = (tools.ROOT / "configs" / f"{file}.py").read_text()
+    assert len(source.splitlines()) <= 60
+    header = source.split('"""')[1]
+    assert re.search(r"^Command: +python -m ldd_jax ", header, re.M)
+    assert re.search(r"not run yet|\b(run|measured|trained) (here|on)\b", header, re.S), (
+        "the header must say whether the recipe has been run"
+    )
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "medium", "1b", "7b", "70b"])
+@pytest.mark.parametrize("file", FILES)
+def test_sizes_are_described(file, size):
+    """All sizes make a config whose widths go with their heads; nothing is allocated."""
+    from ldd_jax.core.registry import build
+    from ldd_jax.core.types import TokenSpace
+    from ldd_jax.main import parse
+
+    config = parse("train", [tools.recipe(f"lddm_m,size={size}", file)]).config
+    model = build("model", config.model, tokens=TokenSpace(size=28, mask=27))
+    assert model.width == config.model.width and model.latent
