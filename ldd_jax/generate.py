@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,40 @@ import numpy as np
 
 from ldd_jax.core.checks import UserError, require
 from ldd_jax.core.draws import Production, example_keys
+from ldd_jax.core.logical import constrain
 from ldd_jax.experiment import Experiment, Sampling, fingerprint
 from ldd_jax.samplers import Clamp, sample
 from ldd_jax.samplers.base import Net, SampleState
+from ldd_jax.training import sharding
 from ldd_jax.training.metrics import finite
 
 PRIOR, STEPS = 0, 1
 PRECISION = "float32, tail-exact"
+
+
+def program(experiment: Experiment, sampling: Sampling, length: int) -> Callable[..., SampleState]:
+    """The pure sampler: (params, key, index [B], tokens, fixed [B, length], steps) -> state."""
+    process, model, mesh = experiment.process, experiment.model, experiment.mesh
+
+    def sampler(params, key, index, fixed_tokens, fixed, num_steps):
+        net = Net(
+            model.bind(params), process, sampling.readout, sampling.tile, sharding.shards(mesh)
+        )
+        prior = process.prior(example_keys(jax.random.fold_in(key, PRIOR), index), length)
+        state, _ = sample(
+            net,
+            sampling.step,
+            Production.of(jax.random.fold_in(key, STEPS), index),
+            constrain(prior, "batch", "length"),
+            num_steps,
+            grid=sampling.grid,
+            clamp=Clamp(fixed_tokens, fixed),
+            latent=sampling.latent,
+            tail=sampling.tail,
+        )
+        return state
+
+    return sharding.on(mesh, sampler)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,25 +66,7 @@ class Sampler:
     @classmethod
     def make(cls, experiment: Experiment, sampling: Sampling, length: int) -> Sampler:
         """Prepare the program; it compiles at the first call."""
-        process, model = experiment.process, experiment.model
-
-        def run(params, key, index, fixed_tokens, fixed, num_steps):
-            net = Net(model.bind(params), process, sampling.readout, sampling.tile)
-            prior = process.prior(example_keys(jax.random.fold_in(key, PRIOR), index), length)
-            state, _ = sample(
-                net,
-                sampling.step,
-                Production.of(jax.random.fold_in(key, STEPS), index),
-                prior,
-                num_steps,
-                grid=sampling.grid,
-                clamp=Clamp(fixed_tokens, fixed),
-                latent=sampling.latent,
-                tail=sampling.tail,
-            )
-            return state
-
-        return cls(experiment, sampling, length, jax.jit(run))
+        return cls(experiment, sampling, length, jax.jit(program(experiment, sampling, length)))
 
     def batch(
         self,
@@ -69,7 +78,8 @@ class Sampler:
         num_steps: int,
     ) -> SampleState:
         """Samples number first .. first + batch_size of a seed."""
-        size = self.sampling.batch_size
+        pieces = sharding.shards(self.experiment.mesh)
+        size = -(-self.sampling.batch_size // pieces) * pieces  # every shard gets whole samples
         index = jnp.arange(first, first + size, dtype=jnp.uint32)
         row = lambda a, dtype: jnp.broadcast_to(jnp.asarray(a, dtype), (size, self.length))
         return self.compiled(

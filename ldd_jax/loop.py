@@ -57,7 +57,8 @@ def evaluate(
     compiled = {} if compiled is None else compiled
     if passes not in compiled:
         objective = likelihood.objective_for(experiment.objective, passes)
-        compiled[passes] = jax.jit(likelihood.score_fn(experiment.model, objective))
+        score = likelihood.score_fn(experiment.model, objective)
+        compiled[passes] = jax.jit(sharding.on(experiment.mesh, score))
     stream = batches(
         rows,
         batch_size=size,
@@ -215,7 +216,9 @@ class Run:
             return self.update(state, arrays, key)
 
         step_fn = jax.jit(
-            train_step, donate_argnums=0, out_shardings=(states.shardings(self.like), None)
+            sharding.on(self.experiment.mesh, train_step),
+            donate_argnums=0,
+            out_shardings=(states.shardings(self.like), None),
         )
         stream = batches(
             self.corpus.train,

@@ -70,7 +70,7 @@ class Visit:
         gradient, and write out of bounds, where nothing is kept.
         """
         j = jax.lax.dynamic_slice_in_dim(self.order, i * self.tile, self.tile, axis=1)
-        spare = jnp.arange(self.tile)
+        spare = jnp.arange(self.tile)[None]
         live = i * self.tile + spare < self.count[:, None]
         return live, jnp.where(live, j, self.order[:, :1]), jnp.where(live, j, self.size + spare)
 

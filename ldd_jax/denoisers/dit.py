@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from ldd_jax.core.logical import constrain
 from ldd_jax.core.registry import injected, register
 from ldd_jax.core.types import Array, Cond, TokenSpace, Trunk
 from ldd_jax.denoisers import layers
@@ -93,7 +94,7 @@ class Network(nn.Module):
     def __call__(self, z: Any, cond: Cond, h: Array | None, keys_B: Array | None) -> Trunk:
         """Run the trunk."""
         dtype = jnp.dtype(self.config.dtype)
-        x = self.inputs(z, h).astype(dtype)
+        x = constrain(self.inputs(z, h).astype(dtype), "batch", "length", None)
         c = self.conditioning(cond, x.shape[0])
         length = x.shape[1]
         position = jnp.arange(length) if cond.position is None else cond.position

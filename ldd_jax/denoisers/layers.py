@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ldd_jax.core.draws import fold
+from ldd_jax.core.logical import constrain
 from ldd_jax.core.types import Array
 from ldd_jax.denoisers.attention import kernel, rotary
 
@@ -142,4 +143,4 @@ class Block(nn.Module):
         y = dense(self.mlp_ratio * d, d, "mlp_in", self.dtype)(y)
         y = dense(d, self.mlp_ratio * d, "mlp_out", self.dtype)(nn.gelu(y, approximate=True))
         x = x + gate2 * dropout(y, keys, self.dropout, 1)
-        return (x, layer + 1), None
+        return (constrain(x, "batch", "length", None), layer + 1), None

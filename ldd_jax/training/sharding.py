@@ -6,18 +6,28 @@ One device is the trivial mesh; there is no other path.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from ldd_jax.core import logical
 from ldd_jax.core.checks import require
 from ldd_jax.core.registry import register
 
 AXES = ("data", "fsdp", "tensor", "sequence")
 BATCH = ("data", "fsdp")
+ACTIVATIONS: dict[str, str | tuple[str, ...]] = {
+    "batch": BATCH,
+    "length": "sequence",
+    "heads": "tensor",
+    "mlp": "tensor",
+    "vocabulary": "tensor",
+}
 RULES: dict[str, str | None] = {
     "layer": None,
     "vocabulary": "tensor",
@@ -103,6 +113,23 @@ def check(mesh: Mesh, axes: Any, shapes: Any) -> None:
         )
 
     jax.tree_util.tree_map_with_path(one, axes, shapes, is_leaf=lambda a: isinstance(a, tuple))
+
+
+def on(mesh: Mesh, fn: Callable) -> Callable:
+    """`fn` whose activations, when it is traced, are laid on the mesh by their logical axes."""
+    if mesh.size == 1:
+        return fn
+
+    def place(x, axes):
+        laid = PartitionSpec(*(None if a is None else ACTIVATIONS[a] for a in axes))
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, laid))
+
+    @functools.wraps(fn, updated=())
+    def wrapped(*args, **kwargs):
+        with logical.placed(place):
+            return fn(*args, **kwargs)
+
+    return wrapped
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

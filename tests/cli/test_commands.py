@@ -29,9 +29,7 @@ def sampled(trained, tmp_path_factory):
     def get(method, *flags, fresh=False):
         if fresh or (method, flags) not in done:
             output = folder / f"{len(done)}-{method}.jsonl"
-            run = tools.good(
-                "sample", f"--workdir={trained(method)}", f"--output={output}", *flags
-            )
+            run = tools.good("sample", f"--workdir={trained(method)}", f"--output={output}", *flags)
             done[method, flags] = run, tools.json_lines(output)
         return done[method, flags]
 

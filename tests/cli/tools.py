@@ -32,7 +32,7 @@ SIZES = (
     "--config.evaluation.draws=2",
     "--config.sampling.num_steps=4",
     "--config.sampling.num_samples=3",
-    "--config.sampling.batch_size=4",
+    "--config.sampling.batch_size=3",
 )
 OPTIM = ("--config.optim.lr=3e-3", "--config.optim.warmup_steps=4")
 STEPS = (

@@ -8,9 +8,17 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "ldd_jax"
 ORDER = [
-    {"core"}, {"schedules"}, {"processes", "denoisers", "data"}, {"objectives", "samplers"},
-    {"evaluation", "training", "interop"}, {"contrib"}, {"experiment"},
-    {"recipes"}, {"generate"}, {"loop"}, {"main"},
+    {"core"},
+    {"schedules"},
+    {"processes", "denoisers", "data"},
+    {"objectives", "samplers"},
+    {"evaluation", "training", "interop"},
+    {"contrib"},
+    {"experiment"},
+    {"recipes", "planning"},
+    {"generate"},
+    {"loop"},
+    {"main"},
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 

@@ -20,8 +20,11 @@ def problem(dtype, on):
     real = lambda *s: jnp.asarray(rng.normal(size=s), dtype)
     head = LinearHead(kernel=real(D, V), bias=real(V))
     x0 = jnp.asarray(rng.integers(5, V, N))
-    weight = {"some": rng.uniform(size=N) * (rng.uniform(size=N) < 0.6), "none": np.zeros(N),
-              "all": rng.uniform(0.1, 1, N)}[on]
+    weight = {
+        "some": rng.uniform(size=N) * (rng.uniform(size=N) < 0.6),
+        "none": np.zeros(N),
+        "all": rng.uniform(0.1, 1, N),
+    }[on]
     t = rng.uniform(0.1, 1, N)  # at 0 the bound is infinite: no spare place may be filled with it
     args = (x0, jnp.full(N, 4), jnp.asarray(t, dtype))
     return head, real(N, D), args, jnp.asarray(weight, dtype)

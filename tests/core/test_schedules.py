@@ -14,17 +14,30 @@ CLOSED = [  # schedule, alpha, -alpha'
     (s.LogLinear(eps=1e-3), lambda t: 1 - 0.999 * t, lambda t: 0.999 + 0 * t),
     (s.LinearSigma(), lambda t: np.exp(-10 * t), lambda t: 10 * np.exp(-10 * t)),
     (
-        s.Geometric(), lambda t: np.exp(-(1e-4 ** (1 - t)) * 20**t),
+        s.Geometric(),
+        lambda t: np.exp(-(1e-4 ** (1 - t)) * 20**t),
         lambda t: 1e-4 ** (1 - t) * 20**t * np.log(2e5) * np.exp(-(1e-4 ** (1 - t)) * 20**t),
     ),
-    (s.Cosine(), lambda t: 1e-3 + 0.999 * np.cos(pi * t / 2),
-     lambda t: 0.999 * pi / 2 * np.sin(pi * t / 2)),
-    (s.CosineSquared(), lambda t: 1e-3 + 0.999 * np.cos(pi * t / 2) ** 2,
-     lambda t: 0.999 * pi / 2 * np.sin(pi * t)),
-    (s.CosineMD4(), lambda t: 0.9998 * (1 - np.cos(pi / 2 * (1 - t))) + 1e-4,
-     lambda t: 0.9998 * pi / 2 * np.sin(pi / 2 * (1 - t))),
-    (s.CosineDuo(), lambda t: 1 - np.cos(pi / 2 * (1 - 0.999 * t)),
-     lambda t: 0.999 * pi / 2 * np.sin(pi / 2 * (1 - 0.999 * t))),
+    (
+        s.Cosine(),
+        lambda t: 1e-3 + 0.999 * np.cos(pi * t / 2),
+        lambda t: 0.999 * pi / 2 * np.sin(pi * t / 2),
+    ),
+    (
+        s.CosineSquared(),
+        lambda t: 1e-3 + 0.999 * np.cos(pi * t / 2) ** 2,
+        lambda t: 0.999 * pi / 2 * np.sin(pi * t),
+    ),
+    (
+        s.CosineMD4(),
+        lambda t: 0.9998 * (1 - np.cos(pi / 2 * (1 - t))) + 1e-4,
+        lambda t: 0.9998 * pi / 2 * np.sin(pi / 2 * (1 - t)),
+    ),
+    (
+        s.CosineDuo(),
+        lambda t: 1 - np.cos(pi / 2 * (1 - 0.999 * t)),
+        lambda t: 0.999 * pi / 2 * np.sin(pi / 2 * (1 - 0.999 * t)),
+    ),
     (s.Polynomial(power=2.0), lambda t: 0.9998 * (1 - t**2) + 1e-4, lambda t: 0.9998 * 2 * t),
 ]
 IDS = [type(c[0]).__name__ for c in CLOSED]

@@ -73,8 +73,15 @@ def test_packed_documents_do_not_see_each_other(params):
     assert np.abs(changed[:, 1:3] - packed[:, 1:3]).max() > 1e-3
 
 
-@pytest.mark.parametrize("change", [{"remat": "dots"}, {"remat": "full"}, {"attention": "fused"}],
-                         ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"remat": "full"},
+        pytest.param({"remat": "dots"}, marks=pytest.mark.slow),
+        pytest.param({"attention": "fused"}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_remat_and_kernel_change_nothing(params, change):
     expected = loss_of(DiT(**SIZES), Cond())(params)
     close(expected, loss_of(DiT(**SIZES, **change), Cond())(params))

@@ -23,8 +23,9 @@ from tests.lab import live_params
 B, L = 8, 6
 TOKENS = TokenSpace(size=9, mask=3)
 MODEL = DiT(tokens=TOKENS, width=16, depth=1, heads=2, cond_width=8, time_conditioning=True)
-BASE = DiT(tokens=TOKENS, width=16, depth=1, heads=2, cond_width=8, time_conditioning=True,
-           latent=False)
+BASE = DiT(
+    tokens=TOKENS, width=16, depth=1, heads=2, cond_width=8, time_conditioning=True, latent=False
+)
 # Compiling is what these tests spend their time on.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 PROCESSES = {"masked": Masked(tokens=TOKENS), "uniform": Uniform(tokens=TOKENS)}
@@ -35,8 +36,15 @@ def batch_of(n=B, seed=0):
     z0 = jnp.asarray(rng.integers(4, 9, (n, L)), jnp.int32)
     keep = jnp.asarray(rng.uniform(size=(n, L)) < 0.2)
     weight = jnp.asarray(~keep, jnp.float32)
-    return Batch(z0=z0, keep=keep, weight=weight, cond=Cond(), index=jnp.arange(n), total=n,
-                 norm=jnp.sum(weight))
+    return Batch(
+        z0=z0,
+        keep=keep,
+        weight=weight,
+        cond=Cond(),
+        index=jnp.arange(n),
+        total=n,
+        norm=jnp.sum(weight),
+    )
 
 
 def solve(objective, model, params, batch, key):
@@ -82,7 +90,13 @@ def test_at_initialisation_the_latent_changes_no_bit():
     assert np.abs(change[:, 1:]).max() > 1e-4  # the latent of one place reaches the others
 
 
-@pytest.mark.parametrize("name, gate", [("masked", BatchGate()), ("uniform", ExampleGate())])
+@pytest.mark.parametrize(
+    "name, gate",
+    [
+        ("masked", BatchGate()),
+        pytest.param("uniform", ExampleGate(), marks=pytest.mark.slow),
+    ],
+)
 def test_p_zero_is_the_plain_objective(name, gate):
     params, batch, key = live_params(MODEL), batch_of(), jax.random.key(3)
     objective = lambda context: Nelbo(process=PROCESSES[name], context=context)
@@ -101,9 +115,9 @@ def test_gradient_treats_the_context_as_a_constant():
 
     def loss(context):
         objective = Nelbo(process=process, context=context)
-        score = lambda p: objective.score(
-            MODEL.bind(p), batch, z, clock, jnp.ones(B), gate_key, None
-        ).total
+        score = lambda p: (
+            objective.score(MODEL.bind(p), batch, z, clock, jnp.ones(B), gate_key, None).total
+        )
         return score, jit(jax.value_and_grad(score))(params)
 
     score, stopped = loss(PseudoContext(p=1.0))
@@ -204,5 +218,6 @@ def who_traced(context, key):
 def test_a_context_needs_a_latent():
     bound = BASE.bind(live_params(BASE))
     with pytest.raises(ValueError, match="needs a network with a latent"):
-        PseudoContext()(bound, jnp.zeros((1, 2), jnp.int32), Cond(), None, jax.random.key(0),
-                        jnp.arange(1))
+        PseudoContext()(
+            bound, jnp.zeros((1, 2), jnp.int32), Cond(), None, jax.random.key(0), jnp.arange(1)
+        )

@@ -143,9 +143,16 @@ class Golden:
         self.results.append(Case(f"{self.stem}/{name}", float(error), tolerance, note))
 
     def check(
-        self, name: str, ours: Callable[[], Any], tolerance: float, *, reference: Any = None,
-        relative: bool = True, where: np.ndarray | None = None,
-        prepare: Callable[[np.ndarray], np.ndarray] = lambda a: a, each: bool = False,
+        self,
+        name: str,
+        ours: Callable[[], Any],
+        tolerance: float,
+        *,
+        reference: Any = None,
+        relative: bool = True,
+        where: np.ndarray | None = None,
+        prepare: Callable[[np.ndarray], np.ndarray] = lambda a: a,
+        each: bool = False,
     ) -> None:
         """Compare `ours()` with array `name` (or `reference`), if the file has it.
 

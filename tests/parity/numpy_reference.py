@@ -91,20 +91,33 @@ def random_weights(rng, c, loop=True):
     """Random tensors under the reference's names."""
     d, cond, v = c["hidden"], c["cond"], c["V"]
     shapes = {
-        "vocab_embed.embedding": (v, d), "sigma_map.mlp.0.weight": (cond, 256),
-        "sigma_map.mlp.0.bias": (cond,), "sigma_map.mlp.2.weight": (cond, cond),
-        "sigma_map.mlp.2.bias": (cond,), "output_layer.norm_final.weight": (d,),
-        "output_layer.linear.weight": (v, d), "output_layer.linear.bias": (v,),
+        "vocab_embed.embedding": (v, d),
+        "sigma_map.mlp.0.weight": (cond, 256),
+        "sigma_map.mlp.0.bias": (cond,),
+        "sigma_map.mlp.2.weight": (cond, cond),
+        "sigma_map.mlp.2.bias": (cond,),
+        "output_layer.norm_final.weight": (d,),
+        "output_layer.linear.weight": (v, d),
+        "output_layer.linear.bias": (v,),
         "output_layer.adaLN_modulation.weight": (2 * d, cond),
         "output_layer.adaLN_modulation.bias": (2 * d,),
     }
     for i in range(c["blocks"]):
-        shapes |= {f"blocks.{i}.{n}": s for n, s in {
-            "norm1.weight": (d,), "attn_qkv.weight": (3 * d, d), "attn_out.weight": (d, d),
-            "norm2.weight": (d,), "mlp.0.weight": (4 * d, d), "mlp.0.bias": (4 * d,),
-            "mlp.2.weight": (d, 4 * d), "mlp.2.bias": (d,),
-            "adaLN_modulation.weight": (6 * d, cond), "adaLN_modulation.bias": (6 * d,),
-        }.items()}
+        shapes |= {
+            f"blocks.{i}.{n}": s
+            for n, s in {
+                "norm1.weight": (d,),
+                "attn_qkv.weight": (3 * d, d),
+                "attn_out.weight": (d, d),
+                "norm2.weight": (d,),
+                "mlp.0.weight": (4 * d, d),
+                "mlp.0.bias": (4 * d,),
+                "mlp.2.weight": (d, 4 * d),
+                "mlp.2.bias": (d,),
+                "adaLN_modulation.weight": (6 * d, cond),
+                "adaLN_modulation.bias": (6 * d,),
+            }.items()
+        }
     if loop:
         shapes |= {"layer_norm.weight": (d,), "layer_norm.bias": (d,)}
     return {n: rng.normal(0, 0.3, s).astype(np.float32) + ("norm" in n) for n, s in shapes.items()}
@@ -161,9 +174,17 @@ def write_set(folder: Path, seed: int = 5) -> None:
     udlm = udlm_closed_form(raw.astype(np.float64), x0, z_u, t, 1 - (1 - eps) * t, eps)
     valid = (rng.uniform(size=x0.shape) < 0.8).astype(np.float32)
     losses = {
-        "x0": x0, "t": t, "xt_mask": z, "logits": raw, "mdlm_logp": table.astype(np.float32),
-        "mdlm_loss": loss.astype(np.float32), "mdlm_loss_f64": loss, "x0_u": x0,
-        "xt_u": z_u.astype(np.int32), "udlm_loss_f64": udlm, "valid": valid,
+        "x0": x0,
+        "t": t,
+        "xt_mask": z,
+        "logits": raw,
+        "mdlm_logp": table.astype(np.float32),
+        "mdlm_loss": loss.astype(np.float32),
+        "mdlm_loss_f64": loss,
+        "x0_u": x0,
+        "xt_u": z_u.astype(np.int32),
+        "udlm_loss_f64": udlm,
+        "valid": valid,
         "mdlm_loss_reduced": np.sum(loss * valid) / valid.sum(),
         "ar_nll": loss,
     }

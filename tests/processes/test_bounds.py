@@ -107,8 +107,9 @@ def exact_masked_nelbo(law, logp):
         z = np.where(on, law.vocabulary, law.x)
         rows = logp[index(z, law.size)].reshape(-1, law.size)
         flat = lambda a: jnp.asarray(a.reshape(-1))
-        loss = process.bound(jnp.asarray(np.maximum(rows, -1e4)), flat(law.x), flat(z),
-                             jnp.ones(z.size))
+        loss = process.bound(
+            jnp.asarray(np.maximum(rows, -1e4)), flat(law.x), flat(z), jnp.ones(z.size)
+        )
         out += weight * np.asarray(loss).reshape(law.x.shape).sum(1)
     return out
 
@@ -132,8 +133,13 @@ def test_nelbo_estimates_the_nll(law, times):
     rng = np.random.default_rng(3)
     z0 = law.x[rng.choice(len(law.x), n, p=law.p)]
     batch = Batch(
-        z0=jnp.asarray(z0), keep=jnp.zeros(z0.shape, bool), weight=jnp.ones(z0.shape),
-        cond=Cond(), index=jnp.arange(n), total=n, norm=jnp.asarray(float(n)),
+        z0=jnp.asarray(z0),
+        keep=jnp.zeros(z0.shape, bool),
+        weight=jnp.ones(z0.shape),
+        cond=Cond(),
+        index=jnp.arange(n),
+        total=n,
+        norm=jnp.asarray(float(n)),
     )
     run = jax.jit(lambda d, key: objective(d, batch, key))
     loss = run(table_denoiser(law, exact), jax.random.key(0))

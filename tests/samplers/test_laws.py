@@ -57,8 +57,9 @@ def test_the_step_does_what_its_law_says():
     logp = log_table(law.conditionals(0.5, True))
     net = Net(table_denoiser(law, logp), process)
     n, t, s = len(law.z), 0.7, 0.3
-    state = lambda z: SampleState(z=jnp.asarray(z), h=None, free=jnp.ones(z.shape, bool),
-                                  calls=jnp.zeros(len(z), jnp.int32))
+    state = lambda z: SampleState(
+        z=jnp.asarray(z), h=None, free=jnp.ones(z.shape, bool), calls=jnp.zeros(len(z), jnp.int32)
+    )
     times = lambda n: (jnp.full(n, t), jnp.full(n, s))
     step = Ancestral()
     outcome = Forced(tokens=jnp.asarray(law.z[::-1].copy()))

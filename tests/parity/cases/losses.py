@@ -86,8 +86,11 @@ def losses(golden: Golden) -> None:
         plain = Uniform(schedule=LogLinear(eps=0.0), tokens=uniform.tokens)
         ddg = lambda: bound(plain, logits, x0_u, z_u, t_ddg)
         golden.check("udlm_ddg_diffusion", ddg, LOSS32, where=t_ddg > 0.01, each=True)
-    golden.gap("udlm_ddg_recon", "no reconstruction term in this UDLM bound (alpha_0 = 1)",
-               inputs="logits_recon")
+    golden.gap(
+        "udlm_ddg_recon",
+        "no reconstruction term in this UDLM bound (alpha_0 = 1)",
+        inputs="logits_recon",
+    )
     golden.gap(r"d3pm_\w+", "D3PM's finite-T loss is not built yet", inputs=r"t_T\d+")
     golden.gap(r"sedd_\w+", "SEDD's score entropy is not built yet", inputs=r"sedd_\w+_x[0t]")
     golden.gap("ar_nll", "the next-token objective is not built yet")

@@ -22,7 +22,10 @@ def network(golden: Golden, tensors: dict[str, np.ndarray], **choices: Any):
     c = golden.config()
     hidden = int(c["hidden"])
     model = DiT(
-        tokens=golden.tokens(), width=hidden, depth=int(c["blocks"]), heads=int(c["heads"]),
+        tokens=golden.tokens(),
+        width=hidden,
+        depth=int(c["blocks"]),
+        heads=int(c["heads"]),
         cond_width=int(c["cond"]),
         mlp_ratio=tensors["blocks.0.mlp.0.weight"].shape[0] // hidden,
         **({"latent": "layer_norm.weight" in tensors, "time_conditioning": True} | choices),
@@ -64,8 +67,12 @@ def loophole(golden: Golden) -> None:
     part = lambda method, *args: dit.Network(model).apply(trunk, *args, method=method)
     first = jax.tree.map(lambda a: a[0], denoiser.params["trunk"]["blocks"])
     block = layers.Block(
-        width=model.width, heads=model.heads, mlp_ratio=model.mlp_ratio, dropout=0.0,
-        dtype=jnp.float32, attention=model.attention,
+        width=model.width,
+        heads=model.heads,
+        mlp_ratio=model.mlp_ratio,
+        dropout=0.0,
+        dtype=jnp.float32,
+        attention=model.attention,
     )
 
     def block0(inputs):
@@ -76,9 +83,7 @@ def loophole(golden: Golden) -> None:
     golden.check("time_features", lambda: layers.time_features(jnp.asarray(sigma)), 5e-6)
     golden.check("time_cond", lambda: part("conditioning", Cond(clock=sigma), x.shape[0]), 2e-6)
     if "latent_0" in golden:
-        golden.check(
-            "embed_plus_loop", lambda: part("inputs", x, golden.given("latent_0")), 2e-6
-        )
+        golden.check("embed_plus_loop", lambda: part("inputs", x, golden.given("latent_0")), 2e-6)
     table = denoiser.params["trunk"]["embed"]["table"]
     golden.check("block0_out", lambda: block0(table[x]), NETWORK)
     if "latent_tiny" in golden:

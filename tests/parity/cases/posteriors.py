@@ -21,10 +21,14 @@ def posteriors(golden: Golden) -> None:
         _posteriors(golden)
     golden.gap("mdlm_score|mdlmscore_.*|sedd_.*", "scores and Tweedie updates are not built yet")
     golden.gap("psi_.*", "Duo's psi-sampler is not built yet")
-    golden.gap("graph_.*", "SEDD's graphs are not built yet",
-               inputs="graph_[a-z]+_(x|score|dsigma)")
-    golden.gap("cfg_.*|cbg_.*", "guidance is not built yet",
-               inputs="logits_cond|logits_uncond|classifier_w")
+    golden.gap(
+        "graph_.*", "SEDD's graphs are not built yet", inputs="graph_[a-z]+_(x|score|dsigma)"
+    )
+    golden.gap(
+        "cfg_.*|cbg_.*",
+        "guidance is not built yet",
+        inputs="logits_cond|logits_uncond|classifier_w",
+    )
 
 
 def _posteriors(golden: Golden) -> None:

@@ -56,7 +56,8 @@ def _replay(golden: Golden) -> None:
     def table(i: int):
         """Law of step i from the recorded state; noise removal is a step to s = 0."""
         state = SampleState(
-            z=jnp.asarray(tokens[i]), free=jnp.ones(prior.shape, bool),
+            z=jnp.asarray(tokens[i]),
+            free=jnp.ones(prior.shape, bool),
             h=None if h is None else jnp.zeros_like(h[0]) if i == 0 else h[i - 1],
             calls=jnp.zeros(prior.shape[0], jnp.int32),
         )

@@ -55,12 +55,8 @@ def _levels(golden: Golden) -> None:
     if "mdlm_importance_t" in golden:
         sigmas = np.asarray(golden.given("mdlm_sigma_min_max"), np.float64)
         start = float(linear.inverse(-np.expm1(-sigmas[0])))
-        golden.enter(
-            "mdlm_sigma_min_max", abs(float(linear.sigma(1.0)) - sigmas[1]), 1e-4
-        )
-        golden.check(
-            "mdlm_importance_t", lambda: ImportanceTimes(eps=start)(t, linear)[0], 2e-5
-        )
+        golden.enter("mdlm_sigma_min_max", abs(float(linear.sigma(1.0)) - sigmas[1]), 1e-4)
+        golden.check("mdlm_importance_t", lambda: ImportanceTimes(eps=start)(t, linear)[0], 2e-5)
 
 
 def _times(golden: Golden) -> None:
@@ -74,7 +70,8 @@ def _times(golden: Golden) -> None:
         place = stratify(u / n, jnp.arange(n), n) if name == "antithetic" else u
         golden.check(
             f"t_{name}",
-            lambda v=place, e=eps: UniformTimes(eps=e)(1 - v, LogLinear())[0], 1e-6,
+            lambda v=place, e=eps: UniformTimes(eps=e)(1 - v, LogLinear())[0],
+            1e-6,
         )
 
 

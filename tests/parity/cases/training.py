@@ -90,8 +90,10 @@ def trajectory(golden: Golden) -> None:
 
     def arrays_of(i):
         return {
-            "z0": jnp.asarray(x0[i]), "keep": jnp.zeros((batch, length), bool),
-            "weight": jnp.asarray(valid[i]), "index": jnp.arange(batch),
+            "z0": jnp.asarray(x0[i]),
+            "keep": jnp.zeros((batch, length), bool),
+            "weight": jnp.asarray(valid[i]),
+            "index": jnp.arange(batch),
         }
 
     params = denoiser.params

@@ -33,5 +33,6 @@ def judge(golden: Golden) -> None:
     """GPT-2 as judge of samples."""
     golden.gap(
         "logits|nll|valid|gen_ppl|logits_masked|long_nll_sum|long_count|unigram_entropy",
-        "the GPT-2 judge is not built yet", inputs="ids|attention_mask|long_ids",
+        "the GPT-2 judge is not built yet",
+        inputs="ids|attention_mask|long_ids",
     )

@@ -1,0 +1,110 @@
+"""SIGKILL at random moments, the same command again, and nothing can be told from the outcome."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from ldd_jax import experiment as experiments
+from ldd_jax.training import state as states
+from ldd_jax.training.checkpoints import Checkpoints
+from tests.cli import tools
+
+FLAGS = (
+    "--config.training.num_steps=40",
+    "--config.training.log_every=1",
+    "--config.training.eval_every=10",
+    "--config.training.sample_every=20",
+    "--config.training.checkpoint_every=6",
+)
+
+
+def lines(workdir):
+    path = workdir / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else -1
+
+
+def kill_at(argv, workdir, ready, log):
+    """Start the command, kill it as soon as ready(workdir); it must not have ended before."""
+    with log.open("a") as stream:
+        running = tools.start(*argv, stdout=stream, stderr=subprocess.STDOUT)
+    until = time.monotonic() + 240
+    while not ready(workdir):
+        assert running.poll() is None, log.read_text()
+        assert time.monotonic() < until, "the run does not get on"
+        time.sleep(0.002)
+    os.kill(running.pid, signal.SIGKILL)
+    assert running.wait() == -signal.SIGKILL
+
+
+def final_state(workdir):
+    built = experiments.restore(workdir)
+    like = states.abstract(built.model, built.update.optimizer, built.mesh)
+    state, meta = Checkpoints(workdir, read_only=True).restore(like)
+    return jax.device_get(state), meta
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "extra"),
+    [
+        ("lddm_m", ()),
+        ("lddm_u", ("--config.objective.tile=32", "--config.training.accumulate=2")),
+    ],
+)
+def test_a_killed_run_ends_like_an_uninterrupted_one(method, extra, text, tmp_path):
+    given = (*tools.corpus(text), *tools.SIZES, *tools.OPTIM, *FLAGS, *extra)
+    command = lambda folder: ("train", tools.recipe(method), f"--workdir={folder}", *given)
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    tools.good(*command(whole))
+
+    draw, log = random.Random(method), tmp_path / "log"
+    first, second = draw.randint(8, 14), draw.randint(24, 32)
+    moments = [
+        lambda w: (w / "config.json").exists(),  # at once, before anything is saved
+        lambda w: lines(w) >= 2,  # before the first checkpoint
+        lambda w: lines(w) >= first,
+        lambda w: lines(w) >= second,
+    ]
+    for ready in moments:
+        kill_at(command(torn), torn, ready, log)
+        assert not (torn / "summary.json").exists()
+    end = tools.process(*command(torn))
+    assert end.status == 0, end
+    resumed = int(end.out.split("updates ")[1].split(" to 40")[0])
+    assert 0 < resumed < 40 and resumed % 6 == 0  # it went on from a checkpoint
+
+    metrics = [(w / "metrics.jsonl").read_text() for w in (whole, torn)]
+    assert metrics[0] == metrics[1]
+    steps = [r["step"] for r in tools.json_lines(torn / "metrics.jsonl") if "train_loss" in r]
+    assert steps == list(range(1, 41))
+    (a, meta_a), (b, meta_b) = final_state(whole), final_state(torn)
+    assert meta_a == meta_b and int(a.step) == 40
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+    summaries = [json.loads((w / "summary.json").read_text()) for w in (whole, torn)]
+    for summary in summaries:
+        del summary["seconds"], summary["tokens_per_second"]
+    assert summaries[0] == summaries[1]
+
+
+@pytest.mark.parametrize("left", ["", ".config.json.partial", "config.json"])
+def test_a_run_killed_in_its_first_moment_can_start_again(left, trained, train_flags, tmp_path):
+    """An empty folder, a torn config, or a config and half a tokenizer are all there is."""
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    if left:
+        (workdir / left).write_text((trained("mdlm") / "config.json").read_text())
+    if left == "config.json":
+        (workdir / "tokenizer").mkdir()
+        (workdir / "tokenizer" / "tokenizer.json.tmp").write_text("{")
+    tools.good("train", tools.recipe("mdlm"), f"--workdir={workdir}", *train_flags)
+    there = (trained("mdlm") / "metrics.jsonl").read_text()
+    assert (workdir / "metrics.jsonl").read_text() == there

@@ -1,0 +1,184 @@
+"""The estimator on numbers whose answer is known, and on models whose bound is known."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldd_jax import loop
+from ldd_jax.data import Bytes
+from ldd_jax.data.packing import Layout, Packer, collect
+from ldd_jax.data.text import Corpus
+from ldd_jax.evaluation import likelihood
+from tests.cli.tools import METHODS
+from tests.training.common import BATCH, LENGTH, experiment, stream
+
+
+def estimate(nats, tokens, *, size=10, draws=1, boundary=0.0, spread=0.0):
+    """Estimate from nats [N, draws] and tokens [N], in batches padded with rows of no token."""
+    n = len(tokens)
+    calls = iter(range(10**9))
+
+    def batches():
+        for at in range(0, n, size):
+            rows = np.arange(at, min(at + size, n))
+            yield {"rows": np.concatenate([rows, np.full(size - len(rows), -1)])}
+
+    def score(params, arrays, key):
+        d = next(calls) % draws
+        rows = arrays["rows"]
+        real = rows >= 0
+        # Padding answers nonsense, which must not count.
+        return np.where(real, nats[rows, d], 1e6), np.where(real, tokens[rows], 0)
+
+    return likelihood.estimate(
+        score,
+        None,
+        batches(),
+        key=jax.random.key(0),
+        passes=2,
+        draws=draws,
+        boundary=boundary,
+        put=lambda a: a,
+    )
+
+
+def numbers(seed, n, draws=1):
+    draw = np.random.default_rng(seed)
+    tokens = draw.integers(5, 40, n)
+    each = draw.normal(2.0, 0.3, (n, 1)) + draw.normal(0, 0.2, (n, draws))
+    return each * tokens[:, None], tokens
+
+
+def test_mean_and_boundary_are_per_token():
+    nats, tokens = numbers(0, 37, 3)
+    found = estimate(nats, tokens, draws=3, boundary=0.25)
+    assert found.nats == pytest.approx(nats.mean(1).sum() / tokens.sum() + 0.25, rel=1e-12)
+    assert (found.sequences, found.tokens) == (37, tokens.sum())
+    assert (found.draws, found.passes, found.calls) == (3, 2, 6)
+    assert estimate(nats, tokens, draws=3).nats == pytest.approx(found.nats - 0.25, rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 7, 37, 50])
+def test_padding_adds_nothing(size):
+    nats, tokens = numbers(1, 37)
+    one, other = estimate(nats, tokens, size=size), estimate(nats, tokens, size=37)
+    assert (one.nats, one.se, one.tokens) == (other.nats, other.se, other.tokens)
+
+
+def test_standard_error_is_that_of_a_bootstrap():
+    nats, tokens = numbers(2, 400)
+    draw = np.random.default_rng(3)
+    rows = draw.integers(0, 400, (4000, 400))
+    means = nats[rows, 0].sum(1) / tokens[rows].sum(1)
+    assert estimate(nats, tokens).se == pytest.approx(means.std(), rel=0.06)
+
+
+def test_standard_error_covers_the_truth():
+    """Of 400 fresh data sets, about 68 % are within one standard error of the true mean."""
+    inside = 0
+    for seed in range(400):
+        nats, tokens = numbers(1000 + seed, 80)
+        found = estimate(nats, tokens)
+        inside += abs(found.nats - 2.0) < found.se
+    assert 0.60 < inside / 400 < 0.76
+
+
+def test_monte_carlo_error_is_that_of_the_draws_alone():
+    """Redrawing times for the same sequences spreads the mean by this much."""
+    draw = np.random.default_rng(4)
+    tokens = draw.integers(5, 40, 50)
+    own = draw.normal(2.0, 3.0, (50, 1))  # sequences differ a lot, which must not count
+    fresh = lambda d: (own + draw.normal(0, 0.4, (50, d))) * tokens[:, None]
+    stated = np.mean([estimate(fresh(4), tokens, draws=4).monte_carlo_se for _ in range(200)])
+    spread = np.std([estimate(fresh(4), tokens, draws=4).nats for _ in range(800)])
+    assert stated == pytest.approx(spread, rel=0.08)
+    assert math.isnan(estimate(fresh(1), tokens).monte_carlo_se)
+
+
+def test_record_holds_perplexity_and_bits():
+    nats, tokens = numbers(5, 20)
+    found = estimate(nats, tokens)
+    record = found.record()
+    assert record["nelbo_ppl"] == pytest.approx(math.exp(found.nats))
+    assert record["nelbo_ppl_se"] == pytest.approx(math.exp(found.nats) * found.se)
+    assert record["bits_per_token"] == pytest.approx(found.nats / math.log(2))
+    assert record["bounds"] == "the sampler that runs two passes per step, starting from h = 0"
+    assert "h = 0" in likelihood.bounds(1) and "5 passes" in likelihood.bounds(5)
+
+
+def corpus(count, length=LENGTH):
+    """Rows of letters, the last batch not full."""
+    draw = np.random.default_rng(0)
+    tokenizer = Bytes().fit(list, needs=("eos",))
+    rows = ["".join(chr(c) for c in draw.integers(0, 11, length)) for _ in range(count)]
+    held = collect(Packer(Layout(length=length, eos=False), tokenizer), rows)
+    return Corpus(
+        tokenizer=tokenizer,
+        train=held,
+        validation=held,
+        layout=Layout(length=length, eos=False),
+        fingerprint="",
+        source="",
+        note="",
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_untrained_model_knows_nothing(method):
+    """The head starts at zero: log(number of symbols) a token, up to the draws of t.
+
+    Masked: the mask is no symbol. Uniform: x_theta is uniform too, so the bound is the divergence
+    of the data from it, log V, the boundary term included.
+    """
+    built = experiment(method, evaluation__batch_size=16)
+    params = built.model.init(built.key(0))
+    symbols = built.tokens.size - (built.tokens.mask is not None)
+    for passes in (1, 2) if method.startswith("lddm") else (1,):
+        found = loop.evaluate(built, corpus(101), params, passes=passes, draws=40)
+        assert found.sequences == 101 and found.tokens == 101 * LENGTH
+        assert abs(found.nats - math.log(symbols)) < 4 * max(found.se, found.monte_carlo_se)
+        assert found.se < 0.05
+        assert found.calls == 40 * passes
+
+
+def test_a_full_and_a_padded_last_batch_agree():
+    """The same sequences in batches of 8 and of 7: only the times differ."""
+    found = []
+    for size in (8, 7):
+        built = experiment("mdlm", evaluation__batch_size=size)
+        params = built.model.init(built.key(0))
+        found.append(loop.evaluate(built, corpus(40), params, draws=60))
+    assert found[0].tokens == found[1].tokens == 40 * LENGTH
+    assert abs(found[0].nats - found[1].nats) < 4 * found[0].monte_carlo_se
+
+
+def test_evaluation_is_repeatable_and_limited():
+    built = experiment("udlm", evaluation__batch_size=8, evaluation__max_sequences=20)
+    params = built.model.init(built.key(0))
+    one, two = (loop.evaluate(built, corpus(40), params, draws=2) for _ in range(2))
+    assert one == two and one.sequences == 24  # whole batches
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_score_is_per_sequence_and_ignores_padding(method):
+    built = experiment(method)
+    objective = likelihood.objective_for(built.objective, 1)
+    assert objective.times.eps == 0 and not objective.dropout
+    score = jax.jit(likelihood.score_fn(built.model, objective))
+    params = built.model.init(built.key(0))
+    arrays = next(stream(1))
+    total, count = score(params, arrays, jax.random.key(1))
+    assert total.shape == count.shape == (BATCH,)
+    np.testing.assert_array_equal(count, (~arrays["keep"]).sum(1))
+    none = {
+        **arrays,
+        "weight": np.zeros_like(arrays["weight"]),
+        "keep": np.ones((BATCH, LENGTH), bool),
+    }
+    total, count = score(params, none, jax.random.key(1))
+    assert not jnp.any(total) and not jnp.any(count)

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ldd_jax.training.metrics import JsonLines, Progress, finite, read_metrics
+
+
+def write(path, records, resume=0, finished=False):
+    writer = JsonLines(path, resume, finished)
+    for step, values in records:
+        writer.write(step, values)
+    writer.close()
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_lines_after_the_resumed_step_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write(path, [(n, {"train_loss": float(n)}) for n in range(1, 7)])
+    found = write(path, [(4, {"train_loss": 0.5})], resume=3)
+    assert [(r["step"], r["train_loss"]) for r in found] == [(1, 1), (2, 2), (3, 3), (4, 0.5)]
+
+
+def test_a_torn_line_is_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write(path, [(1, {"train_loss": 1.0}), (2, {"train_loss": 2.0})])
+    path.write_text(path.read_text() + '{"step": 3, "tra')
+    assert [r["step"] for r in read_metrics(path)] == [1, 2]
+    assert [r["step"] for r in write(path, [(3, {"train_loss": 3.0})], resume=2)] == [1, 2, 3]
+
+
+def test_a_finished_run_repeats_its_last_evaluation_only(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [(2, {"bound": 5.0}), (4, {"train_loss": 1.0}), (4, {"bound": 3.0})]
+    first = write(path, lines)
+    again = write(path, [(4, {"bound": 3.0})], resume=4, finished=True)
+    assert again == first
+
+
+def test_numbers_without_a_word_in_json():
+    assert finite({"a": float("nan"), "b": float("-inf"), "c": 1.5, "d": "x"}) == {
+        "a": None,
+        "b": None,
+        "c": 1.5,
+        "d": "x",
+    }
+
+
+def test_progress_tells_tokens_and_time(capsys):
+    progress = Progress(first=10, total=30, tokens_per_step=8)
+    progress.began -= 5  # five seconds ago
+    assert progress.rate(20) == pytest.approx(16, rel=0.05)
+    progress.write(20, {"train_loss": 1.25})
+    progress.write(20, {"validation/nelbo_se": 1.0})
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("step 20/30  loss 1.2500  tokens 160  ") and "ETA 0:0" in line
