@@ -16,6 +16,7 @@ import jax
 
 from ldd_jax import experiment
 from ldd_jax.core import registry
+from ldd_jax.core.memory import keep_freed_memory
 from ldd_jax.data import batches
 from ldd_jax.training import sharding
 from ldd_jax.training import state as states
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=15)
     parser.add_argument("--steps", type=int, default=20)
     chosen = parser.parse_args()
+    keep_freed_memory()
     for names in PAIRS:
         base, loop = (Timed(chosen.config, name) for name in names)
         for method in (base, loop):

@@ -96,13 +96,17 @@ def open_workdir(workdir: Path, config: ConfigDict) -> None:
         return
     old, new = (_flat(c.to_dict()) for c in (experiments.load_config(workdir), config))
     changed = {k for k in old.keys() | new.keys() if old.get(k) != new.get(k)}
-    refused = sorted(k for k in changed if not k.startswith(FREE))
+    refused = sorted((k for k in changed if not k.startswith(FREE)), key=_recipe_first)
     if refused:
         shown = "; ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} given" for k in refused[:6])
         more = f" and {len(refused) - 6} more" if len(refused) > 6 else ""
         raise UserError(f"{workdir} holds another run ({shown}{more}); give another --workdir")
     for name in sorted(changed):
         print(f"continuing with {name} = {new.get(name)!r} (was {old.get(name)!r})")
+
+
+def _recipe_first(field: str) -> tuple[bool, str]:
+    return field != "recipe", field
 
 
 def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:

@@ -16,6 +16,7 @@ from ml_collections import config_flags
 
 from ldd_jax import __version__
 from ldd_jax.core.checks import UserError, nearest, require
+from ldd_jax.core.memory import keep_freed_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -395,6 +396,7 @@ def run() -> None:
     """Console entry point."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.set_verbosity(logging.ERROR)
+    keep_freed_memory()
     status = main(sys.argv[1:])
     sys.stdout.flush()
     sys.exit(status)

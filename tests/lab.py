@@ -6,6 +6,7 @@ numpy float64 throughout; `digits` order: state s = sum_l z_l size^(L-1-l).
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,9 @@ import numpy as np
 from flax import struct
 
 from ldd_jax.core.types import Cond, TokenSpace, Trunk
+
+# Small networks spend their time in the compiler; without optimisation it is much quicker.
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def states(size: int, length: int) -> np.ndarray:

@@ -53,7 +53,8 @@ def plot(
         axes.set_ylim(lowest - 0.1, highest + 0.1)
     axes.set(xlabel="update", ylabel="nats per token", title=title)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8)
     figure.tight_layout()
     partial = path.with_suffix(".partial.png")
     figure.savefig(partial)

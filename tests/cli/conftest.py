@@ -11,7 +11,9 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from tests.cli import tools
 
+# Half the time to compile; the slow tests of killed runs and of devices compile as users do.
 CACHE = {
+    "jax_disable_most_optimizations": True,
     "jax_persistent_cache_min_compile_time_secs": 0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
@@ -26,10 +28,10 @@ def cache_folder(tmp_path_factory):
 def compile_once(cache_folder):
     """Equal programs are compiled once for all tests of this folder, subprocesses included."""
     settings = {"jax_compilation_cache_dir": str(cache_folder), **CACHE}
-    before = {name: getattr(jax.config, name) for name in settings}
+    before = {name: jax.config.values[name] for name in settings}
     for name, value in settings.items():
         jax.config.update(name, value)
-        os.environ[name.upper()] = str(value)
+        os.environ[name.upper()] = str(value).lower() if value is True else str(value)
     compilation_cache.reset_cache()
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)  # as the console entry point does

@@ -42,7 +42,7 @@ def test_a_run_compiles_each_program_once(compiled, method, train_flags, tmp_pat
     flags = (*train_flags, "--config.training.sample_every=3")
     tools.good("train", tools.recipe(method), f"--workdir={tmp_path / 'run'}", *flags)
     counts = compiled()
-    assert [counts[f"jit({n})"] for n in ("train_step", "score", "run")] == [1, 1, 1], counts
+    assert [counts[f"jit({n})"] for n in ("train_step", "score", "sampler")] == [1, 1, 1], counts
 
 
 def test_commands_compile_once(compiled, trained, tmp_path):
@@ -50,7 +50,7 @@ def test_commands_compile_once(compiled, trained, tmp_path):
     tools.good("evaluate", f"--workdir={trained('lddm_m')}", "--passes=2,2", output)
     assert compiled()["jit(score)"] == 2  # one a bound asked for
     tools.good("sample", f"--workdir={trained('lddm_m')}", "--num_samples=9", output)
-    assert compiled()["jit(run)"] == 1  # three batches
+    assert compiled()["jit(sampler)"] == 1  # three batches
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_sampler_compiles_once_for_every_number_of_steps(compiled, loaded):
         records = list(sampler.records(params, seed=0, count=4, num_steps=steps))
         calls[steps] = records[0]["calls"]
     assert calls == {4: 5, 16: 17, 1024: 1025}
-    assert compiled()["jit(run)"] == 1 and sampler.compiled._cache_size() == 1
+    assert compiled()["jit(sampler)"] == 1 and sampler.compiled._cache_size() == 1
 
     def size(steps):
         index, row = jnp.arange(4, dtype=jnp.uint32), jnp.zeros((4, 16), jnp.int32)
@@ -97,7 +97,8 @@ def test_the_step_never_waits_for_the_host(trained):
     state = states.initial(experiment.model, update.optimizer, experiment.mesh, experiment.key(0))
     corpus = registry.build("data", experiment.config.data).load(experiment.tokenizer)
     stream = batches(corpus.train, batch_size=8)
-    step = jax.jit(update, donate_argnums=0, out_shardings=(states.shardings(like), None))
+    out = (states.shardings(like), None)
+    step = jax.jit(sharding.on(experiment.mesh, update), donate_argnums=0, out_shardings=out)
     placed = [sharding.put(experiment.mesh, next(stream)) for _ in range(4)]
     state, metrics = step(state, placed[0], key)
     with jax.transfer_guard("disallow"):

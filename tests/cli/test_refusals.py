@@ -74,7 +74,6 @@ TRAIN = {
     "config folder": ([], "--config=@/bare", ["bare", "no such file"]),
     "config syntax": ([], "--config=@/syntax.py", ["SyntaxError", "syntax.py line 1"]),
     "config raises": ([], "--config=@/raises.py", ["RuntimeError: boom", "raises.py line 2"]),
-    "no get_config": ([], "--config=@/without.py", ["get_config"]),
     "no ConfigDict": ([], "--config=@/three.py", ["returned 3, not a config"]),
     "half a config": ([], "--config=@/half.py", ["lacks data, process"]),
     "method": ([], tools.recipe("lddm_n"), ["'lddm_n'", "mdlm", "did you mean 'lddm_"]),
@@ -175,6 +174,7 @@ def test_the_process_itself(place, text):
     for argv, fragment in (
         (["trian"], "did you mean 'train'"),
         (["train", f"--config={place / 'raises.py'}", f"--workdir={place / 'new'}"], "boom"),
+        (["train", f"--config={place / 'without.py'}", "--workdir=x"], "get_config"),
         (["train", tools.recipe("mdlm"), "--workdir=x", "--config.optim.lrr=1"], "'lrr'"),
     ):
         result = tools.process(*argv)

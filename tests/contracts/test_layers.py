@@ -15,8 +15,9 @@ ORDER = [
     {"evaluation", "training", "interop"},
     {"contrib"},
     {"experiment"},
-    {"recipes", "planning"},
+    {"recipes"},
     {"generate"},
+    {"planning"},
     {"loop"},
     {"main"},
 ]

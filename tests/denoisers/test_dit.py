@@ -8,7 +8,7 @@ import pytest
 from ldd_jax.core.types import Cond, TokenSpace
 from ldd_jax.denoisers import DiT
 from ldd_jax.denoisers.attention import fused, plain, rotary, segment_mask
-from tests.lab import live_params
+from tests.lab import jit, live_params
 
 B, L = 3, 8
 SIZES = dict(tokens=TokenSpace(size=7, mask=6), width=16, depth=2, heads=2, cond_width=8)
@@ -27,7 +27,7 @@ def loss_of(model, cond, key=None):
         trunk = denoiser.trunk(Z, cond, H, key=key)
         return jnp.sum(jnp.sin(denoiser.head(trunk.features))) + jnp.sum(trunk.latent**2)
 
-    return jax.jit(jax.value_and_grad(loss))
+    return jit(jax.value_and_grad(loss))
 
 
 def close(a, b, tolerance=2e-5):
@@ -63,7 +63,7 @@ def test_packed_documents_do_not_see_each_other(params):
     model = DiT(**SIZES)
     segment = jnp.asarray([[1, 1, 1, 2, 2, 2, 2, 0]] * B)
     position = jnp.asarray([[0, 1, 2, 0, 1, 2, 3, 0]] * B)
-    run = jax.jit(lambda z, c, h: model.bind(params).trunk(z, c, h).features)
+    run = jit(lambda z, c, h: model.bind(params).trunk(z, c, h).features)
     packed = run(Z, Cond(segment=segment, position=position), H)
     alone = run(Z[:, 3:7], Cond(), H[:, 3:7])
     close(packed[:, 3:7], alone)
@@ -89,7 +89,7 @@ def test_remat_and_kernel_change_nothing(params, change):
 
 def test_bfloat16_keeps_latent_and_logits_in_float32(params):
     single, half = DiT(**SIZES), DiT(**SIZES, dtype="bfloat16")
-    a, b = (jax.jit(lambda p, m=m: m.bind(p).trunk(Z, Cond(), H))(params) for m in (single, half))
+    a, b = (jit(lambda p, m=m: m.bind(p).trunk(Z, Cond(), H))(params) for m in (single, half))
     assert b.features.dtype == jnp.bfloat16 and b.latent.dtype == jnp.float32
     logits = half.bind(params).head(b.features[0])
     assert logits.dtype == jnp.float32
@@ -115,7 +115,7 @@ def test_axes_match_parameters(latent, classes):
 
 def test_dropout_follows_the_example(params):
     model = DiT(**SIZES, dropout=0.5)
-    run = jax.jit(lambda z, h, keys: model.bind(params).trunk(z, Cond(), h, key=keys).features)
+    run = jit(lambda z, h, keys: model.bind(params).trunk(z, Cond(), h, key=keys).features)
     keys = jax.random.split(jax.random.key(5), B)
     out = run(Z, H, keys)
     order = jnp.asarray([2, 0, 1])
@@ -142,5 +142,5 @@ def test_layers_are_not_all_alike(params):
     model = DiT(**SIZES)
     swapped = jax.tree.map(lambda a: a, params)
     swapped["trunk"]["blocks"] = jax.tree.map(lambda a: a[::-1], params["trunk"]["blocks"])
-    run = jax.jit(lambda p: model.bind(p).trunk(Z, Cond(), H).features)
+    run = jit(lambda p: model.bind(p).trunk(Z, Cond(), H).features)
     assert np.abs(run(params) - run(swapped)).max() > 1e-3

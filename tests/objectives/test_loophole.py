@@ -1,7 +1,5 @@
 """The loophole in training: initial identity, stopped gradient, gates, microbatches."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +16,7 @@ from ldd_jax.objectives import (
     PseudoContext,
 )
 from ldd_jax.processes import Masked, Uniform
-from tests.lab import live_params
+from tests.lab import jit, live_params
 
 B, L = 8, 6
 TOKENS = TokenSpace(size=9, mask=3)
@@ -26,8 +24,6 @@ MODEL = DiT(tokens=TOKENS, width=16, depth=1, heads=2, cond_width=8, time_condit
 BASE = DiT(
     tokens=TOKENS, width=16, depth=1, heads=2, cond_width=8, time_conditioning=True, latent=False
 )
-# Compiling is what these tests spend their time on.
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 PROCESSES = {"masked": Masked(tokens=TOKENS), "uniform": Uniform(tokens=TOKENS)}
 
 
@@ -75,14 +71,14 @@ def test_at_initialisation_the_latent_changes_no_bit():
     z = jax.random.randint(jax.random.key(1), (B, L), 0, 9)
     cond = Cond(clock=jnp.linspace(0.1, 3, B))
 
-    @jax.jit
+    @jit
     def logits(denoiser, h):
         return denoiser.head(denoiser.trunk(z, cond, h).features)
 
     zero = logits(MODEL.bind(params), None)
     wild = logits(MODEL.bind(params), 10 * jax.random.normal(jax.random.key(2), (B, L, 16)))
     np.testing.assert_array_equal(zero, wild)
-    np.testing.assert_array_equal(zero, jax.jit(logits)(BASE.bind(base), None))
+    np.testing.assert_array_equal(zero, logits(BASE.bind(base), None))
     params["trunk"]["latent_norm"]["norm"]["scale"] += 0.1
     h = jax.random.normal(jax.random.key(2), (B, L, 16))
     moved = h.at[:, 0].add(1.0 + jnp.arange(16.0))
@@ -196,7 +192,7 @@ def who(context, n, key):
 
 def test_participation():
     p, n = 0.7, 200
-    batch = jax.jit(lambda k: who_traced(PseudoContext(p=p, gate=BatchGate()), k))
+    batch = jit(lambda k: who_traced(PseudoContext(p=p, gate=BatchGate()), k))
     seen = np.asarray([batch(jax.random.key(i)) for i in range(300)])
     assert np.all(np.ptp(seen, axis=1) == 0)
     assert abs(seen[:, 0].mean() - p) < 4 * np.sqrt(p * (1 - p) / 300)

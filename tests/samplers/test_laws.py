@@ -10,7 +10,7 @@ from ldd_jax.processes import Masked
 from ldd_jax.samplers import Ancestral, LinearGrid, sample
 from ldd_jax.samplers.base import Net, SampleState
 from ldd_jax.schedules import LogLinear
-from tests.lab import Law, index, kl, log_table, table_denoiser, transition
+from tests.lab import Law, index, jit, kl, log_table, table_denoiser, transition
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -72,7 +72,7 @@ def test_the_step_does_what_its_law_says():
     np.testing.assert_allclose(matrix.sum(1), 1, rtol=1e-12)
     mask = np.tile(law.z[-1:], (draws, 1))
     draw = Production.of(jax.random.key(0), jnp.arange(draws))
-    out = jax.jit(lambda d, z: step(net, state(z), *times(draws), d, None).z)(draw, mask)
+    out = jit(lambda d, z: step(net, state(z), *times(draws), d, None).z)(draw, mask)
     count = np.bincount(index(np.asarray(out), law.size), minlength=n)
     expected = matrix[-1] * draws
     on = expected > 0
@@ -88,7 +88,7 @@ def test_expected_number_of_idle_steps():
     runs, steps = 4000, 10
     prior = jnp.full((runs, 4), 2, jnp.int32)
     draw = Production.of(jax.random.key(1), jnp.arange(runs))
-    _, path = jax.jit(
+    _, path = jit(
         lambda d: sample(net, Ancestral(), d, prior, steps, tail="none", record=lambda s: s.z)
     )(draw)
     path = np.concatenate([np.asarray(prior)[None], path])

@@ -20,7 +20,7 @@ from ldd_jax.samplers import (
 )
 from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.logits import Readout
-from tests.lab import live_params
+from tests.lab import jit, live_params
 
 B, L, STEPS = 3, 6, 5
 TOKENS = TokenSpace(size=9, mask=3)
@@ -40,7 +40,7 @@ def draw_of(index):
 
 
 INDEX = jnp.arange(B)
-traced = jax.jit(
+traced = jit(
     lambda process, n, latent, index: sample(
         Net(DENOISER, process), STEP, draw_of(index), prior(process, index), n, latent=latent
     )[0],
@@ -60,7 +60,7 @@ traced = jax.jit(
 def test_scan_fori_and_python_agree(latent):
     process = MASKED
     loop = traced(process, STEPS, latent, INDEX)
-    scan, trace = jax.jit(
+    scan, trace = jit(
         lambda: sample(
             Net(DENOISER, process),
             STEP,
@@ -75,8 +75,8 @@ def test_scan_fori_and_python_agree(latent):
 
     net, grid = Net(DENOISER, process), LinearGrid()
     z, h = prior(process, INDEX), DENOISER.latent(B, L)
-    one = jax.jit(lambda state, t, s, draw: STEP(net, state, t, s, draw, None))
-    last = jax.jit(lambda state, t, draw: STEP(net, state, t, None, draw, None))
+    one = jit(lambda state, t, s, draw: STEP(net, state, t, s, draw, None))
+    last = jit(lambda state, t, draw: STEP(net, state, t, None, draw, None))
     state = loop._replace(z=z, h=h, calls=jnp.zeros(B, jnp.int32))
     for i in range(STEPS):
         t, s = (jnp.full(B, grid(jnp.float32(j), STEPS)) for j in (i, i + 1))
@@ -114,7 +114,7 @@ def test_the_latent_matters_and_reset_every_one_switches_it_off():
     bias = params["trunk"].pop("latent_norm")["norm"]["bias"]
     params["trunk"]["embed"] = {"table": params["trunk"]["embed"]["table"] + bias}
     net = Net(plain.bind(params), MASKED)
-    base = jax.jit(lambda: sample(net, STEP, draw_of(INDEX), prior(MASKED, INDEX), STEPS)[0])()
+    base = jit(lambda: sample(net, STEP, draw_of(INDEX), prior(MASKED, INDEX), STEPS)[0])()
     np.testing.assert_array_equal(base.z, run(Latent(reset_every=1)).z)
 
 
@@ -136,7 +136,7 @@ def test_clamp(process, tail):
     tokens = jnp.full((B, L), 5, jnp.int32)
     fixed = jnp.zeros((B, L), bool).at[:, :2].set(True)
     net = Net(DENOISER, process, tile=4)
-    state, path = jax.jit(
+    state, path = jit(
         lambda: sample(
             net,
             STEP,
@@ -164,7 +164,7 @@ def test_padding_changes_no_sample():
         net = Net(DENOISER, MASKED)
         return sample(net, STEP, draw_of(INDEX), prior, STEPS, clamp=clamp)[0]
 
-    run = jax.jit(run)
+    run = jit(run)
     start, segment = prior(MASKED, INDEX), jnp.asarray([[1, 1, 1, 1, 0, 0]] * B)
     short = run(start[:, :4], segment[:, :4], start[:, :4])
     for filler in (0, 7):

@@ -2,7 +2,6 @@
 
 import itertools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from ldd_jax.denoisers import DiT
 from ldd_jax.processes import Masked
 from ldd_jax.samplers import LinearGrid
 from ldd_jax.schedules import LogLinear
-from tests.lab import Law, index, live_params, transition
+from tests.lab import Law, index, jit, live_params, transition
 from tests.processes.test_bounds import exact_masked_nelbo
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -28,7 +27,7 @@ def test_two_pass_bound():
     denoiser = model.bind(params)
     n = len(law.z)
 
-    @jax.jit
+    @jit
     def one_pass(z, h):
         trunk = denoiser.trunk(z, Cond(), h)
         rows = denoiser.head(trunk.features.reshape(-1, 8)).astype(jnp.float64)

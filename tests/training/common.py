@@ -20,7 +20,7 @@ def experiment(method: str, devices=None, **changes):
     config = make(
         arguments("", method=method, size="tiny"),
         data=dict(length=LENGTH),
-        model=dict(width=16, depth=2, heads=2, cond_width=8),
+        model=dict(width=16, depth=1, heads=2, cond_width=8),
         optim=dict(lr=1e-2, warmup_steps=2),
         training=dict(num_steps=10, batch_size=BATCH, ema_decay=0.9),
     )
@@ -50,7 +50,8 @@ def run(built, steps: int, seed: int = 0):
     update = built.update
     like = states.abstract(built.model, update.optimizer, built.mesh)
     state = states.initial(built.model, update.optimizer, built.mesh, built.key(0))
-    step = jax.jit(update, donate_argnums=0, out_shardings=(states.shardings(like), None))
+    out = (states.shardings(like), None)
+    step = jax.jit(sharding.on(built.mesh, update), donate_argnums=0, out_shardings=out)
     found = []
     for arrays in stream(steps, seed):
         state, metrics = step(state, sharding.put(built.mesh, arrays), built.key(1))

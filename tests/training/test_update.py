@@ -11,7 +11,8 @@ from ldd_jax.training.step import Update
 from tests.cli.tools import METHODS
 from tests.training.common import experiment, run
 
-CASES = [(m, "") for m in METHODS] + [("lddm_m", "example"), ("lddm_u", "example")]
+SLOW = [(m, g) for m in METHODS for g in ("", "example") if g == "" or m.startswith("lddm")]
+CASES = [pytest.param(*case, marks=pytest.mark.slow, id="-".join(case)) for case in SLOW]
 
 
 def with_gate(built, gate):
@@ -28,9 +29,18 @@ def with_gate(built, gate):
 @pytest.mark.parametrize(("method", "gate"), CASES)
 def test_accumulation_is_exact(method, gate):
     build = lambda n, **more: with_gate(experiment(method, training__accumulate=n, **more), gate)
-    loss, scored, state = run(build(1), 3)
+    same_run(build(1), build(2), build(4), build(2, objective__tile=16))
+
+
+def test_accumulation_of_four_is_exact():
+    """The fast share of the test above."""
+    same_run(*(with_gate(experiment("lddm_m", training__accumulate=n), "example") for n in (1, 4)))
+
+
+def same_run(first, *others):
+    loss, scored, state = run(first, 3)
     assert np.all(loss > 0.5) and len(set(loss)) == 3
-    for built in (build(2), build(4), build(2, objective__tile=16)):
+    for built in others:
         loss_n, scored_n, state_n = run(built, 3)
         np.testing.assert_array_equal(scored_n, scored)  # exactly the same draws
         np.testing.assert_allclose(loss_n, loss, rtol=0, atol=1e-6)
@@ -49,14 +59,15 @@ def test_loss_of_an_example_does_not_depend_on_its_microbatch():
     params = built[0].model.init(jax.random.key(3))
     losses = []
     for e in built:
-        loss, _ = jax.jit(e.update.gradients)(params, as_batch(arrays), jax.random.key(5))
+        run_one = jax.jit(lambda p, a, k, e=e: e.update.gradients(p, as_batch(a), k))
+        loss, _ = run_one(params, arrays, jax.random.key(5))
         losses.append(np.asarray(loss.metrics["loss_B"]))
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
     assert len(np.unique(losses[0])) == 8
 
 
-def test_padding_has_no_share(x64):
-    """Tokens under padding change neither loss nor gradients; the norm counts real ones."""
+def test_weights_are_relative_and_padding_has_none():
+    """A common factor cancels in the norm, and the norm counts real tokens."""
     from ldd_jax.core.types import as_batch
     from tests.training.common import stream
 
@@ -67,12 +78,13 @@ def test_padding_has_no_share(x64):
     # A head that is not zero, so that the loss depends on the features.
     params["head"]["kernel"] = jax.random.normal(jax.random.key(0), params["head"]["kernel"].shape)
 
+    @jax.jit
     def loss(weight):
         batch = as_batch({**arrays, "weight": weight})
         return built.update.gradients(params, batch, jax.random.key(5))
 
     one, g1 = loss(arrays["weight"])
-    two, g2 = loss(2 * arrays["weight"])  # a common factor cancels in the norm
+    two, g2 = loss(2 * arrays["weight"])
     np.testing.assert_allclose(one.total, two.total, rtol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), g1, g2)
     assert float(as_batch(arrays).norm) == (~arrays["keep"]).sum()

@@ -1,0 +1,159 @@
+"""Ahead-of-time compilation for a named TPU slice on a CPU host, and what the compiler says of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ldd_jax.core.checks import UserError
+from ldd_jax.experiment import Experiment
+from ldd_jax.generate import program
+from ldd_jax.planning import cost
+from ldd_jax.training import sharding
+from ldd_jax.training import state as states
+
+GIB = 2.0**30
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+WIDTHS = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "f64": 8}
+
+
+def devices(topology: str) -> list:
+    """Devices of a slice that need not exist.
+
+    Raises:
+      UserError: without libtpu, or for a name that it does not know.
+    """
+    from jax.experimental import topologies
+
+    try:
+        return list(topologies.get_topology_desc(topology, platform="tpu").devices)
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"cannot describe the slice {topology!r}: {first} (planning for a slice needs "
+            "pip install 'ldd-jax[tpu]'; names are such as v5e:4x4, v5p:4x4x4, v6e:16x16)"
+        ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """Per device: bytes by the compiler's account; seconds; the optimised program's text."""
+
+    arguments: int
+    temporary: int
+    output: int
+    alias: int
+    peak: int
+    seconds: float
+    text: str
+
+    @classmethod
+    def of(cls, lowered: Any) -> Compiled:
+        """Compile and read the figures."""
+        began = time.monotonic()
+        compiled = lowered.compile()
+        seconds = time.monotonic() - began
+        memory = compiled.memory_analysis()
+        try:
+            text = compiled.as_text()
+        except Exception:  # some large programs compile but cannot be printed
+            text = ""
+        return cls(
+            arguments=memory.argument_size_in_bytes,
+            temporary=memory.temp_size_in_bytes,
+            output=memory.output_size_in_bytes,
+            alias=memory.alias_size_in_bytes,
+            peak=getattr(memory, "peak_memory_in_bytes", 0)
+            or memory.argument_size_in_bytes + memory.temp_size_in_bytes,
+            seconds=seconds,
+            text=text,
+        )
+
+
+def train_step(experiment: Experiment, batch: int) -> Compiled:
+    """The real training step for a global batch on the experiment's mesh."""
+    update, mesh = experiment.update, experiment.mesh
+    like = states.abstract(experiment.model, update.optimizer, mesh)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding.replicated(mesh))
+    step = jax.jit(
+        sharding.on(mesh, update),
+        donate_argnums=0,
+        out_shardings=(states.shardings(like), sharding.replicated(mesh)),
+    )
+    return Compiled.of(step.lower(like, cost.arrays(experiment, batch), key))
+
+
+def sampler(experiment: Experiment, batch: int, length: int) -> Compiled:
+    """The real sampler for a global batch; one program for every number of steps."""
+    mesh = experiment.mesh
+    one, rows = sharding.replicated(mesh), sharding.batch(mesh)
+    like = states.abstract(experiment.model, experiment.update.optimizer, mesh)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    shape = lambda s, dtype, place: jax.ShapeDtypeStruct(s, dtype, sharding=place)
+    run = jax.jit(program(experiment, experiment.sampling, length))
+    return Compiled.of(
+        run.lower(
+            like.params,
+            shape(key.shape, key.dtype, one),
+            shape((batch,), jnp.uint32, rows),
+            shape((batch, length), jnp.int32, rows),
+            shape((batch, length), jnp.bool_, rows),
+            shape((), jnp.int32, one),
+        )
+    )
+
+
+def tree_bytes(tree: Any) -> int:
+    """Bytes per device of an abstract, sharded tree."""
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        shape = leaf.sharding.shard_shape(leaf.shape)
+        size = 1
+        for s in shape:
+            size *= s
+        total += size * leaf.dtype.itemsize
+    return total
+
+
+def split(experiment: Experiment) -> dict[str, int]:
+    """Bytes per device of parameters, average and optimizer."""
+    like = states.abstract(experiment.model, experiment.update.optimizer, experiment.mesh)
+    return {
+        "parameters": tree_bytes(like.params),
+        "average": tree_bytes(like.ema),
+        "optimizer": tree_bytes(like.opt_state),
+    }
+
+
+def collectives(text: str) -> dict[str, dict[str, int]]:
+    """Collectives in the program's text: sites and bytes of their results, each site once."""
+    found: dict[str, dict[str, int]] = {}
+    for line in text.splitlines():
+        match = re.search(r"= (.*?) (" + "|".join(COLLECTIVES) + r")(-start)?\(", line)
+        if not match:
+            continue
+        entry = found.setdefault(match.group(2), {"sites": 0, "bytes": 0})
+        entry["sites"] += 1
+        for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", match.group(1)):
+            size = WIDTHS.get(dtype, 4)
+            for s in filter(None, shape.split(",")):
+                size *= int(s)
+            entry["bytes"] += size
+    return found
+
+
+def largest_float32(text: str) -> int:
+    """Elements of the largest float32 array that the program names."""
+    sizes = [0]
+    for shape in set(re.findall(r"f32\[([\d,]+)\]", text)):
+        size = 1
+        for s in shape.split(","):
+            size *= int(s)
+        sizes.append(size)
+    return max(sizes)
