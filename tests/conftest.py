@@ -3,6 +3,10 @@
 import jax
 import pytest
 
+from ldd_jax.core.memory import keep_freed_memory
+
+keep_freed_memory()  # as the command line does: otherwise a third of the time is page faults
+
 
 @pytest.fixture
 def x64():
