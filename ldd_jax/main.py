@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
 import time
@@ -223,10 +224,48 @@ def _prepare(values: flags.FlagValues) -> None:
     print(prepare(data, output, shards=values.shards).describe())
 
 
+def _plan_flags(values: flags.FlagValues) -> None:
+    _config(values)
+    d = lambda f, name, default, text: f(name, default, text, flag_values=values)
+    d(flags.DEFINE_string, "topology", "", "Slice, such as v5e:4x4 or v5p:8x8x4.")
+    flags.DEFINE_enum(
+        "what", "train", ["train", "sample", "flops"], "What to plan.", flag_values=values
+    )
+    d(flags.DEFINE_integer, "per_chip", 8, "Sequences a chip.")
+    d(flags.DEFINE_integer, "vocabulary", 50257, "Tokens of the vocabulary, mask not counted.")
+    d(flags.DEFINE_bool, "search", False, "Double the batch, for each remat policy, till full.")
+    d(flags.DEFINE_bool, "json", False, "Print JSON.")
+
+
+def _plan(values: flags.FlagValues) -> None:
+    config = _need(values, "config")
+    os.environ["JAX_PLATFORMS"] = "cpu"  # planning never starts an accelerator
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    from ldd_jax.planning import plan
+
+    require(values.per_chip >= 1, f"--per_chip={values.per_chip}; it must be at least 1")
+    require(values.vocabulary >= 1, f"--vocabulary={values.vocabulary}; it must be at least 1")
+    require(
+        values.what == "flops" or bool(values.topology),
+        f"--topology is missing; --what={values.what} needs one, such as --topology=v5e:4x4",
+    )
+    if values.what == "flops":
+        record = plan.flops(config, values.vocabulary)
+    elif values.search:
+        record = plan.search(config, values.vocabulary, values.topology, values.per_chip)
+    else:
+        make = {"train": plan.train, "sample": plan.sample}[values.what]
+        record = make(config, values.vocabulary, values.topology, values.per_chip)
+    print(json.dumps(record, indent=2) if values.json else plan.table(record))
+
+
 COMMANDS = {
     "train": Command("train a model in a workdir, or resume it", _train_flags, _train),
     "evaluate": Command("bound the likelihood of a split", _evaluate_flags, _evaluate),
     "sample": Command("draw samples, fill gaps, continue prompts", _sample_flags, _sample),
+    "plan": Command(
+        "memory, operations and time on a slice, before it is rented", _plan_flags, _plan
+    ),
     "prepare": Command("tokenise a corpus into hashed shards", _prepare_flags, _prepare),
 }
 

@@ -1,4 +1,4 @@
-"""Ahead-of-time compilation for a named TPU slice on a CPU host, and what the compiler says of it."""
+"""Ahead-of-time compilation for a named TPU slice on a CPU host, and what the compiler says."""
 
 from __future__ import annotations
 
