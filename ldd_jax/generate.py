@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ldd_jax.core.checks import UserError, require
@@ -27,10 +26,11 @@ PRECISION = "float32, tail-exact"
 
 
 def program(experiment: Experiment, sampling: Sampling, length: int) -> Callable[..., SampleState]:
-    """The pure sampler: (params, key, index [B], tokens, fixed [B, length], steps) -> state."""
+    """The pure sampler: (params, seed, index [B], tokens, fixed [B, length], steps) -> state."""
     process, model, mesh = experiment.process, experiment.model, experiment.mesh
 
-    def sampler(params, key, index, fixed_tokens, fixed, num_steps):
+    def sampler(params, seed, index, fixed_tokens, fixed, num_steps):
+        key = jax.random.key(seed)
         net = Net(
             model.bind(params), process, sampling.readout, sampling.tile, sharding.shards(mesh)
         )
@@ -46,7 +46,7 @@ def program(experiment: Experiment, sampling: Sampling, length: int) -> Callable
             latent=sampling.latent,
             tail=sampling.tail,
         )
-        return state
+        return state._replace(h=None)  # the latent stays inside
 
     return sharding.on(mesh, sampler)
 
@@ -66,7 +66,9 @@ class Sampler:
     @classmethod
     def make(cls, experiment: Experiment, sampling: Sampling, length: int) -> Sampler:
         """Prepare the program; it compiles at the first call."""
-        return cls(experiment, sampling, length, jax.jit(program(experiment, sampling, length)))
+        whole = sharding.replicated(experiment.mesh)  # every process reads every sample
+        run = jax.jit(program(experiment, sampling, length), out_shardings=whole)
+        return cls(experiment, sampling, length, run)
 
     def batch(
         self,
@@ -80,15 +82,14 @@ class Sampler:
         """Samples number first .. first + batch_size of a seed."""
         pieces = sharding.shards(self.experiment.mesh)
         size = -(-self.sampling.batch_size // pieces) * pieces  # every shard gets whole samples
-        index = jnp.arange(first, first + size, dtype=jnp.uint32)
-        row = lambda a, dtype: jnp.broadcast_to(jnp.asarray(a, dtype), (size, self.length))
+        row = lambda a, dtype: np.broadcast_to(np.asarray(a, dtype), (size, self.length))
         return self.compiled(
             params,
-            jax.random.key(seed),
-            index,
-            row(fixed_tokens, jnp.int32),
-            row(fixed, bool),
-            jnp.asarray(num_steps, jnp.int32),
+            np.uint32(seed),
+            np.arange(first, first + size, dtype=np.uint32),
+            row(fixed_tokens, np.int32),
+            row(fixed, np.bool_),
+            np.int32(num_steps),
         )
 
     def records(
@@ -103,6 +104,7 @@ class Sampler:
     ) -> Iterator[dict[str, Any]]:
         """`count` samples as JSON-able records: text, tokens, calls, seed, config, precision."""
         require(count >= 1, f"num_samples is {count}; it must be at least 1")
+        require(0 <= seed < 2**32, f"seed is {seed}; it must lie in [0, 2^32)")
         require(num_steps >= 1, f"steps is {num_steps}; it must be at least 1")
         fixed_tokens = np.zeros(self.length, np.int32) if fixed_tokens is None else fixed_tokens
         fixed = np.zeros(self.length, bool) if fixed is None else fixed

@@ -14,28 +14,16 @@ from ml_collections import ConfigDict
 
 from ldd_jax import experiment as experiments
 from ldd_jax.core import registry
-from ldd_jax.core.checks import UserError, require
+from ldd_jax.core.checks import require
 from ldd_jax.data import Corpus, batches, load_tokenizer
 from ldd_jax.evaluation import curves, likelihood
 from ldd_jax.experiment import Experiment
 from ldd_jax.generate import Sampler
+from ldd_jax.training import distributed, sharding
 from ldd_jax.training import metrics as writers
-from ldd_jax.training import sharding
 from ldd_jax.training import state as states
 from ldd_jax.training.checkpoints import Checkpoints
-
-# What may change when a run is continued; anything else belongs to another workdir.
-FREE = (
-    "training.num_steps",
-    "training.log_every",
-    "training.eval_every",
-    "training.keep",
-    "training.sample_every",
-    "training.checkpoint_every",
-    "evaluation.",
-    "sampling.",
-    "mesh.",
-)
+from ldd_jax.workdir import Interval, check_tokenizer, claim, open_workdir
 
 
 def evaluate(
@@ -58,7 +46,11 @@ def evaluate(
     if passes not in compiled:
         objective = likelihood.objective_for(experiment.objective, passes)
         score = likelihood.score_fn(experiment.model, objective)
-        compiled[passes] = jax.jit(sharding.on(experiment.mesh, score))
+        mesh = experiment.mesh
+        run = jax.jit(sharding.on(mesh, score), out_shardings=sharding.replicated(mesh))
+        compiled[passes] = lambda params, arrays, key: run(
+            params, arrays, sharding.everywhere(mesh, key)
+        )
     stream = batches(
         rows,
         batch_size=size,
@@ -80,76 +72,12 @@ def evaluate(
     )
 
 
-def open_workdir(workdir: Path, config: ConfigDict) -> None:
-    """Create the workdir, or make sure that it belongs to this config.
-
-    Raises:
-      UserError: listing the fields that differ.
-    """
-    if not (workdir / "config.json").exists():
-        own = {experiments.PARTIAL}  # left by a run that was killed in its first moment
-        require(
-            not workdir.exists()
-            or (workdir.is_dir() and all(f.name in own for f in workdir.iterdir())),
-            f"{workdir} exists and is no workdir; give an empty or new folder",
-        )
-        return
-    old, new = (_flat(c.to_dict()) for c in (experiments.load_config(workdir), config))
-    changed = {k for k in old.keys() | new.keys() if old.get(k) != new.get(k)}
-    refused = sorted((k for k in changed if not k.startswith(FREE)), key=_recipe_first)
-    if refused:
-        shown = "; ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} given" for k in refused[:6])
-        more = f" and {len(refused) - 6} more" if len(refused) > 6 else ""
-        raise UserError(f"{workdir} holds another run ({shown}{more}); give another --workdir")
-    for name in sorted(changed):
-        print(f"continuing with {name} = {new.get(name)!r} (was {old.get(name)!r})")
-
-
-def _recipe_first(field: str) -> tuple[bool, str]:
-    return field != "recipe", field
-
-
-def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            out |= _flat(value, f"{prefix}{key}.")
-        else:
-            out[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return out
-
-
-@dataclasses.dataclass
-class Interval:
-    """Sums since the last logged step, on the host in float64; saved with the checkpoint."""
-
-    loss: float = 0.0
-    scored: float = 0.0
-    grad_norm: float = 0.0
-    steps: int = 0
-
-    def add(self, values: dict[str, Any]) -> None:
-        """One step."""
-        self.loss += float(values["loss"])
-        self.scored += float(values["scored"])
-        self.grad_norm += float(values["grad_norm"])
-        self.steps += 1
-
-    def means(self) -> dict[str, float]:
-        """Means of the interval."""
-        n = self.steps
-        return {
-            "train_loss": self.loss / n,
-            "scored_share": self.scored / n,
-            "grad_norm": self.grad_norm / n,
-        }
-
-
 class Run:
     """One training run in a workdir; `execute` resumes where the last one stopped."""
 
     def __init__(self, config: ConfigDict, workdir: Path):
-        open_workdir(workdir, config)
+        if distributed.leader():
+            open_workdir(workdir, config)
         self.workdir = workdir
         saved = workdir / "tokenizer"
         has_tokenizer = (saved / "tokenizer.json").is_file()
@@ -163,18 +91,12 @@ class Run:
             f"training.batch_size {self.experiment.training.batch_size} is larger than the "
             f"training split ({len(self.corpus.train)} rows); lower it or give a longer text",
         )
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            if not (workdir / "config.json").exists():
-                experiments.save_config(config, workdir)
-            if not has_tokenizer:
-                self.corpus.tokenizer.save(saved)
-        except OSError as error:
-            raise UserError(f"cannot write --workdir={workdir}: {error.strerror}") from error
+        if distributed.leader():
+            claim(workdir, config, self.corpus.tokenizer)
+        distributed.barrier("workdir")
         self.checkpoints = Checkpoints(workdir, keep=self.experiment.training.keep)
         self.interval = Interval()
         self.programs: dict = {}
-        self.next_row = 0
         newest = self.checkpoints.latest()
         if newest is None:
             self.state = states.initial(
@@ -199,21 +121,26 @@ class Run:
             )
             self.first = int(meta["step"])
             self.interval = Interval(**meta["interval"])
-        experiments.save_config(config, workdir)
+        if distributed.leader():
+            experiments.save_config(config, workdir)
         self.like = like
 
     def execute(self) -> dict[str, Any]:
         """Train to the end, evaluate, sample, plot; returns the summary that is also on disk."""
         settings = self.experiment.training
         tokens = settings.batch_size * self.experiment.config.data.length
-        self.progress = writers.Progress(self.first, settings.num_steps, tokens)
-        self.writers: list[writers.Writer] = [
-            writers.JsonLines(
-                self.workdir / "metrics.jsonl", self.first, self.first == settings.num_steps
-            ),
-            writers.TensorBoard(self.workdir / "tensorboard", self.first),
-            self.progress,
-        ]
+        self.progress = writers.Progress(
+            self.first, settings.num_steps, tokens, quiet=not distributed.leader()
+        )
+        self.writers: list[writers.Writer] = []
+        if distributed.leader():
+            self.writers = [
+                writers.JsonLines(
+                    self.workdir / "metrics.jsonl", self.first, self.first == settings.num_steps
+                ),
+                writers.TensorBoard(self.workdir / "tensorboard", self.first),
+                self.progress,
+            ]
         self._announce()
 
         def train_step(state, arrays, key):  # named, for profiles and compile logs
@@ -232,7 +159,8 @@ class Run:
             process_count=jax.process_count(),
         )
         stream.set_state({"next_step": self.first})
-        key, pending = self.experiment.key(1), None
+        key = sharding.everywhere(self.experiment.mesh, self.experiment.key(1))
+        pending = None
         for step in range(self.first + 1, settings.num_steps + 1):
             arrays = sharding.put(self.experiment.mesh, next(stream))
             self.state, new = step_fn(self.state, arrays, key)
@@ -339,6 +267,11 @@ class Run:
         for writer in self.writers:
             writer.close()
         self.checkpoints.close()
+        if distributed.leader():
+            self._summarise(summary, unigram)
+        return summary
+
+    def _summarise(self, summary: dict[str, Any], unigram: float) -> None:
         text = json.dumps(writers.finite(summary), indent=2)
         (self.workdir / "summary.json").write_text(text + "\n")
         curves.plot(
@@ -348,27 +281,11 @@ class Run:
             baseline=unigram,
         )
         print(f"curve: {self.workdir / 'curve.png'}   summary: {self.workdir / 'summary.json'}")
-        return summary
 
 
 def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Train in `workdir`, resuming what is there."""
     return Run(config, Path(workdir)).execute()
-
-
-def check_tokenizer(experiment: Experiment, meta: dict[str, Any], workdir: Path) -> None:
-    """Refuse a checkpoint that was trained with another tokenizer than the workdir's.
-
-    Raises:
-      UserError: naming both.
-    """
-    here = experiment.tokenizer.digest
-    there = meta.get("tokenizer", here)
-    require(
-        there == here,
-        f"the tokenizer in {workdir} ({here}) is not the one its checkpoint was trained with "
-        f"({there}); put that one back",
-    )
 
 
 def load(

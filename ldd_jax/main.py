@@ -7,8 +7,6 @@ import json
 import os
 import sys
 import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +14,9 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from ldd_jax import __version__
+from ldd_jax.command_line import Command, describe, parse
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.memory import keep_freed_memory
-
-
-@dataclasses.dataclass(frozen=True)
-class Command:
-    """A subcommand: one line of help, its flags, and what it runs."""
-
-    help: str
-    define: Callable[[flags.FlagValues], None]
-    execute: Callable[[flags.FlagValues], None]
 
 
 def _workdir(values: flags.FlagValues, text: str) -> None:
@@ -39,6 +29,27 @@ def _config(values: flags.FlagValues) -> None:
     )
 
 
+def _distributed(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "distributed",
+        "",
+        "Many processes: auto (Slurm, MPI, TPU pods), or COORDINATOR:PORT,COUNT,RANK.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "start_limit", 300.0, "Seconds to wait for the other processes.", flag_values=values
+    )
+
+
+def _start(values: flags.FlagValues) -> None:
+    """Bring all processes together before anything of the run is looked at."""
+    if not values.distributed:
+        return
+    from ldd_jax.training import distributed
+
+    distributed.start(distributed.parse(values.distributed), limit=values.start_limit)
+
+
 def _need(values: flags.FlagValues, name: str) -> Any:
     value = getattr(values, name)
     require(value not in (None, ""), f"--{name} is missing; give --{name}=...")
@@ -48,14 +59,15 @@ def _need(values: flags.FlagValues, name: str) -> Any:
 def _train_flags(values: flags.FlagValues) -> None:
     _config(values)
     _workdir(values, "Folder of the run; running again with the same config resumes it.")
+    _distributed(values)
 
 
 def _train(values: flags.FlagValues) -> None:
     config, workdir = _need(values, "config"), _need(values, "workdir")
+    _start(values)
     from ldd_jax import experiment, loop
 
     experiment.check_sections(config, "the config file")
-
     loop.train(config, Path(workdir))
 
 
@@ -279,134 +291,6 @@ def usage() -> str:
     )
 
 
-def parse(command: str, argv: list[str]) -> flags.FlagValues:
-    """Flags of a command from its arguments.
-
-    Raises:
-      UserError: for an unknown flag or config field, or a value of the wrong type.
-    """
-    values = _defined(command)
-    if "config" in values:
-        _check_config_file(argv)
-    try:
-        rest = _parse_into(values, [command, *argv])
-        if "config" in values:
-            config = values.config  # a file that failed to load raises here
-            require(
-                config is None or hasattr(config, "keys"),
-                f"{command}: get_config of the config file returned {config!r}, not a config",
-            )
-    except UserError:
-        raise
-    except flags.UnrecognizedFlagError as error:
-        raise UserError(f"{command}: {_unrecognised(error.flagname, values)}") from error
-    except (flags.Error, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        explanation = _explain(command, argv) or _first_line(error)
-        raise UserError(f"{command}: {explanation}") from error
-    except Exception as error:  # a config file is a program: it may raise anything
-        what = f"{type(error).__name__}: {_first_line(error)}{_place(error)}"
-        raise UserError(f"{command}: the config file failed: {what}") from error
-    require(not rest, f"{command} takes flags only, not {' '.join(rest)!r}")
-    if "config" in values:
-        structural = [a for a in argv if a.split("=")[0].endswith(".name") and "--config." in a]
-        require(
-            not structural,
-            f"{' '.join(structural)}: components are chosen in the config's argument, as in "
-            "--config=FILE:method=...,size=...",
-        )
-    return values
-
-
-def _check_config_file(argv: list[str]) -> None:
-    for i, given in enumerate(argv):
-        name, equals, value = given.lstrip("-").partition("=")
-        if name != "config" or not given.startswith("-"):
-            continue
-        file = (value if equals else "".join(argv[i + 1 : i + 2])).partition(":")[0]
-        require(
-            Path(file).is_file(),
-            f"--config={file}: no such file; give FILE.py or FILE.py:method=...,size=...",
-        )
-
-
-def _place(error: BaseException) -> str:
-    """Where a config file failed, as `, FILE line N`."""
-    if isinstance(error, SyntaxError):
-        return f", {error.filename} line {error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    return f", {frames[-1].filename} line {frames[-1].lineno}" if frames else ""
-
-
-def _parse_into(values: flags.FlagValues, argv: list[str]) -> list[str]:
-    """What is left of argv; config_flags looks for overrides in sys.argv, whatever it is given."""
-    before, sys.argv = sys.argv, argv
-    try:
-        return values(argv)[1:]
-    finally:
-        sys.argv = before
-
-
-def _defined(command: str) -> flags.FlagValues:
-    values = flags.FlagValues()
-    flags.DEFINE_bool("help", False, "Show the flags.", short_name="h", flag_values=values)
-    COMMANDS[command].define(values)
-    return values
-
-
-def _unrecognised(name: str, values: flags.FlagValues) -> str:
-    if name.startswith("config."):
-        return f"--{name} needs --config=FILE beside it"
-    own = [f.name for f in _own_flags(values)]
-    return f"unknown flag --{name}; {nearest(name, own)}"
-
-
-def _own_flags(values: flags.FlagValues) -> list[flags.Flag]:
-    modules = values.flags_by_module_dict()
-    return sorted(modules.get(__name__, []), key=lambda f: f.name)
-
-
-def _explain(command: str, argv: list[str]) -> str:
-    """The first `--config.a.b` that names no field of the config, with those that exist."""
-    files = [a for a in argv if a.startswith("--config=")]
-    values = _defined(command)
-    try:
-        _parse_into(values, [command, *files])
-        config = values.config
-        config.keys()
-    except Exception:  # the config file itself is at fault; its own message is better
-        return ""
-    for given in (a for a in argv if a.startswith("--config.")):
-        path = given[len("--config.") :].partition("=")[0]
-        node = config
-        for i, name in enumerate(path.split(".")):
-            here = ".".join(["config", *path.split(".")[:i]])
-            if not hasattr(node, "keys"):
-                return f"--config.{path}: {here} is a single value, not a section"
-            if name not in node:
-                return (
-                    f"--config.{path}: {here} has no field {name!r}; {nearest(name, node.keys())}"
-                )
-            node = node[name]
-        if hasattr(node, "keys"):
-            return f"--config.{path} is a section; set one of its fields: {', '.join(node.keys())}"
-    return ""
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error.args[0] if error.args and isinstance(error.args[0], str) else error).strip()
-    if isinstance(error, OSError) and "No such file" in text:
-        text = next((line for line in text.splitlines() if "No such file" in line), text)
-    return " ".join(text.split()) or type(error).__name__
-
-
-def _help(command: str, values: flags.FlagValues) -> str:
-    lines = [f"python -m ldd_jax {command}: {COMMANDS[command].help}"]
-    for flag in _own_flags(values):
-        default = "" if flag.default is None else f" (default {flag.default_as_str})"
-        lines.append(f"  --{flag.name}: {flag.help}{default}")
-    return "\n".join(lines)
-
-
 def main(argv: list[str]) -> int:
     """Run a command line; returns the exit status."""
     if not argv or argv[0] in ("--help", "-h", "help"):
@@ -417,11 +301,12 @@ def main(argv: list[str]) -> int:
         return 0
     try:
         require(argv[0] in COMMANDS, f"unknown command {argv[0]!r}; {nearest(argv[0], COMMANDS)}")
-        values = parse(argv[0], argv[1:])
+        command = COMMANDS[argv[0]]
+        values = parse(argv[0], command, argv[1:])
         if values.help:
-            print(_help(argv[0], values))
+            print(describe(argv[0], command, values))
             return 0
-        COMMANDS[argv[0]].execute(values)
+        command.execute(values)
     except UserError as error:
         print(f"ldd_jax: {error}", file=sys.stderr)
         return 2

@@ -94,13 +94,12 @@ def sampler(experiment: Experiment, batch: int, length: int) -> Compiled:
     mesh = experiment.mesh
     one, rows = sharding.replicated(mesh), sharding.batch(mesh)
     like = states.abstract(experiment.model, experiment.update.optimizer, mesh)
-    key = jax.eval_shape(lambda: jax.random.key(0))
     shape = lambda s, dtype, place: jax.ShapeDtypeStruct(s, dtype, sharding=place)
     run = jax.jit(program(experiment, experiment.sampling, length))
     return Compiled.of(
         run.lower(
             like.params,
-            shape(key.shape, key.dtype, one),
+            shape((), jnp.uint32, one),
             shape((batch,), jnp.uint32, rows),
             shape((batch, length), jnp.int32, rows),
             shape((batch, length), jnp.bool_, rows),

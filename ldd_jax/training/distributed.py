@@ -58,6 +58,42 @@ def detect() -> Place | None:
     return None
 
 
+def parse(text: str) -> Place:
+    """`auto`, or `COORDINATOR:PORT,COUNT,RANK`.
+
+    Raises:
+      UserError: for anything else, or where `auto` finds no cluster.
+    """
+    if text == "auto":
+        place = detect()
+        require(
+            place is not None,
+            "--distributed=auto finds no cluster here (Slurm, MPI or TPU pod); "
+            "give --distributed=COORDINATOR:PORT,COUNT,RANK",
+        )
+        assert place is not None
+        return place
+    parts = text.split(",")
+    require(
+        len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit(),
+        f"--distributed={text!r} is neither auto nor COORDINATOR:PORT,COUNT,RANK",
+    )
+    return Place(coordinator=parts[0], count=int(parts[1]), rank=int(parts[2]))
+
+
+def leader() -> bool:
+    """Whether this process writes what all processes share."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Wait for all processes."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
 def start(place: Place, *, limit: float = 300.0) -> None:
     """Meet, then initialise JAX's distributed runtime.
 

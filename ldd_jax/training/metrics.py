@@ -93,11 +93,12 @@ class TensorBoard:
 class Progress:
     """A bar on a terminal, plain lines elsewhere: step, tokens seen, tokens/s, loss, ETA."""
 
-    def __init__(self, first: int, total: int, tokens_per_step: int):
+    def __init__(self, first: int, total: int, tokens_per_step: int, quiet: bool = False):
         self.first, self.total, self.tokens = first, total, tokens_per_step
         self.began = time.monotonic()
+        self.quiet = quiet
         self.bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not quiet:
             self.bar = tqdm(total=total, initial=first, unit="step", dynamic_ncols=True)
 
     def step(self, n: int = 1) -> None:
@@ -126,6 +127,8 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print without breaking the bar."""
+        if self.quiet:
+            return
         if self.bar is None:
             print(text, flush=True)
         else:

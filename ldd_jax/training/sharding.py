@@ -147,6 +147,13 @@ def shards(mesh: Mesh) -> int:
     return math.prod(mesh.shape[a] for a in BATCH)
 
 
+def everywhere(mesh: Mesh, key: jax.Array) -> jax.Array:
+    """The same random key on every device of every process."""
+    data = np.asarray(jax.random.key_data(key))
+    whole = jax.make_array_from_callback(data.shape, replicated(mesh), lambda i: data[i])
+    return jax.jit(jax.random.wrap_key_data)(whole)
+
+
 def put(mesh: Mesh, arrays: Any) -> Any:
     """Global arrays from process-local numpy ones, sharded over the batch."""
     sharding = batch(mesh)

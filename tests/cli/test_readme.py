@@ -46,7 +46,7 @@ def test_command_parses(where, argv, monkeypatch):
         return
     # {a,b} and [options] stand for the reader's choice.
     assert argv[0] in COMMANDS, f"{where}: {argv}"
-    parse(argv[0], argv[1:])
+    parse(argv[0], COMMANDS[argv[0]], argv[1:])
 
 
 def test_commands_are_found():

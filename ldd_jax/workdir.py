@@ -1,0 +1,123 @@
+"""The folder of a run: whose it is, and what continues in it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ldd_jax import experiment as experiments
+from ldd_jax.core.checks import UserError, require
+from ldd_jax.data import Tokenizer
+from ldd_jax.experiment import Experiment
+
+# What may change when a run is continued; anything else belongs to another workdir.
+FREE = (
+    "training.num_steps",
+    "training.log_every",
+    "training.eval_every",
+    "training.keep",
+    "training.sample_every",
+    "training.checkpoint_every",
+    "evaluation.",
+    "sampling.",
+    "mesh.",
+)
+
+
+def open_workdir(workdir: Path, config: ConfigDict) -> None:
+    """Create the workdir, or make sure that it belongs to this config.
+
+    Raises:
+      UserError: listing the fields that differ.
+    """
+    if not (workdir / "config.json").exists():
+        own = {experiments.PARTIAL}  # left by a run that was killed in its first moment
+        require(
+            not workdir.exists()
+            or (workdir.is_dir() and all(f.name in own for f in workdir.iterdir())),
+            f"{workdir} exists and is no workdir; give an empty or new folder",
+        )
+        return
+    old, new = (_flat(c.to_dict()) for c in (experiments.load_config(workdir), config))
+    changed = {k for k in old.keys() | new.keys() if old.get(k) != new.get(k)}
+    refused = sorted((k for k in changed if not k.startswith(FREE)), key=_recipe_first)
+    if refused:
+        shown = "; ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} given" for k in refused[:6])
+        more = f" and {len(refused) - 6} more" if len(refused) > 6 else ""
+        raise UserError(f"{workdir} holds another run ({shown}{more}); give another --workdir")
+    for name in sorted(changed):
+        print(f"continuing with {name} = {new.get(name)!r} (was {old.get(name)!r})")
+
+
+def _recipe_first(field: str) -> tuple[bool, str]:
+    return field != "recipe", field
+
+
+def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            out |= _flat(value, f"{prefix}{key}.")
+        else:
+            out[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return out
+
+
+def claim(workdir: Path, config: ConfigDict, tokenizer: Tokenizer) -> None:
+    """Create the folder with its config and tokenizer, as far as they are not there.
+
+    Raises:
+      UserError: if it cannot be written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if not (workdir / "config.json").exists():
+            experiments.save_config(config, workdir)
+        if not (workdir / "tokenizer" / "tokenizer.json").is_file():
+            tokenizer.save(workdir / "tokenizer")
+    except OSError as error:
+        raise UserError(f"cannot write --workdir={workdir}: {error.strerror}") from error
+
+
+@dataclasses.dataclass
+class Interval:
+    """Sums since the last logged step, on the host in float64; saved with the checkpoint."""
+
+    loss: float = 0.0
+    scored: float = 0.0
+    grad_norm: float = 0.0
+    steps: int = 0
+
+    def add(self, values: dict[str, Any]) -> None:
+        """One step."""
+        self.loss += float(values["loss"])
+        self.scored += float(values["scored"])
+        self.grad_norm += float(values["grad_norm"])
+        self.steps += 1
+
+    def means(self) -> dict[str, float]:
+        """Means of the interval."""
+        n = self.steps
+        return {
+            "train_loss": self.loss / n,
+            "scored_share": self.scored / n,
+            "grad_norm": self.grad_norm / n,
+        }
+
+
+def check_tokenizer(experiment: Experiment, meta: dict[str, Any], workdir: Path) -> None:
+    """Refuse a checkpoint that was trained with another tokenizer than the workdir's.
+
+    Raises:
+      UserError: naming both.
+    """
+    here = experiment.tokenizer.digest
+    there = meta.get("tokenizer", here)
+    require(
+        there == here,
+        f"the tokenizer in {workdir} ({here}) is not the one its checkpoint was trained with "
+        f"({there}); put that one back",
+    )
