@@ -49,6 +49,7 @@ def same_run(first, *others):
         jax.tree.map(close, jax.device_get(state_n.ema), jax.device_get(state.ema))
 
 
+@pytest.mark.slow
 def test_loss_of_an_example_does_not_depend_on_its_microbatch():
     """Per example, and in the order of the microbatches."""
     built = [experiment("lddm_m", training__accumulate=n) for n in (1, 4)]

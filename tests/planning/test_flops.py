@@ -1,0 +1,110 @@
+"""Operations are counted through loops, branches and recomputation, and loopholing's cost is bound."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ldd_jax import experiment as experiments
+from ldd_jax.core.checks import UserError
+from ldd_jax.planning import chips, cost
+from ldd_jax.planning.flops import count
+from ldd_jax.recipes import make
+
+A, B = jnp.zeros((3, 4, 5)), jnp.zeros((3, 5, 7))
+ONE = 2 * 3 * 4 * 5 * 7
+
+
+def product(a, b):
+    return jnp.einsum("bij,bjk->bik", a, b)
+
+
+def test_products_scans_and_recomputation():
+    assert count(product, A, B).total == ONE
+    looped = lambda a, b: jax.lax.scan(lambda c, _: (c, product(a, b).sum()), 0.0, length=6)
+    assert count(looped, A, B).total == 6 * ONE
+    plain = jax.grad(lambda a, b: jnp.sin(product(a, b)).sum(), argnums=(0, 1))
+    assert count(plain, A, B).total == 3 * ONE
+    redone = jax.grad(jax.checkpoint(lambda a, b: jnp.sin(product(a, b)).sum()), argnums=(0, 1))
+    assert count(redone, A, B).total == 4 * ONE
+
+
+def test_what_depends_on_data_needs_an_expectation():
+    def fn(n, a, b):
+        with jax.named_scope("loop"):
+            return jax.lax.fori_loop(0, n, lambda i, s: s + product(a, b).sum(), 0.0)
+
+    with pytest.raises(ValueError, match="no stated expectation"):
+        count(fn, 3, A, B)
+    found = count(fn, 3, A, B, expected={"loop": 2.5})
+    assert found.total == 2.5 * ONE and found.assumed == {"while in loop": 2.5}
+
+    def branch(p, a, b):
+        with jax.named_scope("gate"):
+            return jax.lax.cond(p, lambda: product(a, b).sum(), lambda: 0.0)
+
+    assert count(branch, True, A, B, expected={"gate": 0.25}).total == 0.25 * ONE
+
+
+def built(method, **model):
+    """GPT-2 small's widths at two layers and a short vocabulary."""
+    config = make(
+        {"method": method, "size": "tiny"},
+        data={"path": "unread", "length": 64},
+        model={"width": 64, "depth": 2, "heads": 2, **model},
+        objective={"tile": 32},
+        training={"batch_size": 8},
+    )
+    return experiments.build(config, SimpleNamespace(size=512))
+
+
+@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+def test_a_step_costs_what_its_parts_say(remat):
+    """k trunk passes and 3 heads plain; p more trunks and half the heads with row selection."""
+    e = built("lddm_m", remat=remat)
+    tokens = 8 * 64
+    parts = cost.closed_form(e, tokens)
+    k = {"none": 3, "full": 4}.get(remat)
+    base = cost.step_count(cost.plain(e), 8)
+    step = cost.step_count(e, 8)
+    if k:  # the adaLN products are per example, hence a little above
+        want = k * parts["trunk"] + 3 * parts["head"]
+        assert want <= base.total <= 1.02 * want
+    head = step.by_scope["scored_rows"]
+    trips = step.assumed["while in scored_rows"]
+    assert trips == pytest.approx(tokens / 2 / 32 + 0.5, rel=2e-3)
+    assert head == pytest.approx(3 * trips * 32 / tokens * parts["head"], rel=1e-6)
+    gate = step.by_scope["context_gate"]
+    assert 0.9 * parts["trunk"] <= gate <= 1.02 * 0.9 * parts["trunk"]
+    assert step.total < base.total * 1.25
+
+
+def test_every_row_of_a_uniform_process_counts():
+    step = cost.step_count(built("udlm"), 8)
+    assert step.assumed == {"while in scored_rows": 16.0}
+
+
+def test_chips_and_topologies_in_words():
+    assert chips.chip("v5e:4x4").memory_gib == 16
+    for name in ("v5e", "v5e:", "v5e:4xx", "h100:1x1"):
+        with pytest.raises(UserError):
+            chips.chip(name)
+
+
+def test_no_array_of_the_whole_vocabulary():
+    """[B, L, V] in float32 stands in the plain step's jaxpr, and not in the tiled one's."""
+
+    def largest(e):
+        update = e.update
+        like = cost.states.abstract(e.model, update.optimizer, e.mesh)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        text = str(jax.make_jaxpr(update)(like, cost.arrays(e, 8), key))
+        return f"[8,64,{e.tokens.size}]" in text or f"[512,{e.tokens.size}]" in text
+
+    e = built("lddm_m")
+    assert not largest(e)
+    assert largest(dataclasses.replace(e, objective=dataclasses.replace(e.objective, tile=0)))
