@@ -2,6 +2,8 @@
 
 Command:   python -m ldd_jax train --config=configs/quickstart.py --workdir=runs/quickstart
            (method=mdlm|lddm_m|udlm|lddm_u, size=tiny|...)
+Hardware:  two CPU cores; minutes.
+Expected:  see docs/results.md, measured there for all four methods.
 """
 
 from ldd_jax.core.registry import section

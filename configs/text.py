@@ -4,6 +4,7 @@ Command:   python -m ldd_jax train --config=configs/text.py:method=lddm_m,size=t
                --config.data.path=FILE --workdir=DIR
            (tokenizer=characters|bytes|sentencepiece)
 Hardware:  any; minutes at size=tiny on a laptop CPU.
+Expected:  depends on the text; not run yet at other sizes.
 """
 
 from ldd_jax.core.checks import UserError, nearest

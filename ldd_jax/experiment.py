@@ -159,12 +159,6 @@ def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) ->
     objective = registry.build(
         "objective", config.objective, process=process, dropout=model.dropout > 0, **facts
     )
-    pieces = sharding.shards(mesh) * training.accumulate
-    require(
-        training.batch_size % pieces == 0,
-        f"training.batch_size {training.batch_size} is not a multiple of {pieces} (data shards "
-        f"{sharding.shards(mesh)} x accumulate {training.accumulate})",
-    )
     needs_latent = isinstance(objective.context, objectives.PseudoContext)
     require(
         model.latent or not needs_latent,
@@ -219,6 +213,22 @@ def check_sections(config: Any, source: str) -> None:
     require(not missing, f"{source} lacks {', '.join(missing)}; see recipes.make for a whole one")
 
 
+def check_batch(experiment: Experiment) -> None:
+    """Refuse a batch that shards, microbatches and the context's gate cannot divide.
+
+    Raises:
+      UserError: with the numbers.
+    """
+    training, mesh = experiment.training, experiment.mesh
+    pieces = sharding.shards(mesh) * training.accumulate
+    require(
+        training.batch_size % pieces == 0,
+        f"training.batch_size {training.batch_size} is not a multiple of {pieces} (data shards "
+        f"{sharding.shards(mesh)} x accumulate {training.accumulate})",
+    )
+    experiment.objective.context.check(training.batch_size // pieces)
+
+
 def fingerprint(config: ConfigDict) -> str:
     """Sixteen hex digits of the config's SHA-256."""
     text = json.dumps(config.to_dict(), sort_keys=True)
@@ -259,4 +269,12 @@ def load_config(workdir: Path) -> ConfigDict:
 def restore(workdir: Path) -> Experiment:
     """The experiment of a trained workdir, with its own tokenizer."""
     config = load_config(workdir)
-    return build(config, load_tokenizer(workdir / "tokenizer"))
+    return build(config, load_tokenizer(workdir / "tokenizer"), fitting_mesh(config))
+
+
+def fitting_mesh(config: ConfigDict) -> Mesh:
+    """The run's own mesh where the devices at hand can form it, else all of them as data shards."""
+    try:
+        return registry.build("mesh", config.mesh).make()
+    except UserError:
+        return MeshShape().make()

@@ -185,6 +185,13 @@ class DiT:
     tokens: TokenSpace = injected()
 
     def __post_init__(self):
+        for name in ("width", "depth", "heads", "cond_width", "mlp_ratio"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; it must lie in [0, 1)")
+        if self.num_classes < 0:
+            raise ValueError(f"num_classes is {self.num_classes}; it must be 0 (none) or more")
         if self.width % (2 * self.heads):
             raise ValueError(
                 f"width {self.width} must be a multiple of twice the {self.heads} heads (rotary)"

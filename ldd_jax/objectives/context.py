@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ldd_jax.core.checks import require
 from ldd_jax.core.draws import example_keys
 from ldd_jax.core.registry import part, register
 from ldd_jax.core.types import Array, Cond, Denoiser
@@ -29,6 +30,9 @@ Run = Callable[[Any, Cond, Array | None], Any]
 class BatchGate:
     """One replicated draw a step: the whole global batch has a context, or none has."""
 
+    def check(self, p: float, batch: int) -> None:
+        """Any p and batch will do."""
+
     def __call__(self, p: float, run: Run, zeros: Any, z, cond, keys_B, key, index_B) -> Any:
         """H of every example."""
         del index_B
@@ -41,6 +45,9 @@ class BatchGate:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExampleGate:
     """A draw per example; everybody pays for pass 1."""
+
+    def check(self, p: float, batch: int) -> None:
+        """Any p and batch will do."""
 
     def __call__(self, p: float, run: Run, zeros: Any, z, cond, keys_B, key, index_B) -> Any:
         """H of every example, zeros where its draw says so."""
@@ -61,15 +68,24 @@ class FractionGate:
 
     group: int = 10
 
+    def check(self, p: float, batch: int) -> int:
+        """Examples of a group that pay.
+
+        Raises:
+          UserError: if the groups do not divide the (micro)batch, or p is no whole share of one.
+        """
+        paying = round(p * self.group)
+        require(
+            self.group > 0 and batch % self.group == 0 and abs(paying - p * self.group) < 1e-6,
+            f"gate fraction: the batch ({batch}) must be a multiple of group ({self.group}) "
+            f"and p * group ({p * self.group:g}) a whole number",
+        )
+        return paying
+
     def __call__(self, p: float, run: Run, zeros: Any, z, cond, keys_B, key, index_B) -> Any:
         """H of every example, zeros for those that do not pay."""
         del key
-        batch, paying = index_B.shape[0], round(p * self.group)
-        if batch % self.group or abs(paying - p * self.group) > 1e-6:
-            raise ValueError(
-                f"gate fraction: the batch ({batch}) must be a multiple of group ({self.group}) "
-                f"and p * group ({p * self.group:g}) a whole number"
-            )
+        paying = self.check(p, index_B.shape[0])
         grouped = lambda a: a.reshape(-1, self.group, *a.shape[1:])
         take = lambda a: grouped(a)[:, :paying].reshape(-1, *a.shape[1:])
         h = run(*jax.tree.map(take, (z, cond, keys_B)))
@@ -83,6 +99,9 @@ class FractionGate:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NoContext:
     """h = 0: MDLM and UDLM."""
+
+    def check(self, batch: int) -> None:
+        """Any batch will do."""
 
     def __call__(
         self,
@@ -115,6 +134,11 @@ class PseudoContext:
             raise ValueError(f"p = {self.p} is not a probability")
         if self.passes < 1:
             raise ValueError(f"passes = {self.passes}; at least 1 pass makes a context")
+
+    def check(self, batch: int) -> None:
+        """Refuse a (micro)batch that the gate cannot divide."""
+        if self.p < 1:
+            self.gate.check(self.p, batch)
 
     def __call__(
         self,

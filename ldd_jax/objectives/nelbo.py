@@ -33,6 +33,10 @@ class Nelbo:
     groups: int = injected()
     dropout: bool = injected()
 
+    def __post_init__(self):
+        if self.tile < 0:
+            raise ValueError(f"tile is {self.tile}; it must be 0 (all rows at once) or more")
+
     def __call__(self, denoiser: Denoiser, batch: Batch, key: Array) -> Loss:
         """Total = sum(weight * bound) / norm; `loss_B` is the same per example, unnormalised."""
         site = lambda i: jax.random.fold_in(key, i)

@@ -52,6 +52,10 @@ class UniformTimes:
 
     eps: float = 1e-3
 
+    def __post_init__(self):
+        if not 0 <= self.eps < 1:
+            raise ValueError(f"eps is {self.eps}; it must lie in [0, 1)")
+
     def __call__(self, u_B: Array, schedule: Any) -> tuple[Array, Array]:
         """Times and the factor that the integrand is multiplied by (1)."""
         del schedule
@@ -66,6 +70,10 @@ class ImportanceTimes:
     """
 
     eps: float = 1e-3
+
+    def __post_init__(self):
+        if not 0 < self.eps < 1:
+            raise ValueError(f"eps is {self.eps}; it must lie in (0, 1)")
 
     def __call__(self, u_B: Array, schedule: Any) -> tuple[Array, Array]:
         """Times and dt/du."""

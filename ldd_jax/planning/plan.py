@@ -21,7 +21,10 @@ REMATS = ("none", "dots", "full")
 def build(config: ConfigDict, vocabulary: int, devices: list | None) -> Experiment:
     """The experiment on these devices, for a vocabulary of this size; no data is read."""
     mesh = registry.build("mesh", config.mesh).make(devices)
-    return experiments.build(config, SimpleNamespace(size=vocabulary), mesh)  # type: ignore[arg-type]
+    tokenizer: Any = SimpleNamespace(size=vocabulary)
+    experiment = experiments.build(config, tokenizer, mesh)
+    experiments.check_batch(experiment)
+    return experiment
 
 
 def with_fields(config: ConfigDict, **fields: Any) -> ConfigDict:

@@ -11,7 +11,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from tests.cli import tools
 
-# Half the time to compile; the slow tests of killed runs and of devices compile as users do.
+# Half the time to compile. The slow tests of killed runs switch it off: they compile as users do.
 CACHE = {
     "jax_disable_most_optimizations": True,
     "jax_persistent_cache_min_compile_time_secs": 0,

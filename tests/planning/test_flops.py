@@ -1,4 +1,4 @@
-"""Operations are counted through loops, branches and recomputation, and loopholing's cost is bound."""
+"""Operations are counted through loops, branches and recomputation; what loopholing costs."""
 
 from __future__ import annotations
 

@@ -106,7 +106,8 @@ def test_two_processes_do_what_one_does(tmp_path):
             "--config.training.batch_size=16", f"--config.training.num_steps={steps}",
             "--config.training.log_every=1", "--config.evaluation.draws=1",
             "--config.evaluation.max_sequences=64", "--config.sampling.num_steps=4",
-            "--config.objective.tile=64", "--config.sampling.tile=32", "--config.optim.decay=constant",
+            "--config.objective.tile=64", "--config.sampling.tile=32",
+            "--config.optim.decay=constant",
             f"--workdir={workdir}", *more,
         ]  # fmt: skip
 
