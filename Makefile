@@ -21,7 +21,12 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python -m ldd_jax sample --workdir=$(WORKDIR) --num_samples=4 --output=$(WORKDIR)/fill.jsonl \
 		--fill="the [MASK][MASK][MASK][MASK][MASK][MASK][MASK][MASK] of the list"
 
-test: $(VENV)/.installed-dev
+# libtpu compiles for slices that are not here; kept out of the environment, where it would look for one.
+.tpu/.installed: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .tpu libtpu
+	touch $@
+
+test: $(VENV)/.installed-dev .tpu/.installed
 	$(BIN)/python -m pytest
 
 fast: $(VENV)/.installed-dev
@@ -37,4 +42,4 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .tpu build dist *.egg-info

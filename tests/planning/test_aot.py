@@ -1,0 +1,83 @@
+"""The tiny train step and sampler compile for a named slice where libtpu is at hand."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ldd_jax.planning import aot
+
+ROOT = Path(__file__).parents[2]
+TPU = ROOT / ".tpu"  # where `make test` puts libtpu, away from the environment
+
+
+def plan(*argv):
+    path = os.pathsep.join(filter(None, (str(TPU), os.environ.get("PYTHONPATH", ""))))
+    return subprocess.run(
+        [sys.executable, "-m", "ldd_jax", "plan", *argv],
+        env={**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def test_collectives_are_read_from_the_text():
+    text = """
+  %x = bf16[2,4]{1,0} all-gather(%a), dimensions={0}
+  %y = (f32[8]{0}, f32[2,2]{1,0}) all-reduce-start(%b, %c)
+  %z = f32[16,3]{1,0} add(%d, %e)
+"""
+    assert aot.collectives(text) == {
+        "all-gather": {"sites": 1, "bytes": 16},
+        "all-reduce": {"sites": 1, "bytes": 48},
+    }
+    assert aot.largest_float32(text) == 48
+
+
+def test_bad_slices_are_refused_in_one_line():
+    for given in ("v5e", "h100:2x2"):
+        done = plan("--config=configs/quickstart.py", f"--topology={given}")
+        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+        assert given.partition(":")[0] in done.stderr
+
+
+@pytest.mark.slow
+def test_operations_as_json():
+    done = plan("--config=configs/quickstart.py", "--what=flops", "--vocabulary=95", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["step"] > found["plain_step"] > 0
+    assert found["ratio_to_plain"] == pytest.approx(found["step"] / found["plain_step"])
+
+
+HAVE = TPU.is_dir() or importlib.util.find_spec("libtpu") is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["train", "sample"] if HAVE else [])
+def test_the_tiny_program_compiles_for_a_slice(what):
+    done = plan(
+        "--config=configs/text.py:method=lddm_m,size=tiny",
+        f"--what={what}",
+        "--topology=v5e:2x2",
+        "--vocabulary=999",
+        "--per_chip=8",
+        "--config.objective.tile=64",
+        "--config.sampling.tile=64",
+        "--config.mesh.data=2",
+        "--config.mesh.fsdp=2",
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout[done.stdout.index("{") :])
+    assert found["mesh"]["fsdp"] == 2 and 0 < found["gib_per_device"]["peak"] < 1
+    # Nothing of [sequences of a chip, length, vocabulary] in float32.
+    assert found["largest_float32_elements"] < 8 * 64 * 1000
