@@ -18,7 +18,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m ldd_jax train --config=configs/quickstart.py:method=lddm_m --workdir=$(WORKDIR)
 	$(BIN)/python -m ldd_jax sample --workdir=$(WORKDIR) --num_samples=8
-	$(BIN)/python -m ldd_jax sample --workdir=$(WORKDIR) --num_samples=4 --output=$(WORKDIR)/fill.jsonl \
+	$(BIN)/python -m ldd_jax sample --workdir=$(WORKDIR) --num_samples=4 --temperature=0.7 --output=$(WORKDIR)/fill.jsonl \
 		--fill="the [MASK][MASK][MASK][MASK][MASK][MASK][MASK][MASK] of the list"
 
 # libtpu compiles for slices that are not here; kept out of the environment, where it would look for one.

@@ -5,34 +5,54 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 
 from ldd_jax.core.types import Array
 
-Place = Callable[[Array, tuple[str | None, ...]], Array]
-_PLACE: ContextVar[Place | None] = ContextVar("place", default=None)
+Axes = tuple[str | None, ...]
+
+
+class Layout(Protocol):
+    """How logical axes lie on a mesh."""
+
+    def constrain(self, x: Array, axes: Axes) -> Array:
+        """`x` laid by these axes."""
+        ...
+
+    def split(self, fn: Callable, inputs: tuple[Axes, ...], output: Axes) -> Callable:
+        """`fn` run by every device on its own share."""
+        ...
+
+
+_LAYOUT: ContextVar[Layout | None] = ContextVar("layout", default=None)
 
 
 def constrain(x: Array, *axes: str | None) -> Array:
     """`x` with its dimensions laid on the mesh by name; unchanged outside `placed`."""
-    place = _PLACE.get()
-    return x if place is None else place(x, axes)
+    layout = _LAYOUT.get()
+    return x if layout is None else layout.constrain(x, axes)
+
+
+def split(fn: Callable, inputs: tuple[Axes, ...], output: Axes) -> Callable:
+    """`fn` on each device's share of its inputs (kernels cannot be partitioned by the compiler)."""
+    layout = _LAYOUT.get()
+    return fn if layout is None else layout.split(fn, inputs, output)
 
 
 def gathered(tree: Any) -> Any:
     """Weights whole on every data shard, their last axis (the vocabulary) still by its rule."""
-    if _PLACE.get() is None:
+    if _LAYOUT.get() is None:
         return tree
     return jax.tree.map(lambda a: constrain(a, *(None,) * (a.ndim - 1), "vocabulary"), tree)
 
 
 @contextlib.contextmanager
-def placed(place: Place) -> Iterator[None]:
-    """Use `place` for every `constrain` while a function is traced."""
-    token = _PLACE.set(place)
+def placed(layout: Layout) -> Iterator[None]:
+    """Use `layout` for every `constrain` and `split` while a function is traced."""
+    token = _LAYOUT.set(layout)
     try:
         yield
     finally:
-        _PLACE.reset(token)
+        _LAYOUT.reset(token)

@@ -8,9 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from ldd_jax.core.checks import UserError, nearest
+from ldd_jax.core.logical import split
 from ldd_jax.core.types import Array
 
 Kernel = Callable[[Array, Array, Array, Array | None], Array]
+HEADS = ("batch", None, "heads", None)
+BY_PLATFORM = "attention_by_platform"
 
 
 def rotary(x_BLHK: Array, position: Array, base: float = 10_000.0) -> Array:
@@ -38,7 +41,7 @@ def segment_mask(segment_BL: Array) -> Array:
     return segment_BL[:, None, :, None] == segment_BL[:, None, None, :]
 
 
-def plain(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
+def plain(q: Array, k: Array, v: Array, segment_BL: Array | None) -> Array:
     """softmax(q k^T / sqrt(K)) v, head-major, normalised after the value product.
 
     On CPU this runs several times as fast as the generic kernel: the softmax never divides an
@@ -47,8 +50,8 @@ def plain(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
     scale = q.shape[-1] ** -0.5
     q, k, v = (jnp.swapaxes(a, 1, 2) for a in (q, k, v))
     scores = jnp.einsum("bhqk,bhsk->bhqs", q * scale, k, preferred_element_type=jnp.float32)
-    if mask is not None:
-        scores = jnp.where(mask, scores, -jnp.inf)
+    if segment_BL is not None:
+        scores = jnp.where(segment_mask(segment_BL), scores, -jnp.inf)
     top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     weight = jnp.exp(scores - top)
     total = jnp.sum(weight, axis=-1, keepdims=True)
@@ -58,12 +61,68 @@ def plain(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
     return jnp.swapaxes((out / total).astype(v.dtype), 1, 2)
 
 
-def fused(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
+def fused(q: Array, k: Array, v: Array, segment_BL: Array | None) -> Array:
     """jax.nn.dot_product_attention: cuDNN on a GPU when the types allow it, XLA elsewhere."""
+    mask = None if segment_BL is None else segment_mask(segment_BL)
     return jax.nn.dot_product_attention(q, k, v, mask=mask)
 
 
-KERNELS: dict[str, Kernel] = {"plain": plain, "fused": fused}
+def splash(
+    q: Array, k: Array, v: Array, segment_BL: Array | None, *, interpret: bool = False
+) -> Array:
+    """Pallas splash attention on a TPU, bidirectional; never holds an [L, L] array.
+
+    The length must be a multiple of 128. `interpret` runs the kernel without a TPU, for tests.
+    """
+    from jax.experimental.pallas.ops.tpu.splash_attention import (
+        splash_attention_kernel as kernels,
+    )
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+    length = q.shape[1]
+    if length % 128:
+        raise ValueError(f"splash attention needs a length that is a multiple of 128, not {length}")
+    block = next(b for b in (512, 256, 128) if length % b == 0)
+    segments = jnp.ones(q.shape[:2], jnp.int32) if segment_BL is None else segment_BL
+
+    def own(q, k, v, segment):
+        q, k, v = (jnp.swapaxes(a, 1, 2) for a in (q * q.shape[-1] ** -0.5, k, v))
+        mask = masks.MultiHeadMask([masks.FullMask((length, length))] * q.shape[1])
+        sizes = kernels.BlockSizes(
+            block_q=block, block_kv=block, block_kv_compute=block,
+            block_q_dkv=block, block_kv_dkv=block, block_kv_dkv_compute=block,
+            block_q_dq=block, block_kv_dq=block,
+        )  # fmt: skip
+        run = kernels.make_splash_mha(
+            mask, head_shards=1, q_seq_shards=1, block_sizes=sizes, interpret=interpret
+        )
+        out = jax.vmap(run)(q, k, v, kernels.SegmentIds(q=segment, kv=segment))
+        return jnp.swapaxes(out, 1, 2).astype(v.dtype)
+
+    run = split(own, (HEADS, HEADS, HEADS, ("batch", None)), HEADS)
+    return run(q, k, v, segments)
+
+
+def by_platform(q: Array, k: Array, v: Array, segment_BL: Array | None) -> Array:
+    """`splash` on a TPU, `fused` on a GPU, `plain` elsewhere; chosen when it is lowered."""
+    if q.shape[1] % 128:
+        return plain(q, k, v, segment_BL)
+    choose = lambda *given: jax.lax.platform_dependent(
+        *given,
+        tpu=lambda q, k, v, *s: splash(q, k, v, *(s or (None,))),
+        cuda=lambda q, k, v, *s: fused(q, k, v, *(s or (None,))),
+        default=lambda q, k, v, *s: plain(q, k, v, *(s or (None,))),
+    )
+    with jax.named_scope(BY_PLATFORM):
+        return choose(q, k, v) if segment_BL is None else choose(q, k, v, segment_BL)
+
+
+KERNELS: dict[str, Kernel] = {
+    "plain": plain,
+    "fused": fused,
+    "splash": splash,
+    "auto": by_platform,
+}
 
 
 def kernel(name: str) -> Kernel:

@@ -17,7 +17,7 @@ from ldd_jax.core.logical import constrain
 from ldd_jax.core.registry import injected, register
 from ldd_jax.core.types import Array, Cond, TokenSpace, Trunk
 from ldd_jax.denoisers import layers
-from ldd_jax.denoisers.attention import kernel, segment_mask
+from ldd_jax.denoisers.attention import kernel
 
 REMAT = {
     "none": None,
@@ -98,8 +98,7 @@ class Network(nn.Module):
         c = self.conditioning(cond, x.shape[0])
         length = x.shape[1]
         position = jnp.arange(length) if cond.position is None else cond.position
-        mask = None if cond.segment is None else segment_mask(cond.segment)
-        (x, _), _ = self.blocks((x, jnp.zeros((), jnp.int32)), c, position, mask, keys_B)
+        (x, _), _ = self.blocks((x, jnp.zeros((), jnp.int32)), c, position, cond.segment, keys_B)
         shift, scale = jnp.split(layers.spread(self.final_adaln(c.astype(dtype))), 2, axis=-1)
         features = layers.modulate(self.final_norm(x), shift, scale)
         return Trunk(

@@ -121,7 +121,7 @@ class Block(nn.Module):
     attention: str
 
     @nn.compact
-    def __call__(self, carry, c, position, mask, keys_B):
+    def __call__(self, carry, c, position, segment, keys_B):
         """Carry is (x [B, L, D], layer index); returns the same and no output."""
         x, layer = carry
         keys = None if keys_B is None else fold(keys_B, layer)
@@ -135,7 +135,7 @@ class Block(nn.Module):
             a.reshape(*a.shape[:2], self.heads, d // self.heads) for a in jnp.split(qkv, 3, axis=-1)
         )
         q, k = rotary(q, position), rotary(k, position)
-        y = kernel(self.attention)(q, k, v, mask).reshape(x.shape)
+        y = kernel(self.attention)(q, k, v, segment).reshape(x.shape)
         y = dense(d, d, "out", self.dtype, bias=False)(y)
         x = x + gate1 * dropout(y, keys, self.dropout, 0)
 

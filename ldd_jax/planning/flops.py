@@ -16,6 +16,9 @@ from typing import Any
 import jax
 from jax.extend import core as jaxprs
 
+# Scope of a kernel chosen by platform (`denoisers.attention`).
+BY_PLATFORM = "attention_by_platform"
+
 
 @dataclasses.dataclass
 class Count:
@@ -85,7 +88,9 @@ def _walk(jaxpr: Any, times: float, outer: str, expected: dict[str, float], out:
                 inner(eqn.params["body_jaxpr"], times * _lookup(scope, expected, out, "while"))
         elif name == "cond":
             branches = eqn.params["branches"]
-            if any(_has_dots(b.jaxpr) for b in branches):
+            if BY_PLATFORM in scope:  # one of equal kernels, chosen when lowered; the last is XLA's
+                inner(branches[-1], times)
+            elif any(_has_dots(b.jaxpr) for b in branches):
                 p = _lookup(scope, expected, out, "cond")
                 inner(branches[0], times * (1 - p))
                 inner(branches[1], times * p)

@@ -115,18 +115,41 @@ def check(mesh: Mesh, axes: Any, shapes: Any) -> None:
     jax.tree_util.tree_map_with_path(one, axes, shapes, is_leaf=lambda a: isinstance(a, tuple))
 
 
+@dataclasses.dataclass(frozen=True)
+class MeshLayout:
+    """Logical axes of activations on a mesh."""
+
+    mesh: Mesh
+
+    def _laid(self, axes: logical.Axes) -> PartitionSpec:
+        return PartitionSpec(*(None if a is None else ACTIVATIONS[a] for a in axes))
+
+    def constrain(self, x: jax.Array, axes: logical.Axes) -> jax.Array:
+        """`x` laid by these axes."""
+        sharding = NamedSharding(self.mesh, self._laid(axes))
+        return jax.lax.with_sharding_constraint(x, sharding)
+
+    def split(
+        self, fn: Callable, inputs: tuple[logical.Axes, ...], output: logical.Axes
+    ) -> Callable:
+        """`fn` run by every device on its own share."""
+        return jax.shard_map(
+            fn,
+            mesh=self.mesh,
+            in_specs=tuple(map(self._laid, inputs)),
+            out_specs=self._laid(output),
+            check_vma=False,
+        )
+
+
 def on(mesh: Mesh, fn: Callable) -> Callable:
     """`fn` whose activations, when it is traced, are laid on the mesh by their logical axes."""
     if mesh.size == 1:
         return fn
 
-    def place(x, axes):
-        laid = PartitionSpec(*(None if a is None else ACTIVATIONS[a] for a in axes))
-        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, laid))
-
     @functools.wraps(fn, updated=())
     def wrapped(*args, **kwargs):
-        with logical.placed(place):
+        with logical.placed(MeshLayout(mesh)):
             return fn(*args, **kwargs)
 
     return wrapped

@@ -1,5 +1,7 @@
 """The DiT: kernels, segments, rematerialisation, types, axes, dropout."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from ldd_jax.core.types import Cond, TokenSpace
 from ldd_jax.denoisers import DiT
-from ldd_jax.denoisers.attention import fused, plain, rotary, segment_mask
+from ldd_jax.denoisers.attention import by_platform, fused, kernel, plain, rotary, splash
 from tests.lab import jit, live_params
 
 B, L = 3, 8
@@ -40,14 +42,34 @@ def close(a, b, tolerance=2e-5):
 def test_kernels_agree_with_gradients(segments):
     q, k, v = jax.random.normal(jax.random.key(2), (3, B, L, 2, 8))
     segment = jnp.asarray([[1, 1, 1, 2, 2, 2, 0, 0]] * B)
-    mask = segment_mask(segment) if segments else None
 
     def solve(kernel):
+        given = segment if segments else None
         return jax.value_and_grad(
-            lambda *a: jnp.sum(jnp.cos(kernel(*a, mask) * jnp.arange(8.0))), argnums=(0, 1, 2)
+            lambda *a: jnp.sum(jnp.cos(kernel(*a, given) * jnp.arange(8.0))), argnums=(0, 1, 2)
         )(q, k, v)
 
     close(solve(plain), solve(fused))
+    close(solve(plain), solve(by_platform))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("segments", [False, True])
+def test_the_pallas_kernel_agrees(segments):
+    """Splash attention, interpreted, forward and backward; padding rows mean nothing."""
+    q, k, v = jax.random.normal(jax.random.key(7), (3, 2, 256, 2, 64))
+    segment = jnp.repeat(jnp.asarray([[1, 2, 3, 0]] * 2), 64, axis=1) if segments else None
+    real = 1.0 if segment is None else (segment > 0)[:, :, None, None].astype(jnp.float32)
+
+    def solve(kernel):
+        return jit(
+            jax.value_and_grad(
+                lambda *a: jnp.sum(real * jnp.cos(kernel(*a, segment))), argnums=(0, 1, 2)
+            )
+        )(q, k, v)
+
+    close(solve(plain), solve(partial(splash, interpret=True)), 1e-4)
+    assert kernel("auto")(q, k, v, segment).shape == q.shape
 
 
 def test_rotary_depends_on_distance_only():
