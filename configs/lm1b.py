@@ -10,7 +10,7 @@ Expected:  test perplexity (upper bounds, padded) MDLM 27.60, LDDM-M 25.95, UDLM
 
 from ldd_jax.core.registry import section
 from ldd_jax.data import Json
-from ldd_jax.recipes import arguments, make
+from ldd_jax.recipes import PUBLISHED, arguments, make
 
 
 def get_config(argument=""):
@@ -19,16 +19,8 @@ def get_config(argument=""):
     return make(
         chosen,
         data=dict(path="tfds:lm1b", length=128, mode=chosen["pack"], tokenizer=section(Json)),
-        model=dict(dropout=0.1, dtype="bfloat16", remat="dots"),
+        model=dict(dropout=0.1, dtype="bfloat16", remat="dots", attention="auto"),
         objective=dict(tile=2048),
-        optim=dict(lr=3e-4, warmup_steps=2500),
-        training=dict(
-            num_steps=1_000_000,
-            batch_size=512,
-            log_every=100,
-            eval_every=20_000,
-            sample_every=50_000,
-            checkpoint_every=10_000,
-        ),
+        **PUBLISHED,
         sampling=dict(num_steps=128, batch_size=64, tile=2048),
     )

@@ -12,7 +12,7 @@ Expected:  test perplexity (upper bounds) MDLM 23.05, LDDM-M 21.90, UDLM 25.51, 
 
 from ldd_jax.core.registry import section
 from ldd_jax.data import Json
-from ldd_jax.recipes import arguments, make
+from ldd_jax.recipes import PUBLISHED, arguments, make
 
 
 def get_config(argument=""):
@@ -20,16 +20,8 @@ def get_config(argument=""):
     return make(
         arguments(argument, method="lddm_m", size="small"),
         data=dict(path="", length=1024, tokenizer=section(Json), validation_fraction=0.01),
-        model=dict(dropout=0.1, dtype="bfloat16", remat="full"),
+        model=dict(dropout=0.1, dtype="bfloat16", remat="full", attention="auto"),
         objective=dict(tile=2048),
-        optim=dict(lr=3e-4, warmup_steps=2500),
-        training=dict(
-            num_steps=1_000_000,
-            batch_size=512,
-            log_every=100,
-            eval_every=20_000,
-            sample_every=50_000,
-            checkpoint_every=10_000,
-        ),
+        **PUBLISHED,
         sampling=dict(num_steps=1024, batch_size=32, tile=2048),
     )

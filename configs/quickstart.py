@@ -3,7 +3,8 @@
 Command:   python -m ldd_jax train --config=configs/quickstart.py --workdir=runs/quickstart
            (method=mdlm|lddm_m|udlm|lddm_u, size=tiny|...)
 Hardware:  two CPU cores; minutes.
-Expected:  see docs/results.md, measured there for all four methods.
+Expected:  2.02 +- 0.01 nats a character with lddm_m; measured here for all four methods
+           (docs/results.md).
 """
 
 from ldd_jax.core.registry import section

@@ -8,7 +8,7 @@ Expected:  bits per character MDLM 1.40, MD4 1.37, SEDD 1.39 (published); not ru
 
 from ldd_jax.core.registry import section
 from ldd_jax.data import Characters
-from ldd_jax.recipes import arguments, make
+from ldd_jax.recipes import PUBLISHED, arguments, make
 
 
 def get_config(argument=""):
@@ -22,16 +22,7 @@ def get_config(argument=""):
             tokenizer=section(Characters),
             validation_fraction=0.05,
         ),
-        model=dict(dropout=0.05, dtype="bfloat16", remat="dots"),
-        objective=dict(tile=0),
-        optim=dict(lr=3e-4, warmup_steps=2500),
-        training=dict(
-            num_steps=1_000_000,
-            batch_size=512,
-            log_every=100,
-            eval_every=20_000,
-            sample_every=50_000,
-            checkpoint_every=10_000,
-        ),
+        model=dict(dropout=0.05, dtype="bfloat16", remat="dots", attention="auto"),
+        **PUBLISHED,
         sampling=dict(num_steps=256, batch_size=64),
     )

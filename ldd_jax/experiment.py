@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from ldd_jax import denoisers, objectives, processes, samplers  # noqa: F401  (they register)
 from ldd_jax.core import registry
-from ldd_jax.core.checks import UserError, nearest, require
+from ldd_jax.core.checks import UserError, at_least_one, nearest, require
 from ldd_jax.core.types import Model, Process, TokenSpace
 from ldd_jax.data import Tokenizer, load_tokenizer
 from ldd_jax.objectives import Nelbo
@@ -43,9 +43,7 @@ class Training:
     keep: int = 2
 
     def __post_init__(self):
-        for name in ("num_steps", "batch_size", "accumulate", "log_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        at_least_one(self, "num_steps", "batch_size", "accumulate", "log_every", "keep")
         for name in ("eval_every", "sample_every", "checkpoint_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; 0 = never, n = every n steps")
@@ -68,9 +66,7 @@ class Evaluation:
     max_sequences: int = 0
 
     def __post_init__(self):
-        for name in ("passes", "draws", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        at_least_one(self, "passes", "draws", "batch_size")
         if self.max_sequences < 0:
             raise ValueError(f"max_sequences is {self.max_sequences}; it must be 0 (all) or more")
 
@@ -91,9 +87,7 @@ class Sampling:
     tile: int = 0
 
     def __post_init__(self):
-        for name in ("num_steps", "num_samples", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        at_least_one(self, "num_steps", "num_samples", "batch_size")
         if self.tile < 0:
             raise ValueError(f"tile is {self.tile}; it must be 0 (all rows at once) or more")
         if self.tail not in TAILS:

@@ -52,6 +52,19 @@ SIZES = {
     "70b": dict(width=8192, depth=80, heads=64),
 }
 
+# What the papers share (MDLM, UDLM, Duo, LDDM): optimizer, length and rhythm of training.
+PUBLISHED = {
+    "optim": {"lr": 3e-4, "warmup_steps": 2500},
+    "training": {
+        "num_steps": 1_000_000,
+        "batch_size": 512,
+        "log_every": 100,
+        "eval_every": 20_000,
+        "sample_every": 50_000,
+        "checkpoint_every": 10_000,
+    },
+}
+
 
 def arguments(text: str, **defaults: str) -> dict[str, str]:
     """Parse `method=lddm_m,size=tiny` against defaults.

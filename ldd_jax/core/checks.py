@@ -31,3 +31,10 @@ def shape(name: str, array: Any, *expected: int | None) -> None:
     if len(got) != len(expected) or any(e not in (None, g) for e, g in zip(expected, got)):
         want = tuple("any" if e is None else e for e in expected)
         raise ValueError(f"{name} has shape {got}, expected {want}")
+
+
+def at_least_one(component: Any, *names: str) -> None:
+    """Raise ValueError unless these fields of a component are 1 or more."""
+    for name in names:
+        if getattr(component, name) < 1:
+            raise ValueError(f"{name} is {getattr(component, name)}; it must be at least 1")

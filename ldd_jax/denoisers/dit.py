@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from ldd_jax.core.checks import at_least_one
 from ldd_jax.core.logical import constrain
 from ldd_jax.core.registry import injected, register
 from ldd_jax.core.types import Array, Cond, TokenSpace, Trunk
@@ -184,9 +185,7 @@ class DiT:
     tokens: TokenSpace = injected()
 
     def __post_init__(self):
-        for name in ("width", "depth", "heads", "cond_width", "mlp_ratio"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        at_least_one(self, "width", "depth", "heads", "cond_width", "mlp_ratio")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; it must lie in [0, 1)")
         if self.num_classes < 0:

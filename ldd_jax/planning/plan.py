@@ -92,13 +92,19 @@ def estimate(experiment: Experiment, batch: int, topology: str, found: aot.Compi
     }
 
 
+def on_slice(
+    config: ConfigDict, vocabulary: int, topology: str, per_chip: int
+) -> tuple[Experiment, int]:
+    """The experiment on a slice, and its global batch."""
+    devices = aot.devices(topology)
+    batch = per_chip * len(devices) // chips.chip(topology).cores
+    return build(with_fields(config, training__batch_size=batch), vocabulary, devices), batch
+
+
 def train(config: ConfigDict, vocabulary: int, topology: str, per_chip: int) -> dict[str, Any]:
     """Compile the training step for `per_chip` sequences a chip and say what it needs."""
     chip = chips.chip(topology)
-    devices = aot.devices(topology)
-    batch = per_chip * len(devices) // chip.cores
-    config = with_fields(config, training__batch_size=batch)
-    experiment = build(config, vocabulary, devices)
+    experiment, batch = on_slice(config, vocabulary, topology, per_chip)
     found = aot.train_step(experiment, batch)
     parts = aot.split(experiment)
     capacity = chip.memory_gib / chip.cores
@@ -129,10 +135,7 @@ def train(config: ConfigDict, vocabulary: int, topology: str, per_chip: int) -> 
 def sample(config: ConfigDict, vocabulary: int, topology: str, per_chip: int) -> dict[str, Any]:
     """Compile the sampler for `per_chip` sequences a chip; one program for all steps."""
     chip = chips.chip(topology)
-    devices = aot.devices(topology)
-    batch = per_chip * len(devices) // chip.cores
-    config = with_fields(config, training__batch_size=batch)
-    experiment = build(config, vocabulary, devices)
+    experiment, batch = on_slice(config, vocabulary, topology, per_chip)
     found = aot.sampler(experiment, batch, config.data.length)
     return {
         "what": "sample",

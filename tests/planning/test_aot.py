@@ -68,7 +68,7 @@ def test_the_tiny_program_compiles_for_a_slice(what):
         "--config=configs/text.py:method=lddm_m,size=tiny",
         f"--what={what}",
         "--topology=v5e:2x2",
-        "--vocabulary=999",
+        "--vocabulary=9999",
         "--per_chip=8",
         "--config.objective.tile=64",
         "--config.sampling.tile=64",
@@ -80,4 +80,4 @@ def test_the_tiny_program_compiles_for_a_slice(what):
     found = json.loads(done.stdout[done.stdout.index("{") :])
     assert found["mesh"]["fsdp"] == 2 and 0 < found["gib_per_device"]["peak"] < 1
     # Nothing of [sequences of a chip, length, vocabulary] in float32.
-    assert found["largest_float32_elements"] < 8 * 64 * 1000
+    assert found["largest_float32_elements"] < 8 * 64 * 10_000
