@@ -83,10 +83,11 @@ def _place(error: BaseException) -> str:
 def _parse_into(values: flags.FlagValues, argv: list[str]) -> list[str]:
     """What is left of argv; config_flags looks for overrides in sys.argv, whatever it is given."""
     before, sys.argv = sys.argv, argv
+    bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing beside the file
     try:
         return values(argv)[1:]
     finally:
-        sys.argv = before
+        sys.argv, sys.dont_write_bytecode = before, bytecode
 
 
 def _defined(command: Command) -> flags.FlagValues:

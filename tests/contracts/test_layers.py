@@ -18,6 +18,7 @@ ORDER = [
     {"recipes"},
     {"generate"},
     {"planning"},
+    {"workdir", "command_line"},
     {"loop"},
     {"main"},
 ]

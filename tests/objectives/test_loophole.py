@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ldd_jax.core.checks import UserError
 from ldd_jax.core.types import Batch, Cond, TokenSpace
 from ldd_jax.denoisers import DiT
 from ldd_jax.objectives import (
@@ -201,7 +202,7 @@ def test_participation():
     fraction = who(PseudoContext(p=p, gate=FractionGate(group=10)), n, jax.random.key(0))
     paying = np.tile(np.arange(10) < 7, (n // 10, 1))
     np.testing.assert_array_equal(fraction.reshape(-1, 10), paying)
-    with pytest.raises(ValueError, match="whole number"):
+    with pytest.raises(UserError, match="whole number"):
         who(PseudoContext(p=0.75, gate=FractionGate(group=10)), n, jax.random.key(0))
     assert who(PseudoContext(p=1.0, passes=3), 4, jax.random.key(0)).tolist() == [3.0] * 4
 

@@ -15,6 +15,7 @@ import pytest
 from jax.sharding import AbstractMesh
 
 from ldd_jax.core.checks import UserError
+from ldd_jax.experiment import check_batch
 from ldd_jax.training import sharding
 from ldd_jax.training import state as states
 from ldd_jax.training.checkpoints import Checkpoints
@@ -115,9 +116,10 @@ def test_mesh_shapes(shape, message):
 
 def test_batches_are_a_multiple_of_shards_and_accumulation():
     with pytest.raises(UserError, match="not a multiple of 3"):
-        experiment("mdlm", [jax.devices()[0]] * 3, mesh__data=3)
+        check_batch(experiment("mdlm", [jax.devices()[0]] * 3, mesh__data=3))
     with pytest.raises(UserError, match=r"data shards 4 x accumulate 4"):
-        experiment("mdlm", [jax.devices()[0]] * 4, mesh__data=4, training__accumulate=4)
+        four = [jax.devices()[0]] * 4
+        check_batch(experiment("mdlm", four, mesh__data=4, training__accumulate=4))
 
 
 def test_a_mesh_axis_is_used_once():
