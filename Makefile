@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
+# Two test processes; a file stays in one, so that its fixtures are made once.
+WORKERS ?= -n 2 --dist loadfile
 
 .PHONY: quickstart test fast lint format clean
 
@@ -27,10 +29,10 @@ quickstart: $(VENV)/.installed
 	touch $@
 
 test: $(VENV)/.installed-dev .tpu/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 fast: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
