@@ -23,5 +23,6 @@ def get_config(argument=""):
         model=dict(dropout=0.1, dtype="bfloat16", remat="full", attention="auto"),
         objective=dict(tile=2048),
         **PUBLISHED,
-        sampling=dict(num_steps=1024, batch_size=32, tile=2048),
+        sampling=dict(num_steps=1024, batch_size=32, tile=256),
+        mesh=dict(data=1, fsdp=-1),
     )

@@ -19,11 +19,15 @@ from ldd_jax.data import Corpus, batches, load_tokenizer
 from ldd_jax.evaluation import curves, likelihood
 from ldd_jax.experiment import Experiment
 from ldd_jax.generate import Sampler
+from ldd_jax.planning import chips, cost
 from ldd_jax.training import distributed, sharding
 from ldd_jax.training import metrics as writers
 from ldd_jax.training import state as states
 from ldd_jax.training.checkpoints import Checkpoints
 from ldd_jax.workdir import Interval, check_tokenizer, claim, open_workdir
+
+# Steps of a process before a profile begins: compiling and warming up.
+PROFILE_AFTER = 3
 
 
 def evaluate(
@@ -75,7 +79,8 @@ def evaluate(
 class Run:
     """One training run in a workdir; `execute` resumes where the last one stopped."""
 
-    def __init__(self, config: ConfigDict, workdir: Path):
+    def __init__(self, config: ConfigDict, workdir: Path, profile: int = 0):
+        self.profile, self.tracing = profile, False
         if distributed.leader():
             open_workdir(workdir, config)
         self.workdir = workdir
@@ -142,6 +147,9 @@ class Run:
                 writers.TensorBoard(self.workdir / "tensorboard", self.first),
                 self.progress,
             ]
+        operations = cost.model_operations(self.experiment, tokens)
+        peak = chips.peak(self.experiment.mesh.devices.flat)
+        self.speed = writers.Throughput(tokens, operations, peak)
         self._announce()
 
         def train_step(state, arrays, key):  # named, for profiles and compile logs
@@ -163,6 +171,7 @@ class Run:
         key = sharding.everywhere(self.experiment.mesh, self.experiment.key(1))
         pending = None
         for step in range(self.first + 1, settings.num_steps + 1):
+            self._trace(step - self.first)
             arrays = sharding.put(self.experiment.mesh, next(stream))
             self.state, new = step_fn(self.state, arrays, key)
             if pending is not None:  # read the step before only now that this one is under way
@@ -174,9 +183,22 @@ class Run:
                 pending = None
                 for work in due:
                     work(step)
+                self.speed.rest()
+        self._trace(self.profile + PROFILE_AFTER)
         if pending is not None:
             self._record(*pending)
         return self._finish(settings.num_steps)
+
+    def _trace(self, number: int) -> None:
+        """Start or end the profile at the `number`-th step of this process, if one was asked."""
+        if self.profile and number == PROFILE_AFTER:
+            jax.profiler.start_trace(str(self.workdir / "profile"))
+            self.tracing = True
+        elif self.tracing and number >= PROFILE_AFTER + self.profile:
+            jax.block_until_ready(self.state)
+            jax.profiler.stop_trace()
+            self.tracing = False
+            self.progress.say(f"profile: {self.workdir / 'profile'}")
 
     def _due(self, step: int) -> list[Callable[[int], Any]]:
         settings = self.experiment.training
@@ -194,8 +216,9 @@ class Run:
     def _record(self, step: int, values: dict[str, Any]) -> None:
         self.interval.add(values)
         self.progress.step()
+        self.speed.step()
         if step % self.experiment.training.log_every == 0:
-            self._write(step, self.interval.means())
+            self._write(step, self.interval.means() | self.speed.read())
             self.interval = Interval()
 
     def _announce(self) -> None:
@@ -284,9 +307,9 @@ class Run:
         print(f"curve: {self.workdir / 'curve.png'}   summary: {self.workdir / 'summary.json'}")
 
 
-def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """Train in `workdir`, resuming what is there."""
-    return Run(config, Path(workdir)).execute()
+def train(config: ConfigDict, workdir: Path, profile: int = 0) -> dict[str, Any]:
+    """Train in `workdir`, resuming what is there; `profile` steps are traced."""
+    return Run(config, Path(workdir), profile).execute()
 
 
 def load(

@@ -59,16 +59,20 @@ def _need(values: flags.FlagValues, name: str) -> Any:
 def _train_flags(values: flags.FlagValues) -> None:
     _config(values)
     _workdir(values, "Folder of the run; running again with the same config resumes it.")
+    flags.DEFINE_integer(
+        "profile", 0, "Trace so many steps, the third on, in WORKDIR/profile.", flag_values=values
+    )
     _distributed(values)
 
 
 def _train(values: flags.FlagValues) -> None:
     config, workdir = _need(values, "config"), _need(values, "workdir")
+    require(values.profile >= 0, f"--profile={values.profile}; it must be 0 (off) or more")
     _start(values)
     from ldd_jax import experiment, loop
 
     experiment.check_sections(config, "the config file")
-    loop.train(config, Path(workdir))
+    loop.train(config, Path(workdir), values.profile)
 
 
 def _evaluate_flags(values: flags.FlagValues) -> None:
@@ -245,14 +249,20 @@ def _plan_flags(values: flags.FlagValues) -> None:
     )
     d(flags.DEFINE_integer, "per_chip", 8, "Sequences a chip.")
     d(flags.DEFINE_integer, "vocabulary", 50257, "Tokens of the vocabulary, mask not counted.")
-    d(flags.DEFINE_bool, "search", False, "Double the batch, for each remat policy, till full.")
+    d(flags.DEFINE_bool, "search", False, "Find the largest batch, for each remat policy.")
+    d(flags.DEFINE_string, "policies", "", "Of the search, as remat:chunks,...; default: several.")
     d(flags.DEFINE_bool, "json", False, "Print JSON.")
 
 
 def _plan(values: flags.FlagValues) -> None:
     config = _need(values, "config")
     os.environ["JAX_PLATFORMS"] = "cpu"  # planning never starts an accelerator
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    quiet = {  # libtpu asks for a slice's name and hosts, though none is there
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+    }
+    os.environ.update({k: os.environ.get(k, v) for k, v in quiet.items()})
     from ldd_jax.planning import plan
 
     require(values.per_chip >= 1, f"--per_chip={values.per_chip}; it must be at least 1")
@@ -264,7 +274,8 @@ def _plan(values: flags.FlagValues) -> None:
     if values.what == "flops":
         record = plan.flops(config, values.vocabulary)
     elif values.search:
-        record = plan.search(config, values.vocabulary, values.topology, values.per_chip)
+        policies = plan.policies(values.policies)
+        record = plan.search(config, values.vocabulary, values.topology, values.per_chip, policies)
     else:
         make = {"train": plan.train, "sample": plan.sample}[values.what]
         record = make(config, values.vocabulary, values.topology, values.per_chip)

@@ -102,6 +102,7 @@ def make(
     training: dict | None = None,
     evaluation: dict | None = None,
     sampling: dict | None = None,
+    mesh: dict | None = None,
 ) -> ConfigDict:
     """A whole locked config for a method and a size; each mapping overrides fields of a section.
 
@@ -126,7 +127,7 @@ def make(
                 experiment.Evaluation, **{"passes": 1 + method.latent, **(evaluation or {})}
             ),
             "sampling": section(experiment.Sampling, **(sampling or {})),
-            "mesh": section(MeshShape),
+            "mesh": section(MeshShape, **(mesh or {})),
         }
     )
     return config.lock()

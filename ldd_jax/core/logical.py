@@ -25,6 +25,10 @@ class Layout(Protocol):
         """`fn` run by every device on its own share."""
         ...
 
+    def pieces(self, axis: str) -> int:
+        """Number of pieces that a logical axis is cut into."""
+        ...
+
 
 _LAYOUT: ContextVar[Layout | None] = ContextVar("layout", default=None)
 
@@ -39,6 +43,12 @@ def split(fn: Callable, inputs: tuple[Axes, ...], output: Axes) -> Callable:
     """`fn` on each device's share of its inputs (kernels cannot be partitioned by the compiler)."""
     layout = _LAYOUT.get()
     return fn if layout is None else layout.split(fn, inputs, output)
+
+
+def pieces(axis: str) -> int:
+    """Number of pieces that a logical axis is cut into; 1 outside `placed`."""
+    layout = _LAYOUT.get()
+    return 1 if layout is None else layout.pieces(axis)
 
 
 def gathered(tree: Any) -> Any:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from ldd_jax.core.checks import at_least_one
-from ldd_jax.core.logical import constrain
+from ldd_jax.core.logical import constrain, pieces
 from ldd_jax.core.registry import injected, register
 from ldd_jax.core.types import Array, Cond, TokenSpace, Trunk
 from ldd_jax.denoisers import layers
@@ -27,6 +27,18 @@ REMAT = {
 }
 
 
+def chunk_count(batch: int, most: int) -> int:
+    """The largest number of chunks up to `most` that cuts every data shard's rows evenly."""
+    shards = pieces("batch")
+    each = batch // shards if batch % shards == 0 else 1
+    return max(d for d in range(1, most + 1) if each % d == 0)
+
+
+def chunked(tree: Any, count: int) -> Any:
+    """[B, ...] to [C, B / C, ...]: every chunk takes rows of every data shard, so none moves."""
+    return jax.tree.map(lambda a: a.reshape(-1, count, *a.shape[1:]).swapaxes(0, 1), tree)
+
+
 class Embedding(nn.Module):
     """Token table E [V, D], uniform in +- 1/sqrt(D)."""
 
@@ -37,6 +49,8 @@ class Embedding(nn.Module):
     def __call__(self, z: Array) -> Array:
         """E[z] for tokens [B, L]; softmax(z) E for log-weights [B, L, V]."""
         table = self.param("table", layers.bias_init(self.width), (self.size, self.width))
+        # Whole at its use: a lookup in a table cut by width would bring every row to every device.
+        table = constrain(table, "vocabulary", None)
         if jnp.issubdtype(z.dtype, jnp.floating):
             return jax.nn.softmax(z, axis=-1) @ table
         return table[z]
@@ -56,11 +70,8 @@ class Network(nn.Module):
             self.classes = nn.Embed(c.num_classes + 1, c.cond_width)
         if c.latent:
             self.latent_norm = layers.LatentNorm()
-        block = layers.Block
-        if c.remat != "none":
-            block = nn.remat(block, policy=REMAT[c.remat], prevent_cse=False)
         stack = nn.scan(
-            block,
+            layers.Block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast,) * 4,
@@ -73,6 +84,7 @@ class Network(nn.Module):
             dropout=c.dropout,
             dtype=jnp.dtype(c.dtype),
             attention=c.attention,
+            remat=REMAT[c.remat],
         )
         self.final_norm = layers.Norm()
         self.final_adaln = layers.zero_dense(2 * c.width, None, jnp.dtype(c.dtype))
@@ -97,9 +109,16 @@ class Network(nn.Module):
         dtype = jnp.dtype(self.config.dtype)
         x = constrain(self.inputs(z, h).astype(dtype), "batch", "length", None)
         c = self.conditioning(cond, x.shape[0])
-        length = x.shape[1]
-        position = jnp.arange(length) if cond.position is None else cond.position
-        (x, _), _ = self.blocks((x, jnp.zeros((), jnp.int32)), c, position, cond.segment, keys_B)
+        shape, count = x.shape, chunk_count(x.shape[0], self.config.chunks)
+        given = (x, c, cond.segment, keys_B)
+        if cond.position is None:
+            position = jnp.broadcast_to(jnp.arange(shape[1]), (count, shape[1]))
+        else:
+            position = chunked(cond.position, count)
+        x, c_chunks, segment, keys = chunked(given, count)
+        carry = constrain(x, None, "batch", "length", None), jnp.zeros((), jnp.int32)
+        (x, _), _ = self.blocks(carry, c_chunks, position, segment, keys)
+        x = constrain(x.swapaxes(0, 1).reshape(shape), "batch", "length", None)
         shift, scale = jnp.split(layers.spread(self.final_adaln(c.astype(dtype))), 2, axis=-1)
         features = layers.modulate(self.final_norm(x), shift, scale)
         return Trunk(
@@ -167,7 +186,9 @@ class DiT:
     """Config of the DiT.
 
     `latent` opens the loophole (2 * width parameters, zero at first). `time_conditioning` False
-    feeds sigma = 0 to the adaLN, as MDLM and LDDM-M do.
+    feeds sigma = 0 to the adaLN, as MDLM and LDDM-M do. `remat` names what a block keeps for the
+    backward pass; with `chunks` > 1 it walks its batch in up to that many pieces, so that what it
+    does not keep is as much smaller. Neither changes a result.
     """
 
     width: int = 64
@@ -181,11 +202,12 @@ class DiT:
     num_classes: int = 0
     dtype: str = "float32"
     remat: str = "none"
+    chunks: int = 1
     attention: str = "plain"
     tokens: TokenSpace = injected()
 
     def __post_init__(self):
-        at_least_one(self, "width", "depth", "heads", "cond_width", "mlp_ratio")
+        at_least_one(self, "width", "depth", "heads", "cond_width", "mlp_ratio", "chunks")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; it must lie in [0, 1)")
         if self.num_classes < 0:

@@ -111,7 +111,12 @@ class LatentNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """adaLN-zero transformer block: attention and GELU MLP, each modulated and gated by c."""
+    """adaLN-zero transformer block: attention and GELU MLP, each modulated and gated by c.
+
+    A batch laid out in chunks, [C, B / C, L, D], is walked a chunk at a time; with `remat` only
+    the chunks' inputs are kept for the backward pass, and what lives inside a block has the size
+    of a chunk.
+    """
 
     width: int
     heads: int
@@ -119,11 +124,32 @@ class Block(nn.Module):
     dropout: float
     dtype: Any
     attention: str
+    remat: Any = None
+
+    def __call__(self, carry, c, position, segment, keys_B):
+        """Carry is (x [C, B / C, L, D], layer index); returns the same and no output.
+
+        c, segment and keys have the chunks as leading axis; so has position, if given by example.
+        """
+        x, layer = carry
+        run = Block.one
+        if self.remat is not None:
+            run = nn.remat(run, policy=self.remat, prevent_cse=False)
+        if x.shape[0] == 1:
+            own = lambda a: a[0]
+            mine = jax.tree.map(own, (x, c, position, segment, keys_B))
+            return (run(self, mine[0], layer, *mine[1:])[None], layer + 1), None
+        walk = nn.scan(
+            lambda block, _, *given: ((), run(block, given[0], layer, *given[1:])),
+            variable_broadcast="params",
+            split_rngs={"params": False},
+        )
+        _, x = walk(self, (), x, c, position, segment, keys_B)
+        return (constrain(x, None, "batch", "length", None), layer + 1), None
 
     @nn.compact
-    def __call__(self, carry, c, position, segment, keys_B):
-        """Carry is (x [B, L, D], layer index); returns the same and no output."""
-        x, layer = carry
+    def one(self, x, layer, c, position, segment, keys_B):
+        """One chunk, [B, L, D]."""
         keys = None if keys_B is None else fold(keys_B, layer)
         d = self.width
         modulation = spread(zero_dense(6 * d, "adaln", self.dtype)(c.astype(self.dtype)))
@@ -143,4 +169,4 @@ class Block(nn.Module):
         y = dense(self.mlp_ratio * d, d, "mlp_in", self.dtype)(y)
         y = dense(d, self.mlp_ratio * d, "mlp_out", self.dtype)(nn.gelu(y, approximate=True))
         x = x + gate2 * dropout(y, keys, self.dropout, 1)
-        return (constrain(x, "batch", "length", None), layer + 1), None
+        return constrain(x, "batch", "length", None)

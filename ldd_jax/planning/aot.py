@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import re
+import math
 import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from ldd_jax.core.checks import UserError
 from ldd_jax.experiment import Experiment
@@ -18,8 +17,6 @@ from ldd_jax.training import sharding
 from ldd_jax.training import state as states
 
 GIB = 2.0**30
-COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-WIDTHS = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "f64": 8}
 
 
 def devices(topology: str) -> list:
@@ -91,32 +88,15 @@ def train_step(experiment: Experiment, batch: int) -> Compiled:
 
 def sampler(experiment: Experiment, batch: int, length: int) -> Compiled:
     """The real sampler for a global batch; one program for every number of steps."""
-    mesh = experiment.mesh
-    one, rows = sharding.replicated(mesh), sharding.batch(mesh)
-    like = states.abstract(experiment.model, experiment.update.optimizer, mesh)
-    shape = lambda s, dtype, place: jax.ShapeDtypeStruct(s, dtype, sharding=place)
     run = jax.jit(program(experiment, experiment.sampling, length))
-    return Compiled.of(
-        run.lower(
-            like.params,
-            shape((), jnp.uint32, one),
-            shape((batch,), jnp.uint32, rows),
-            shape((batch, length), jnp.int32, rows),
-            shape((batch, length), jnp.bool_, rows),
-            shape((), jnp.int32, one),
-        )
-    )
+    return Compiled.of(run.lower(*cost.sampler_arrays(experiment, batch, length)))
 
 
 def tree_bytes(tree: Any) -> int:
     """Bytes per device of an abstract, sharded tree."""
     total = 0
     for leaf in jax.tree.leaves(tree):
-        shape = leaf.sharding.shard_shape(leaf.shape)
-        size = 1
-        for s in shape:
-            size *= s
-        total += size * leaf.dtype.itemsize
+        total += math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
     return total
 
 
@@ -128,31 +108,3 @@ def split(experiment: Experiment) -> dict[str, int]:
         "average": tree_bytes(like.ema),
         "optimizer": tree_bytes(like.opt_state),
     }
-
-
-def collectives(text: str) -> dict[str, dict[str, int]]:
-    """Collectives in the program's text: sites and bytes of their results, each site once."""
-    found: dict[str, dict[str, int]] = {}
-    for line in text.splitlines():
-        match = re.search(r"= (.*?) (" + "|".join(COLLECTIVES) + r")(-start)?\(", line)
-        if not match:
-            continue
-        entry = found.setdefault(match.group(2), {"sites": 0, "bytes": 0})
-        entry["sites"] += 1
-        for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", match.group(1)):
-            size = WIDTHS.get(dtype, 4)
-            for s in filter(None, shape.split(",")):
-                size *= int(s)
-            entry["bytes"] += size
-    return found
-
-
-def largest_float32(text: str) -> int:
-    """Elements of the largest float32 array that the program names."""
-    sizes = [0]
-    for shape in set(re.findall(r"f32\[([\d,]+)\]", text)):
-        size = 1
-        for s in shape.split(","):
-            size *= int(s)
-        sizes.append(size)
-    return max(sizes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from ldd_jax.core.checks import UserError, nearest
 
@@ -28,6 +29,27 @@ CHIPS = {
     "v6e": Chip(32, 918, 1640, 448),
     "tpu7x": Chip(192, 2307, 7380, 1200, cores=2),
 }
+
+
+# What JAX calls a device of each.
+KINDS = {
+    "TPU v4": "v4",
+    "TPU v5 lite": "v5e",
+    "TPU v5e": "v5e",
+    "TPU v5": "v5p",
+    "TPU v5p": "v5p",
+    "TPU v6 lite": "v6e",
+    "TPU v6e": "v6e",
+    "TPU7x": "tpu7x",
+}
+
+
+def peak(devices: Any) -> float | None:
+    """bfloat16 FLOP/s of these devices together at their published peak; None if not known."""
+    name = KINDS.get(devices[0].device_kind)
+    if name is None:
+        return None
+    return len(devices) * CHIPS[name].tflops * 1e12 / CHIPS[name].cores
 
 
 def chip(topology: str) -> Chip:

@@ -7,12 +7,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ldd_jax.core.rows import SCORED
+from ldd_jax.core.rows import CHOSEN, SCORED
 from ldd_jax.experiment import Experiment
+from ldd_jax.generate import program
 from ldd_jax.objectives import NoContext
 from ldd_jax.objectives.context import GATE
+from ldd_jax.objectives.times import stratified
 from ldd_jax.planning.flops import Count, count
+from ldd_jax.samplers.loop import STEPS
 from ldd_jax.training import sharding
 from ldd_jax.training import state as states
 
@@ -28,6 +32,22 @@ def arrays(experiment: Experiment, batch: int) -> dict[str, jax.ShapeDtypeStruct
         "weight": like((batch, length), jnp.float32),
         "index": like((batch,), jnp.int32),
     }
+
+
+def sampler_arrays(experiment: Experiment, batch: int, length: int) -> tuple:
+    """Shapes of the sampler's arguments: parameters, seed, index, tokens, fixed, steps."""
+    mesh = experiment.mesh
+    one, rows = sharding.replicated(mesh), sharding.batch(mesh)
+    like = states.abstract(experiment.model, experiment.update.optimizer, mesh)
+    shape = lambda s, dtype, place: jax.ShapeDtypeStruct(s, dtype, sharding=place)
+    return (
+        like.params,
+        shape((), jnp.uint32, one),
+        shape((batch,), jnp.uint32, rows),
+        shape((batch, length), jnp.int32, rows),
+        shape((batch, length), jnp.bool_, rows),
+        shape((), jnp.int32, one),
+    )
 
 
 def scored_share(experiment: Experiment) -> float:
@@ -52,6 +72,30 @@ def expectations(experiment: Experiment, batch: int) -> dict[str, float]:
     return found
 
 
+def measured(experiment: Experiment, batch: int, shards: int, draws: int = 200) -> dict[str, float]:
+    """What `expectations` expects, as met in that many drawn batches over so many data shards.
+
+    Mean trips of the row loop (those of the fullest shard, which all make) and the mean share of
+    its rows that the fullest shard scores.
+    """
+    length, objective = experiment.config.data.length, experiment.objective
+    tile, share = max(objective.tile, 1), scored_share(experiment)
+    rows = batch // experiment.training.accumulate * length // shards
+    if share == 1:
+        return {"trips": float(-(-rows // tile)), "fullest_shard": 1.0}
+    trips, fullest = [], []
+    rng = np.random.default_rng(0)
+    for i in range(draws):
+        u = stratified(jax.random.key(i), jnp.arange(batch), batch)
+        t, _ = objective.times(u, experiment.process.schedule)
+        noise = np.asarray(experiment.process.schedule.noise(t), np.float64)
+        count = rng.binomial(length, np.clip(noise, 0, 1))
+        by_shard = count.reshape(shards, experiment.training.accumulate, -1).sum(-1)
+        trips.append(-(-by_shard.max(0) // tile))
+        fullest.append(by_shard.max(0) / rows)
+    return {"trips": float(np.mean(trips)), "fullest_shard": float(np.mean(fullest))}
+
+
 def step_count(experiment: Experiment, batch: int) -> Count:
     """Operations of one update on a global batch."""
     update = experiment.update
@@ -59,6 +103,40 @@ def step_count(experiment: Experiment, batch: int) -> Count:
     key = jax.eval_shape(lambda: jax.random.key(0))
     return count(
         update, like, arrays(experiment, batch), key, expected=expectations(experiment, batch)
+    )
+
+
+def moving_share(experiment: Experiment, num_steps: int) -> float:
+    """Mean share of rows that may move in one of `num_steps` steps.
+
+    The mean over the grid of P(masked at t) P(move | masked), or of P(move) without a mask.
+    """
+    i = jnp.arange(num_steps, dtype=jnp.float32)
+    t, s = (experiment.sampling.grid(j, num_steps) for j in (i, i + 1))
+    mask = experiment.tokens.mask
+    here = 1.0 if mask is None else experiment.process.schedule.noise(t)
+    z = jnp.full((num_steps,), 0 if mask is None else mask)
+    return float(jnp.mean(here * experiment.process.move(z, t, s)))
+
+
+def sampler_step_count(experiment: Experiment, batch: int, num_steps: int) -> Count:
+    """Operations of one sampling step on a global batch: a run of one step less one of none."""
+    length, sampling = experiment.config.data.length, experiment.sampling
+    rows = batch * length / sharding.shards(experiment.mesh)
+    tile = max(sampling.tile, 1)
+    trips = max(1.0, rows * moving_share(experiment, num_steps) / tile + 0.5)
+    trips = min(trips, -(-rows // tile))
+    args = sampler_arrays(experiment, batch, length)
+    run = program(experiment, sampling, length)
+    with_steps = lambda n: count(run, *args, expected={CHOSEN: trips, STEPS: n})
+    one, none = with_steps(1.0), with_steps(0.0)
+    return Count(one.total - none.total, {}, one.assumed | {"rows that may move": trips * tile})
+
+
+def plain_sampler(experiment: Experiment) -> Experiment:
+    """The same sampler with the head and the draw at every position."""
+    return dataclasses.replace(
+        experiment, sampling=dataclasses.replace(experiment.sampling, tile=0)
     )
 
 
@@ -82,3 +160,21 @@ def closed_form(experiment: Experiment, tokens: float) -> dict[str, float]:
         "trunk": tokens * m.depth * layer,
         "head": tokens * 2 * d * experiment.tokens.size,
     }
+
+
+def model_operations(experiment: Experiment, tokens: float) -> float:
+    """Operations that the method cannot do without, for `tokens` trained on.
+
+    3 (trunk + share head) + p passes trunk: forward once and backward twice, through the head only
+    where the bound is scored, and pass 1 forward for those who pay it; no recomputation. What MFU
+    counts.
+    """
+    forward = closed_form(experiment, tokens)
+    head = scored_share(experiment) * forward["head"]
+    return 3 * (forward["trunk"] + head) + first_pass(experiment) * forward["trunk"]
+
+
+def first_pass(experiment: Experiment) -> float:
+    """Expected trunk passes a training step makes before the scored one."""
+    context = experiment.objective.context
+    return 0.0 if isinstance(context, NoContext) else context.p * context.passes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,11 +12,14 @@ from ml_collections import ConfigDict
 from ldd_jax import experiment as experiments
 from ldd_jax.core import registry
 from ldd_jax.core.checks import require
+from ldd_jax.denoisers.dit import REMAT
 from ldd_jax.experiment import Experiment
-from ldd_jax.planning import aot, chips, cost
+from ldd_jax.planning import aot, chips, cost, hlo
+from ldd_jax.training import sharding
 from ldd_jax.training import state as states
 
-REMATS = ("none", "dots", "full")
+# Remat policy and chunks, from what keeps most to what keeps least.
+SAVING = (("none", 1), ("dots", 1), ("full", 1), ("full", 4), ("full", 16))
 
 
 def build(config: ConfigDict, vocabulary: int, devices: list | None) -> Experiment:
@@ -52,6 +56,8 @@ def flops(config: ConfigDict, vocabulary: int) -> dict[str, Any]:
         "ratio_to_plain": step.total / base.total,
         "shares_of_plain": {k: v / base.total for k, v in step.by_scope.items()},
         "expectations": step.assumed,
+        "measured": cost.measured(experiment, batch, 1),
+        "measured_16_shards_of_64": cost.measured(experiment, 1024, 16),
         "closed_form_forward": cost.closed_form(experiment, tokens),
         "tokens": tokens,
         "parameters": _parameters(experiment),
@@ -70,8 +76,18 @@ def _parameters(experiment: Experiment) -> int:
     return states.count(like.params)
 
 
-def estimate(experiment: Experiment, batch: int, topology: str, found: aot.Compiled) -> dict:
-    """A roofline estimate from published chip figures; nothing is run."""
+def estimate(
+    experiment: Experiment, batch: int, topology: str, found: aot.Compiled, wire: float
+) -> dict:
+    """A roofline estimate from published chip figures; nothing is run.
+
+    Args:
+      experiment: on the slice.
+      batch: global batch.
+      topology: for the chip's figures.
+      found: the compiled step.
+      wire: bytes of collectives' results per device in a step.
+    """
     chip = chips.chip(topology)
     devices = experiment.mesh.size
     count = cost.step_count(experiment, batch)
@@ -79,16 +95,19 @@ def estimate(experiment: Experiment, batch: int, topology: str, found: aot.Compi
     peak = chip.tflops * 1e12 / chip.cores
     compute = per_device / peak
     memory = 2 * (found.arguments + found.temporary) / (chip.memory_gb_s * 1e9 / chip.cores)
-    step = max(compute / 0.5, memory)  # half of peak is what good trainers reach
+    network = wire / (chip.link_gb_s * 1e9 / chip.cores)
+    step = max(compute / 0.5, memory, network)  # half of peak is what good trainers reach
     tokens = batch * experiment.config.data.length
-    model = 3 * sum(cost.closed_form(experiment, tokens).values())
     return {
-        "note": "estimate: max(compute at half of peak, memory traffic of twice the buffers)",
+        "note": "estimate: max(operations at half of peak, twice the buffers through memory, "
+        "collectives through the links)",
+        "operations_per_step": count.total,
         "compute_seconds_at_peak": compute,
         "memory_seconds": memory,
+        "network_seconds": network,
         "step_seconds": step,
         "tokens_per_second_per_chip": tokens / step / devices * chip.cores,
-        "mfu": model / devices / step / peak,
+        "mfu": cost.model_operations(experiment, tokens) / devices / step / peak,
     }
 
 
@@ -101,82 +120,153 @@ def on_slice(
     return build(with_fields(config, training__batch_size=batch), vocabulary, devices), batch
 
 
-def train(config: ConfigDict, vocabulary: int, topology: str, per_chip: int) -> dict[str, Any]:
-    """Compile the training step for `per_chip` sequences a chip and say what it needs."""
-    chip = chips.chip(topology)
-    experiment, batch = on_slice(config, vocabulary, topology, per_chip)
-    found = aot.train_step(experiment, batch)
-    parts = aot.split(experiment)
-    capacity = chip.memory_gib / chip.cores
+def _common(what: str, experiment: Experiment, topology: str, per_chip: int, batch: int) -> dict:
+    config = experiment.config
     return {
-        "what": "train",
+        "what": what,
         "topology": topology,
+        "chips": experiment.mesh.size // chips.chip(topology).cores,
         "mesh": dict(experiment.mesh.shape),
         "recipe": config.recipe,
         "parameters": _parameters(experiment),
         "sequences_per_chip": per_chip,
         "global_batch": batch,
+        "length": config.data.length,
+    }
+
+
+def train(config: ConfigDict, vocabulary: int, topology: str, per_chip: int) -> dict[str, Any]:
+    """Compile the training step for `per_chip` sequences a chip and say what it needs."""
+    chip = chips.chip(topology)
+    experiment, batch = on_slice(config, vocabulary, topology, per_chip)
+    found = aot.train_step(experiment, batch)
+    expected = cost.expectations(experiment, batch)
+    collectives = hlo.Program.read(found.text, expected).collectives()
+    wire = sum(entry["bytes"] for entry in collectives.values())
+    capacity = chip.memory_gib / chip.cores
+    return {
+        **_common("train", experiment, topology, per_chip, batch),
         "remat": config.model.remat,
+        "chunks": config.model.chunks,
         "gib_per_device": {
-            **{k: v / aot.GIB for k, v in parts.items()},
+            **{k: v / aot.GIB for k, v in aot.split(experiment).items()},
             "arguments": found.arguments / aot.GIB,
             "activations": found.temporary / aot.GIB,
             "peak": found.peak / aot.GIB,
             "capacity": capacity,
         },
         "fits": found.peak / aot.GIB < capacity,
-        "collectives": aot.collectives(found.text) or "not printed by the compiler",
-        "largest_float32_elements": aot.largest_float32(found.text),
+        "collectives": collectives or "not printed by the compiler",
+        "expectations": expected,
+        "measured": cost.measured(experiment, batch, sharding.shards(experiment.mesh)),
+        "largest_float32_elements": hlo.largest_float32(found.text),
         "compile_seconds": found.seconds,
-        "estimate": estimate(experiment, batch, topology, found),
+        "estimate": estimate(experiment, batch, topology, found, wire),
     }
 
 
-def sample(config: ConfigDict, vocabulary: int, topology: str, per_chip: int) -> dict[str, Any]:
+def sample(
+    config: ConfigDict, vocabulary: int, topology: str, per_chip: int, num_steps: int = 0
+) -> dict[str, Any]:
     """Compile the sampler for `per_chip` sequences a chip; one program for all steps."""
     chip = chips.chip(topology)
+    num_steps = num_steps or config.sampling.num_steps
     experiment, batch = on_slice(config, vocabulary, topology, per_chip)
     found = aot.sampler(experiment, batch, config.data.length)
+    step = cost.sampler_step_count(experiment, batch, num_steps)
+    whole = cost.sampler_step_count(cost.plain_sampler(experiment), batch, num_steps)
     return {
-        "what": "sample",
-        "topology": topology,
-        "mesh": dict(experiment.mesh.shape),
-        "recipe": config.recipe,
-        "sequences_per_chip": per_chip,
+        **_common("sample", experiment, topology, per_chip, batch),
+        "steps": num_steps,
         "gib_per_device": {
             "arguments": found.arguments / aot.GIB,
             "activations": found.temporary / aot.GIB,
             "peak": found.peak / aot.GIB,
             "capacity": chip.memory_gib / chip.cores,
         },
-        "largest_float32_elements": aot.largest_float32(found.text),
+        "fits": found.peak / aot.GIB < chip.memory_gib / chip.cores,
+        "operations_per_step": step.total,
+        "ratio_to_plain": step.total / whole.total,
+        "expectations": step.assumed,
+        "collectives_of_a_step": hlo.Program.read(found.text).collectives(),
+        "largest_float32_elements": hlo.largest_float32(found.text),
         "compile_seconds": found.seconds,
     }
 
 
-def search(config: ConfigDict, vocabulary: int, topology: str, start: int) -> dict[str, Any]:
-    """The largest power-of-two multiple of `start` sequences a chip that fits, and its remat."""
+def policies(text: str) -> tuple[tuple[str, int], ...]:
+    """Parse `full:4,full:16`; "" = `SAVING`.
+
+    Raises:
+      UserError: for anything else.
+    """
+    pairs = [item.partition(":") for item in filter(None, text.split(","))]
+    good = all(remat in REMAT and chunks.isdigit() and int(chunks) for remat, _, chunks in pairs)
+    require(good, f"--policies={text} is not remat:chunks,...; remat is one of {', '.join(REMAT)}")
+    return tuple((remat, int(chunks)) for remat, _, chunks in pairs) or SAVING
+
+
+def search(
+    config: ConfigDict, vocabulary: int, topology: str, start: int, policies: tuple = SAVING
+) -> dict[str, Any]:
+    """The largest batch a chip that fits, and the remat policy and chunks that allow it.
+
+    Each policy begins at `start` sequences a chip; see `largest`.
+    """
     best: dict[str, Any] = {}
-    tried = []
-    for remat in REMATS:
-        per_chip = start
-        while True:
-            chosen = with_fields(config, model__remat=remat)
+    tried: list[dict[str, Any]] = []
+    for remat, chunks in policies:
+        chosen = with_fields(config, model__remat=remat, model__chunks=chunks)
+
+        def attempt(per_chip: int, chosen=chosen, remat=remat, chunks=chunks) -> float | None:
+            nonlocal best
+            entry = {"remat": remat, "chunks": chunks, "sequences_per_chip": per_chip}
+            tried.append(entry)
             try:
                 found = train(chosen, vocabulary, topology, per_chip)
             except Exception as error:
                 require("RESOURCE_EXHAUSTED" in str(error), str(error).splitlines()[0])
-                tried.append({"remat": remat, "sequences_per_chip": per_chip, "fits": False})
-                break
-            fits = found["fits"]
-            tried.append({"remat": remat, "sequences_per_chip": per_chip, "fits": fits,
-                          "peak": found["gib_per_device"]["peak"]})  # fmt: skip
-            if not fits:
-                break
+                entry["peak"] = "does not fit"
+                return None
+            entry["peak"] = found["gib_per_device"]["peak"]
+            if not found["fits"]:
+                return None
             if per_chip > best.get("sequences_per_chip", 0):
                 best = found
-            per_chip *= 2
+            return entry["peak"]
+
+        chip = chips.chip(topology)
+        largest(attempt, start, chip.memory_gib / chip.cores)
     return {"best": best, "tried": tried}
+
+
+def largest(attempt: Callable[[int], float | None], start: int, capacity: float) -> int:
+    """The largest size with a peak, to within an eighth; `attempt` gives the peak or None.
+
+    Doubles once, then goes where the line through the last two peaks meets the capacity.
+    """
+    fits: list[tuple[int, float]] = []
+    over, size = 0, start
+    for _ in range(8):
+        peak = attempt(size)
+        if peak is None:
+            over = size
+        else:
+            fits.append((size, peak))
+        low = fits[-1][0] if fits else 0
+        step = max(1, 2 ** (low.bit_length() - 4))
+        if over and over - low <= step:
+            break
+        size = 2 * low if fits else size // 2
+        if len(fits) > 1 and fits[-1][1] > fits[-2][1]:
+            (a, pa), (b, pb) = fits[-2:]
+            reach = b + int((capacity - pb) * (b - a) / (pb - pa)) // step * step
+            size = min(max(reach, b + step), 8 * b)
+        if over and size >= over:
+            size = (low + over) // 2 // step * step
+        if size <= low:
+            break
+    return fits[-1][0] if fits else 0
 
 
 def table(record: dict[str, Any], prefix: str = "") -> str:

@@ -12,6 +12,9 @@ from ldd_jax.core.types import Array, Draw
 from ldd_jax.samplers.base import Clamp, Latent, Net, SampleState, Step
 from ldd_jax.samplers.grids import LinearGrid
 
+# Scope of the loop over the grid.
+STEPS = "sampling_steps"
+
 TAILS: dict[str, Callable] = {}
 
 
@@ -102,7 +105,8 @@ def sample(
         return new._replace(h=latent.after(given.h, new.h, i))
 
     if record is None:
-        state, trace = jax.lax.fori_loop(0, num_steps, one, state), None
+        with jax.named_scope(STEPS):
+            state, trace = jax.lax.fori_loop(0, num_steps, one, state), None
     else:
 
         def body(state, i):

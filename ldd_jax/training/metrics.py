@@ -90,6 +90,46 @@ class TensorBoard:
         self.writer.close()
 
 
+class Throughput:
+    """Tokens and model operations per second of training since it was last read.
+
+    Model FLOP/s = operations / time, and MFU = that / (devices x peak), where operations are those
+    the method cannot do without (`planning.cost.model_operations`). Left out: the first step,
+    which compiles, and whatever `rest` follows.
+    """
+
+    def __init__(self, tokens: float, operations: float, peak: float | None):
+        self.tokens, self.operations, self.peak = tokens, operations, peak
+        self.steps, self.spent = 0, 0.0
+        self.last: float | None = None
+
+    def rest(self) -> None:
+        """What happened since the last step was no training."""
+        self.last = None
+
+    def step(self) -> None:
+        """A step has ended."""
+        now = time.monotonic()
+        if self.last is not None:
+            self.spent += now - self.last
+            self.steps += 1
+        self.last = now
+
+    def read(self) -> dict[str, float]:
+        """The rates, none if there is nothing to measure; starts anew."""
+        if not self.spent:
+            return {}
+        rate = self.steps / self.spent
+        self.steps, self.spent = 0, 0.0
+        found = {
+            "speed/tokens_per_second": rate * self.tokens,
+            "speed/model_flops_per_second": rate * self.operations,
+        }
+        if self.peak:
+            found["speed/mfu"] = rate * self.operations / self.peak
+        return found
+
+
 class Progress:
     """A bar on a terminal, plain lines elsewhere: step, tokens seen, tokens/s, loss, ETA."""
 

@@ -129,6 +129,12 @@ class MeshLayout:
         sharding = NamedSharding(self.mesh, self._laid(axes))
         return jax.lax.with_sharding_constraint(x, sharding)
 
+    def pieces(self, axis: str) -> int:
+        """Number of devices along a logical axis."""
+        places = ACTIVATIONS[axis]
+        names = (places,) if isinstance(places, str) else places
+        return math.prod(self.mesh.shape[name] for name in names)
+
     def split(
         self, fn: Callable, inputs: tuple[logical.Axes, ...], output: logical.Axes
     ) -> Callable:

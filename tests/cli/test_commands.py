@@ -63,6 +63,9 @@ def test_train_writes_all_its_files(trained, method):
     lines = tools.json_lines(workdir / "metrics.jsonl")
     assert [r["step"] for r in lines if "train_loss" in r] == [3, 6, 9, 12]
     assert [r["step"] for r in lines if "validation/nelbo_se" in r] == [6, 12]
+    speeds = [r for r in lines if "speed/tokens_per_second" in r]
+    assert speeds and all(r["speed/model_flops_per_second"] > 0 for r in speeds)
+    assert not any("speed/mfu" in r for r in lines)  # a CPU has no published peak
     assert all(r["validation/nelbo_se"] > 0 for r in lines if "validation/nelbo_se" in r)
     assert (workdir / "curve.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     summary = json.loads((workdir / "summary.json").read_text())
@@ -189,6 +192,13 @@ def test_running_a_finished_command_again_changes_no_metric(trained, train_flags
     before = (workdir / "metrics.jsonl").read_text()
     tools.good("train", tools.recipe("mdlm"), f"--workdir={workdir}", *train_flags)
     assert (workdir / "metrics.jsonl").read_text() == before
+
+
+def test_a_profile_is_written(train_flags, tmp_path):
+    flags = (*train_flags, "--profile=2")
+    run = tools.good("train", tools.recipe("mdlm"), f"--workdir={tmp_path / 'run'}", *flags)
+    assert "profile: " in run.out
+    assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
 
 
 def test_help_and_version():

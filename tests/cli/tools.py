@@ -105,3 +105,9 @@ def json_lines(path: Path) -> list[dict]:
         raise AssertionError(f"{path} holds {name}, which is no JSON")
 
     return [json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()]
+
+
+def curve(workdir: Path) -> list[dict]:
+    """The metrics of a run but for its speed, which is the only thing that may differ."""
+    lines = json_lines(workdir / "metrics.jsonl")
+    return [{k: v for k, v in r.items() if not k.startswith("speed/")} for r in lines]

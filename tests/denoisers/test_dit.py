@@ -101,6 +101,8 @@ def test_packed_documents_do_not_see_each_other(params):
         {"remat": "full"},
         pytest.param({"remat": "dots"}, marks=pytest.mark.slow),
         pytest.param({"attention": "fused"}, marks=pytest.mark.slow),
+        {"remat": "full", "chunks": 2},
+        pytest.param({"chunks": 2}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

@@ -11,6 +11,7 @@ import pytest
 
 from ldd_jax import experiment as experiments
 from ldd_jax.core.checks import UserError
+from ldd_jax.core.rows import SCORED
 from ldd_jax.planning import chips, cost
 from ldd_jax.planning.flops import count
 from ldd_jax.recipes import make
@@ -108,3 +109,14 @@ def test_no_array_of_the_whole_vocabulary():
     e = built("lddm_m")
     assert not largest(e)
     assert largest(dataclasses.replace(e, objective=dataclasses.replace(e.objective, tile=0)))
+
+
+def test_the_stated_expectation_is_what_batches_show():
+    e = built("lddm_m")
+    stated = cost.expectations(e, 256)[SCORED]
+    found = cost.measured(e, 256, 1)
+    assert found["trips"] == pytest.approx(stated, abs=1)
+    assert found["fullest_shard"] == pytest.approx(0.5, abs=0.01)
+    # Bit-reversed times: no shard is much fuller than the mean (0.94 in contiguous order).
+    assert cost.measured(e, 1024, 16)["fullest_shard"] < 0.53
+    assert cost.measured(built("lddm_u"), 8, 1)["trips"] == 8 * 64 / 32

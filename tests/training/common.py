@@ -15,7 +15,7 @@ LENGTH, BATCH = 12, 8
 ALPHABET = "abcdefghij"
 
 
-def experiment(method: str, devices=None, **changes):
+def experiment(method: str, devices=None, alphabet: str = ALPHABET, **changes):
     """An experiment of a method; `changes` are dotted fields with __ for the dot."""
     config = make(
         arguments("", method=method, size="tiny"),
@@ -26,7 +26,7 @@ def experiment(method: str, devices=None, **changes):
     )
     # Adam divides by small gradients: at larger rates rounding shows in the parameters.
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
-    tokenizer = CharacterTokenizer(ALPHABET)
+    tokenizer = CharacterTokenizer(alphabet)
     mesh = None
     if devices is not None:
         mesh = experiments.registry.build("mesh", config.mesh).make(devices)
@@ -46,15 +46,19 @@ def stream(steps: int, seed: int = 0):
         }
 
 
-def run(built, steps: int, seed: int = 0):
-    """(losses, scored shares, final state) of that many updates, as the loop does them."""
+def run(built, steps: int, seed: int = 0, begin=None):
+    """(losses, scored shares, final state) of the updates up to `steps`, as the loop does them.
+
+    `begin` is a state to go on from; the first losses are then those of the next update.
+    """
     update = built.update
     like = states.abstract(built.model, update.optimizer, built.mesh)
-    state = states.initial(built.model, update.optimizer, built.mesh, built.key(0))
+    state = begin or states.initial(built.model, update.optimizer, built.mesh, built.key(0))
+    first = int(state.step)
     out = (states.shardings(like), None)
     step = jax.jit(sharding.on(built.mesh, update), donate_argnums=0, out_shardings=out)
     found = []
-    for arrays in stream(steps, seed):
+    for arrays in list(stream(steps, seed))[first:]:
         state, metrics = step(state, sharding.put(built.mesh, arrays), built.key(1))
         found.append(jax.device_get(metrics))
     pick = lambda name: np.asarray([m[name] for m in found])

@@ -1,4 +1,4 @@
-"""Run in a process with four devices: python -m tests.training.sharded FOLDER METHOD."""
+"""Run in a process with eight devices: python -m tests.training.sharded FOLDER METHOD."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from ldd_jax.training import state as states
 from ldd_jax.training.checkpoints import Checkpoints
 from tests.training.common import experiment, run
 
-STEPS = 4
+STEPS, MORE = 4, 2
 MESHES = {
-    "data4": dict(mesh__data=4),
-    "data2_fsdp2": dict(mesh__data=2, mesh__fsdp=2),
-    "data2_tensor2": dict(mesh__data=2, mesh__tensor=2),
+    "data4": (4, dict(mesh__data=4)),
+    "data2_fsdp2": (4, dict(mesh__data=2, mesh__fsdp=2, model__chunks=2)),
+    "data2_tensor2": (4, dict(mesh__data=2, mesh__tensor=2)),
+    "data8": (8, dict(mesh__data=8)),
+    "data2_fsdp4": (8, dict(mesh__data=2, mesh__fsdp=4)),
 }
+# Meshes on which a run goes on from what eight devices wrote: devices and axes.
+NEXT = {"one": (1, {}), "four": (4, dict(mesh__data=4)), "2x4": MESHES["data2_fsdp4"]}
 
 
 def meshes(method: str) -> list[str]:
@@ -26,17 +30,22 @@ def meshes(method: str) -> list[str]:
     return [m for m in MESHES if "tensor" not in m or method in ("mdlm", "lddm_m")]
 
 
+def on(method: str, place: tuple):
+    """The experiment on the first so many devices."""
+    count, shape = place
+    return experiment(method, jax.devices()[:count], **shape)
+
+
 def main(folder: Path, method: str) -> None:
     """Write the losses on one device and on each mesh, and each mesh's checkpoint."""
-    assert len(jax.devices()) == 4
-    loss, scored, state = run(experiment(method, jax.devices()[:1]), STEPS)
+    assert len(jax.devices()) == 8
+    loss, scored, state = run(experiment(method, jax.devices()[:1]), STEPS + MORE)
     out = {"one": [loss.tolist(), scored.tolist()]}
+    loss, scored, state = run(experiment(method, jax.devices()[:1]), STEPS)
     leaves = lambda s: jax.tree.leaves(jax.device_get(s.params))
     whole = leaves(state)
     for name in meshes(method):
-        shape = MESHES[name]
-        built = experiment(method, jax.devices(), **shape)
-        loss, scored, state = run(built, STEPS)
+        loss, scored, state = run(on(method, MESHES[name]), STEPS)
         furthest = max(np.abs(a - b).max() for a, b in zip(whole, leaves(state)))
         out[name] = [loss.tolist(), scored.tolist(), float(furthest)]
         checkpoints = Checkpoints(folder / name)
@@ -45,12 +54,14 @@ def main(folder: Path, method: str) -> None:
         if "fsdp" in name:
             embed = state.params["trunk"]["embed"]["table"]
             out["embed"] = str(embed.sharding.spec)
-            # What four devices wrote, another mesh of four reads.
-            other = experiment(method, jax.devices(), mesh__data=4)
-            like = states.abstract(other.model, other.update.optimizer, other.mesh)
-            found, _ = Checkpoints(folder / name, read_only=True).restore(like)
-            same = zip(leaves(found), leaves(state))
-            out["moved"] = all(np.array_equal(a, b) for a, b in same)
+    # What eight devices wrote goes on elsewhere, with the same next examples.
+    out["continued"] = {}
+    for name, place in NEXT.items():
+        built = on(method, place)
+        like = states.abstract(built.model, built.update.optimizer, built.mesh)
+        found, _ = Checkpoints(folder / "data8", read_only=True).restore(like)
+        loss, scored, _ = run(built, STEPS + MORE, begin=found)
+        out["continued"][name] = [loss.tolist(), scored.tolist()]
     (folder / "found.json").write_text(json.dumps(out))
 
 

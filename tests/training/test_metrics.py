@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ldd_jax.training import metrics
 from ldd_jax.training.metrics import JsonLines, Progress, finite, read_metrics
 
 
@@ -55,3 +56,26 @@ def test_progress_tells_tokens_and_time(capsys):
     progress.write(20, {"validation/nelbo_se": 1.0})
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("step 20/30  loss 1.2500  tokens 160  ") and "ETA 0:0" in line
+
+
+def test_throughput_counts_training_only(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: now[0])
+    speed = metrics.Throughput(tokens=10, operations=600.0, peak=1000.0)
+    for moment in (100.0, 102.0, 104.0):  # the first step compiles
+        now[0] = moment
+        speed.step()
+    now[0] = 500.0  # an evaluation
+    speed.rest()
+    for moment in (501.0, 503.0):
+        now[0] = moment
+        speed.step()
+    assert speed.read() == {
+        "speed/tokens_per_second": 5.0,  # 3 steps of 10 tokens in 6 seconds
+        "speed/model_flops_per_second": 300.0,
+        "speed/mfu": 0.3,
+    }
+    assert speed.read() == {}
+    speed = metrics.Throughput(10, 600.0, None)
+    speed.step(), speed.rest()
+    assert speed.read() == {}

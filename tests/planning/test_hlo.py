@@ -1,0 +1,99 @@
+"""What the compiled programs hold: no [B, L, V] array, no collective that could deadlock."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ldd_jax.planning import hlo
+
+ROOT = Path(__file__).parents[2]
+TEXT = """HloModule step
+
+%body (p: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %g = f32[2,4]{1,0} all-gather(%a), channel_id=1, dimensions={0}
+  %g2 = f32[2,4]{1,0} all-gather(%a), channel_id=1, dimensions={0}
+}
+
+%more (p: (s32[], f32[4])) -> pred[] {
+  %limit = s32[]{:T(128)} constant(5)
+  ROOT %lt = pred[] compare(%i, %limit), direction=LT
+}
+
+%rows (p: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %y = (f32[8]{0}, f32[2,2]{1,0}) all-reduce-start(%b, %c), channel_id=2
+}
+
+%rows_more (p: (s32[], f32[4])) -> pred[] {
+  ROOT %lt = pred[] compare(%i, %n), direction=LT
+}
+
+%some (p: f32[4]) -> f32[4] {
+  %w = (s32[], f32[4]) while(%t), condition=%more, body=%body
+}
+
+%none (p: f32[4]) -> f32[4] {
+  ROOT %c = f32[4]{0} copy(%p)
+}
+
+ENTRY %main (p: f32[4]) -> f32[4] {
+  %b = f32[4] conditional(%on, %p, %p), branch_computations={%none, %some}, op_name="gate/cond"
+  %w = (s32[], f32[4]) while(%t), condition=%rows_more, body=%rows, op_name="scored/while"
+  %k = (s32[], f32[4]) while(%t), condition=%rows_more, body=%body, {"known_trip_count":{"n":"3"}}
+  %s = bf16[2,4]{1,0} all-gather-start(%a), dimensions={0}
+  %z = f32[16,3]{1,0} add(%d, %e)
+}
+"""
+
+
+def test_collectives_count_as_often_as_they_run():
+    program = hlo.Program.read(TEXT, {"gate": 0.5, "scored": 7.0})
+    # The channel's gather: 5 trips in a branch taken half the time, and 3 trips outside.
+    assert program.collectives() == {
+        "all-gather": {"sites": 2, "runs": 5.5 + 1, "bytes": 5.5 * 32 + 16},
+        "all-reduce": {"sites": 1, "runs": 7.0, "bytes": 7.0 * 48},
+    }
+    assert [s[0] for s in program.sites() if s[3]] == ["all-reduce"]
+    assert hlo.largest_float32(TEXT) == 48 and hlo.largest_float32(TEXT, 5) == 0
+
+
+@pytest.fixture(scope="module", params=[4, 8])
+def found(request, tmp_path_factory):
+    """What `tests.planning.compiled` says of programs for so many devices."""
+    out = tmp_path_factory.mktemp("compiled") / "found.json"
+    flags = f"--xla_force_host_platform_device_count={request.param}"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.planning.compiled", str(out)],
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(out.read_text())
+
+
+@pytest.mark.slow
+def test_no_collective_in_a_loop_whose_length_depends_on_the_data(found):
+    for name in ("train", "sample"):
+        assert found[name]["loops"] >= 1 and found[name]["in_loops"] == []
+    assert found["control"]["in_loops"] != []
+
+
+@pytest.mark.slow
+def test_no_array_of_all_logits(found):
+    for name in ("train", "sample"):
+        assert found[name]["largest"] < found["logits_of_a_device"]
+    assert found["control"]["largest"] >= found["logits_of_a_device"]
+
+
+@pytest.mark.slow
+def test_the_paying_part_of_a_batch_is_not_replicated(found):
+    assert found["paying_own"] and not found["paying_whole"]
+    assert found["control"]["paying_whole"]
