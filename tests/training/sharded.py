@@ -15,6 +15,7 @@ from tests.training.common import experiment, run
 
 STEPS, MORE = 4, 2
 MESHES = {
+    "data2": (2, dict(mesh__data=2)),
     "data4": (4, dict(mesh__data=4)),
     "data2_fsdp2": (4, dict(mesh__data=2, mesh__fsdp=2, model__chunks=2)),
     "data2_tensor2": (4, dict(mesh__data=2, mesh__tensor=2)),

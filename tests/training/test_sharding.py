@@ -36,7 +36,7 @@ def eight(request, tmp_path_factory):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     return request.param, folder, json.loads((folder / "found.json").read_text())
