@@ -5,6 +5,7 @@ from __future__ import annotations
 from ldd_jax.data.characters import Bytes, Characters
 from ldd_jax.data.pipeline import Batches, batches
 from ldd_jax.data.prepare import prepare
+from ldd_jax.data.problems import ProblemData
 from ldd_jax.data.subwords import Json, SentencePiece
 from ldd_jax.data.text import Corpus, TextData
 from ldd_jax.data.tokenizers import MASK_TEXT, Tokenizer, load_tokenizer
@@ -16,6 +17,7 @@ __all__ = [
     "Characters",
     "Corpus",
     "Json",
+    "ProblemData",
     "SentencePiece",
     "TextData",
     "Tokenizer",

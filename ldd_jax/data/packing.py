@@ -176,6 +176,30 @@ class Rows(Protocol):
         ...
 
 
+class CorpusRows(Rows, Protocol):
+    """Rows of a split, counted."""
+
+    @property
+    def documents(self) -> int:
+        """Documents that the rows came from."""
+        ...
+
+    @property
+    def token_count(self) -> int:
+        """Their tokens."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Tokens of the remainder that filled no row."""
+        ...
+
+    @property
+    def entropy(self) -> float:
+        """Entropy of the scored tokens' own distribution, nats a token."""
+        ...
+
+
 def example(tokens: np.ndarray, filled: int, segment: np.ndarray | None) -> dict[str, np.ndarray]:
     """One row as the pipeline reads it."""
     keep = np.arange(len(tokens)) >= filled

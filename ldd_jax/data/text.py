@@ -10,16 +10,13 @@ from typing import Any
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.registry import part, register
 from ldd_jax.data.characters import Characters
-from ldd_jax.data.packing import Layout, MemoryRows, Packer, collect
-from ldd_jax.data.prepared import PreparedRows, is_prepared, read_prepared
+from ldd_jax.data.packing import CorpusRows, Layout, MemoryRows, Packer, collect
+from ldd_jax.data.prepared import is_prepared, read_prepared
 from ldd_jax.data.sources import SPLITS, open_source
 from ldd_jax.data.splits import Divided, divide
 from ldd_jax.data.tokenizers import Tokenizer
 
 _LAYOUT = tuple(field.name for field in dataclasses.fields(Layout))
-
-
-CorpusRows = MemoryRows | PreparedRows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

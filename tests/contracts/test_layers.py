@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "ldd_jax"
 ORDER = [
     {"core"},
-    {"schedules"},
+    {"schedules", "tasks"},
     {"processes", "denoisers", "data"},
     {"objectives", "samplers"},
     {"evaluation", "training", "interop"},

@@ -1,0 +1,166 @@
+"""Problems of a task as rows: the problem is a prompt, the solution is learned."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ldd_jax.core.checks import UserError, at_least_one, require
+from ldd_jax.core.registry import part, register
+from ldd_jax.data.characters import CharacterTokenizer
+from ldd_jax.data.packing import Layout, entropy, token_dtype
+from ldd_jax.data.text import Corpus
+from ldd_jax.data.tokenizers import Tokenizer
+from ldd_jax.tasks import SEPARATOR, Countdown
+
+Pairs = list[tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProblemRows:
+    """Rows problem | solution EOS PAD ...: the problem is kept, EOS and padding are learned.
+
+    Attributes:
+      tokens: [N, L].
+      prompt: [N] positions that are kept, the separator among them.
+      documents, token_count, dropped, counts: as of `packing.MemoryRows`.
+    """
+
+    tokens: np.ndarray
+    prompt: np.ndarray
+    documents: int
+    token_count: int
+    dropped: int
+    counts: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        keep = np.arange(self.tokens.shape[1]) < self.prompt[index]
+        return {
+            "tokens": self.tokens[index].astype(np.int32),
+            "keep": keep,
+            "weight": (~keep).astype(np.float32),
+        }
+
+    @property
+    def entropy(self) -> float:
+        """Entropy of the scored tokens' own distribution, nats a token."""
+        return entropy(self.counts)
+
+
+@register("data", "problems")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProblemData:
+    """Generated problems, or those of JSON lines with keys `input` and `output`.
+
+    Attributes:
+      task: what is generated, and what verifies solutions.
+      path: JSON lines to train on instead (the published files are such); "" generates.
+      validation_path: JSON lines to validate on; needed with `path`.
+      train_count: problems generated to train on, or fewer if the split holds fewer.
+      validation_count: likewise to validate on.
+      seed: of the generator; not of the run, so that all runs see the same problems.
+      length: tokens a row: problem, separator, solution, EOS and padding.
+    """
+
+    task: Any = part("task", Countdown)
+    path: str = ""
+    validation_path: str = ""
+    train_count: int = 100_000
+    validation_count: int = 1_000
+    seed: int = 0
+    length: int = 64
+
+    def __post_init__(self):
+        at_least_one(self, "train_count", "validation_count", "length")
+        if bool(self.path) != bool(self.validation_path):
+            raise ValueError("give path and validation_path together, or neither")
+
+    def load(self, tokenizer: Tokenizer | None = None, *, verify: bool | None = None) -> Corpus:
+        """Generate or read both splits.
+
+        Raises:
+          UserError: for a file that cannot be read, or a problem that fits no row.
+        """
+        del verify
+        tokenizer = tokenizer or CharacterTokenizer(
+            self.task.symbols + SEPARATOR, needs=("eos", "pad")
+        )
+        pairs = {s: self._pairs(s) for s in ("train", "validation")}
+        text = json.dumps(pairs).encode()
+        rows = {s: self._rows(found, tokenizer) for s, found in pairs.items()}
+        kind = self.task.registered[1]
+        return Corpus(
+            tokenizer=tokenizer,
+            train=rows["train"],
+            validation=rows["validation"],
+            layout=Layout(length=self.length, mode="padded", pad="eos_in_loss"),
+            fingerprint=hashlib.sha256(text).hexdigest()[:16],
+            source=self.path or f"{kind}, seed {self.seed}",
+            note="validation problems share none with the training split",
+        )
+
+    def _pairs(self, split: str) -> Pairs:
+        path = {"train": self.path, "validation": self.validation_path}[split]
+        count = {"train": self.train_count, "validation": self.validation_count}[split]
+        if path:
+            return read_pairs(Path(path))[:count]
+        return list(self.task.problems(split, count, self.seed))
+
+    def _rows(self, pairs: Pairs, tokenizer: Tokenizer) -> ProblemRows:
+        tokens = np.full((len(pairs), self.length), tokenizer.pad, token_dtype(tokenizer.size))
+        prompt = np.zeros(len(pairs), np.int32)
+        total = 0
+        for i, (problem, solution) in enumerate(pairs):
+            head = tokenizer.encode(problem + SEPARATOR)
+            ids = [*head, *tokenizer.encode(solution), tokenizer.eos]
+            require(
+                len(ids) <= self.length,
+                f"problem {problem!r} with its solution has {len(ids)} tokens, but a row has "
+                f"{self.length}; raise data.length",
+            )
+            tokens[i, : len(ids)] = ids
+            prompt[i] = len(head)
+            total += len(ids)
+        scored = tokens[np.arange(self.length) >= prompt[:, None]]
+        return ProblemRows(
+            tokens=tokens,
+            prompt=prompt,
+            documents=len(pairs),
+            token_count=total,
+            dropped=0,
+            counts=np.bincount(scored, minlength=tokenizer.size),
+        )
+
+
+def read_pairs(path: Path) -> Pairs:
+    """JSON lines {"input": ..., "output": ...}.
+
+    Raises:
+      UserError: naming the file and line.
+    """
+    found = []
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                record = json.loads(line)
+                pair = (record["input"], record["output"])
+                require(all(isinstance(p, str) for p in pair), f"{path}, line {number}: no text")
+                found.append(pair)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}, line {number}: not JSON with keys input and output ({error})"
+        ) from error
+    require(bool(found), f"{path} holds no problem")
+    return found

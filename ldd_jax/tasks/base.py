@@ -1,0 +1,37 @@
+"""What a task offers: problems of two splits, and two verdicts on a solution."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+# Between problem and solution, in rows and in files.
+SEPARATOR = "|"
+
+
+class Task(Protocol):
+    """One kind of problem; text only, no tokens."""
+
+    @property
+    def symbols(self) -> str:
+        """Every character that problems and solutions may hold, the separator not."""
+        ...
+
+    @property
+    def longest(self) -> int:
+        """Characters of the longest problem and solution together, the separator not."""
+        ...
+
+    def problems(self, split: str, count: int, seed: int) -> Iterator[tuple[str, str]]:
+        """Up to `count` distinct (problem, solution) of "train" or "validation"; fewer if the
+        split holds fewer. No problem of one split is in the other.
+        """
+        ...
+
+    def strict(self, problem: str, solution: str) -> bool:
+        """Whether the solution solves the problem, by the rules."""
+        ...
+
+    def legacy(self, problem: str, solution: str) -> bool:
+        """Whether the check of the published code accepts it."""
+        ...
