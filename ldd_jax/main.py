@@ -110,7 +110,7 @@ def _evaluate(values: flags.FlagValues) -> None:
             experiment, corpus, params, split=values.split, passes=k, draws=values.draws or None
         )
         record = found.record() | {"split": values.split, "step": step}
-        print(f"{found}\n  an upper bound for {record['bounds']}")
+        print(f"{found}\n  {found.meaning}")
         records.append(record)
     if values.output:
         generate.write_json_lines(values.output, records)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from ldd_jax.core.draws import fold
 from ldd_jax.core.logical import constrain
 from ldd_jax.core.types import Array
-from ldd_jax.denoisers.attention import kernel, rotary
+from ldd_jax.denoisers.attention import kernel, masked, rotary
 
 LAYER_NORM_EPS = 1e-5
 FREQUENCIES = 256
@@ -75,7 +75,7 @@ def dropout(x: Array, keys_B: Array | None, rate: float, site: int) -> Array:
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 
 
-def modulate(x: Array, shift: Array, scale: Array) -> Array:
+def modulate(x: Array, shift: Any, scale: Any) -> Array:
     """X (1 + scale) + shift; per example or per position."""
     return x * (1 + scale) + shift
 
@@ -110,8 +110,32 @@ class LatentNorm(nn.Module):
         )(h)
 
 
+class Cache(NamedTuple):
+    """Keys and values [..., B, L, heads, K] of the positions seen; the leading axis is the layer.
+
+    The first `seen` of L places are filled.
+    """
+
+    k: Array
+    v: Array
+    seen: Array
+
+    def attend(self, q: Array, k: Array, v: Array) -> tuple[Array, Cache]:
+        """Attention of new positions to all before and to themselves, and the cache with them."""
+        put = lambda old, new: jax.lax.dynamic_update_slice_in_dim(
+            old, new.astype(old.dtype), self.seen, axis=1
+        )
+        filled = Cache(put(self.k, k), put(self.v, v), self.seen + q.shape[1])
+        place = self.seen + jnp.arange(q.shape[1])
+        past = jnp.arange(self.k.shape[1])[None] <= place[:, None]
+        return masked(q, filled.k, filled.v, past[None, None]), filled
+
+
 class Block(nn.Module):
-    """adaLN-zero transformer block: attention and GELU MLP, each modulated and gated by c."""
+    """Transformer block: attention and GELU MLP, each modulated and gated by c (adaLN-zero).
+
+    `adaln` False leaves the modulation out: x + f(norm(x)), the block of an unconditional network.
+    """
 
     width: int
     heads: int
@@ -119,15 +143,19 @@ class Block(nn.Module):
     dropout: float
     dtype: Any
     attention: str
+    adaln: bool = True
+    causal: bool = False
 
     @nn.compact
-    def __call__(self, carry, c, position, segment, keys_B):
-        """Carry is (x [B, L, D], layer index); returns the same and no output."""
+    def __call__(self, carry, c, position, segment, keys_B, cache=None):
+        """Carry is (x [B, L, D], layer index); returns the same, and the cache if one is given."""
         x, layer = carry
         keys = None if keys_B is None else fold(keys_B, layer)
         d = self.width
-        modulation = spread(zero_dense(6 * d, "adaln", self.dtype)(c.astype(self.dtype)))
-        shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(modulation, 6, axis=-1)
+        shift1, scale1, gate1, shift2, scale2, gate2 = 0, 0, 1, 0, 0, 1
+        if self.adaln:
+            modulation = spread(zero_dense(6 * d, "adaln", self.dtype)(c.astype(self.dtype)))
+            shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(modulation, 6, axis=-1)
 
         y = modulate(Norm(name="norm1")(x), shift1, scale1)
         qkv = dense(3 * d, d, "qkv", self.dtype, bias=False)(y)
@@ -135,7 +163,11 @@ class Block(nn.Module):
             a.reshape(*a.shape[:2], self.heads, d // self.heads) for a in jnp.split(qkv, 3, axis=-1)
         )
         q, k = rotary(q, position), rotary(k, position)
-        y = kernel(self.attention)(q, k, v, segment).reshape(x.shape)
+        if cache is None:
+            y = kernel(self.attention)(q, k, v, segment, causal=self.causal)
+        else:
+            y, cache = cache.attend(q, k, v)
+        y = y.reshape(x.shape)
         y = dense(d, d, "out", self.dtype, bias=False)(y)
         x = x + gate1 * dropout(y, keys, self.dropout, 0)
 
@@ -143,4 +175,4 @@ class Block(nn.Module):
         y = dense(self.mlp_ratio * d, d, "mlp_in", self.dtype)(y)
         y = dense(d, self.mlp_ratio * d, "mlp_out", self.dtype)(nn.gelu(y, approximate=True))
         x = x + gate2 * dropout(y, keys, self.dropout, 1)
-        return (constrain(x, "batch", "length", None), layer + 1), None
+        return (constrain(x, "batch", "length", None), layer + 1), cache
