@@ -74,11 +74,11 @@ class Estimate:
 
     def __str__(self) -> str:
         ppl = math.exp(min(self.nats, 700))
-        sign = "=" if self.exact else "<="
+        sign, passes = ("=" if self.exact else "<="), f"pass{'es' * (self.passes > 1)}"
         return (
             f"{self.name} {self.nats:.4f} +- {self.se:.4f} nats/token, perplexity {sign} {ppl:.3f} "
-            f"+- {ppl * self.se:.3f} ({self.passes} pass{'es' * (self.passes > 1)}, {self.sequences} "
-            f"sequences, {self.tokens} tokens, {self.draws} draws each)"
+            f"+- {ppl * self.se:.3f} ({self.passes} {passes}, {self.sequences} sequences, "
+            f"{self.tokens} tokens, {self.draws} draws each)"
         )
 
 
