@@ -38,8 +38,15 @@ class Codec(Protocol):
 class Judge(Protocol):
     """Token rows to nats; another kind (GPT-2, say) is another class with these four members."""
 
-    name: str
-    tokenizer: Codec
+    @property
+    def name(self) -> str:
+        """Its name in fields and plots."""
+        ...
+
+    @property
+    def tokenizer(self) -> Codec:
+        """What turns a text into its tokens."""
+        ...
 
     @property
     def fingerprint(self) -> str:
