@@ -114,26 +114,26 @@ class Store:
 
     def __init__(self, folder: Path, shared: dict[str, Any]):
         self.folder, self.path = folder, folder / "cells.jsonl"
+        self.claim, self.shared = folder / "bench.json", shared
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._claim(folder / "bench.json", shared)
+            self._check(shared)
             self.cells = self._read()
         except OSError as error:
             raise UserError(f"--output={folder}: {error.strerror or error}") from error
         self.known = {self.key(cell) for cell in self.cells}
 
-    def _claim(self, path: Path, shared: dict[str, Any]) -> None:
-        if not path.exists():
-            own = {path.name + ".partial"}
-            foreign = [f.name for f in self.folder.iterdir() if f.name not in own]
+    def _check(self, shared: dict[str, Any]) -> None:
+        """Whether the folder is ours to write in."""
+        if not self.claim.exists():
+            found = self.folder.iterdir() if self.folder.exists() else iter(())
+            foreign = sorted(f.name for f in found if f.name != self.claim.name + ".partial")
             require(
                 not foreign,
-                f"--output={self.folder} holds other files ({', '.join(sorted(foreign)[:3])}); "
+                f"--output={self.folder} holds other files ({', '.join(foreign[:3])}); "
                 "give a new or empty folder",
             )
-            replace(path, json.dumps(shared, indent=2) + "\n")
             return
-        there = read_json(path)
+        there = read_json(self.claim)
         changed = [k for k in shared if there.get(k) != shared[k]]
         shown = "; ".join(f"{k}: {there.get(k)!r} there, {shared[k]!r} given" for k in changed)
         require(
@@ -162,11 +162,17 @@ class Store:
         return self.key(cell) in self.known
 
     def add(self, cell: dict[str, Any]) -> None:
-        """Write a finished cell."""
+        """Write a finished cell; the first one claims the folder."""
         self.cells.append(finite(cell))
         self.known.add(self.key(cell))
         text = "".join(json.dumps(c, ensure_ascii=False) + "\n" for c in self.cells)
-        replace(self.path, text)
+        try:
+            if not self.claim.exists():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                replace(self.claim, json.dumps(self.shared, indent=2) + "\n")
+            replace(self.path, text)
+        except OSError as error:
+            raise UserError(f"--output={self.folder}: {error.strerror or error}") from error
 
 
 def replace(path: Path, text: str) -> None:

@@ -57,6 +57,7 @@ def _bench(values: flags.FlagValues) -> None:
         judges=list(dict.fromkeys(values.judge.split(","))),
         num_samples=values.num_samples,
         length=values.length,
+        every=values.samplers == "all",
     )
     bench = run.Bench(settings)
     found = bench.execute()

@@ -195,6 +195,7 @@ def plot(found: list[Row], path: Path) -> None:
         by_entropy.set_title(
             "quality against diversity (good: at the star of the data)", fontsize=10
         )
+        by_entropy.margins(x=0.12)
         for axes in (by_calls, by_entropy):
             axes.grid(alpha=0.3)
         by_calls.legend(fontsize=7)

@@ -40,6 +40,7 @@ class Settings:
     judges: list[str]
     num_samples: int
     length: int = 0
+    every: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +115,8 @@ class Bench:
         self._corpus: Corpus | None = None
         self._programs: dict[tuple, Sampler] = {}
         self._warm: set[int] = set()
-        self.jobs = self._jobs()
+        for text in settings.samplers:  # before anything is loaded
+            cells.parse_sampler(text, first.experiment.sampling)
         self.judges: list[Judge] = [judging.make_judge(n, self.corpus) for n in settings.judges]
         self.store = cells.Store(
             settings.output,
@@ -126,6 +128,7 @@ class Bench:
                 "judges": [j.fingerprint for j in self.judges],
             },
         )
+        self.jobs = self._jobs()
 
     def corpus(self) -> Corpus:
         """The corpus of the first run."""
@@ -134,32 +137,39 @@ class Bench:
         return self._corpus
 
     def _jobs(self) -> list[Job]:
-        """The grid; a sampler that does not fit a run is left out aloud, one that fits none
-        refused.
+        """The grid; a sampler that does not fit a run is left out aloud.
+
+        Raises:
+          UserError: for a sampler asked for by name that fits none of the runs.
         """
-        s = self.settings
         out: dict[tuple, Job] = {}
         reasons: dict[tuple, str] = {}
-        fits: dict[str, bool] = {}
-        for text in s.samplers:
-            for contender in self.contenders:
-                for job in self._of(contender, text):
-                    where = (contender.group, text, job.latent)
-                    if where not in reasons:
-                        reasons[where] = self._refusal(job)
-                        if reasons[where]:
-                            about = f"{text} on {contender.experiment.config.recipe}"
-                            print(
-                                f"left out: {about}, latent {job.latent}: {reasons[where]}",
-                                file=sys.stderr,
-                            )
-                    fits[text] = fits.get(text, False) or not reasons[where]
-                    if not reasons[where]:
-                        key = (contender.label, job.name, job.sampling.readout, job.latent)
-                        out.setdefault(key, job)
-        wrong = [text for text, fit in fits.items() if not fit]
-        why = next((r for (_, t, _), r in reasons.items() if wrong and t == wrong[0] and r), "")
-        require(not wrong, f"sampler {', '.join(wrong)} fits none of the workdirs: {why}")
+        refused: dict[str, str] = {}
+        for text in self.settings.samplers:
+            fits = False
+            for job in (j for c in self.contenders for j in self._of(c, text)):
+                where = (job.contender.group, job.latent)
+                if all(cell in self.store for cell in job.cells()):
+                    reasons[where] = ""
+                elif where not in reasons:
+                    reasons[where] = self._refusal(job)
+                    if reasons[where]:
+                        recipe = job.contender.experiment.config.recipe
+                        note = f"left out: {text} on {recipe}, latent {job.latent}"
+                        print(f"{note}: {reasons[where]}", file=sys.stderr)
+                if not reasons[where]:
+                    fits = True
+                    readout = job.sampling.readout
+                    out.setdefault((job.contender.label, job.name, readout, job.latent), job)
+            if not fits:
+                refused[text] = next(iter(reasons.values()))
+            reasons.clear()
+        wanted = list(refused) if not self.settings.every else []
+        require(
+            not wanted and bool(out),
+            f"sampler {', '.join(wanted or refused)} fits none of the workdirs: "
+            + next(iter(refused.values()), ""),
+        )
         return list(out.values())
 
     def _of(self, contender: Contender, text: str) -> Iterator[Job]:

@@ -1,4 +1,4 @@
-"""The n-gram judge sums to one and is Kneser-Ney; the network judge is the likelihood; bootstrap."""
+"""The n-gram judge sums to one, by hand; the network judge is the likelihood; bootstrap."""
 
 from __future__ import annotations
 
