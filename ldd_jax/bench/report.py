@@ -174,20 +174,30 @@ def plot(found: list[Row], path: Path) -> None:
             calls = [r.mean("calls") for r in members]
             by_calls.errorbar(calls, nats, yerr=errors, label=name, **look)
             by_entropy.errorbar([r.mean("entropy") for r in members], nats, yerr=errors, **look)
+        # Nonsense may lie far off: its star then stands at the edge, with its entropy beside it.
+        real_x = [r.mean("entropy") for r in found if r.model or r.sampler == "data"]
+        pad = 0.25 * (max(real_x) - min(real_x)) + 0.01
+        low, high = min(real_x) - pad, max(real_x) + pad
         for row in (r for r in found if not r.model):
             nats_, _ = row.nats(judge)
+            entropy = row.mean("entropy")
             grey = {"data": "black", "unigram": "grey", "frequent": "firebrick"}[row.sampler]
             by_calls.axhline(
                 nats_, color=grey, lw=1, ls=(0, (1, 2)), label=f"{row.sampler} (no model)"
             )
-            by_entropy.plot(row.mean("entropy"), nats_, "*", ms=13, color=grey)
+            x = min(max(entropy, low), high)
+            name = row.sampler if x == entropy else f"{row.sampler} (entropy {entropy:.2f})"
+            by_entropy.plot(x, nats_, "*", ms=13, color=grey, clip_on=False)
+            right = x > (low + high) / 2
             by_entropy.annotate(
-                row.sampler,
-                (row.mean("entropy"), nats_),
-                xytext=(6, 5),
+                name,
+                (x, nats_),
+                xytext=(-9 if right else 9, 6),
                 textcoords="offset points",
                 color=grey,
+                ha="right" if right else "left",
             )
+        by_entropy.set_xlim(low, high)
         by_calls.set_xscale("log", base=2)
         by_calls.set(xlabel="network calls", ylabel=f"nats per token under {judge}")
         by_entropy.set(xlabel="unigram entropy of a sample, nats", ylabel="")
@@ -195,7 +205,6 @@ def plot(found: list[Row], path: Path) -> None:
         by_entropy.set_title(
             "quality against diversity (good: at the star of the data)", fontsize=10
         )
-        by_entropy.margins(x=0.12)
         for axes in (by_calls, by_entropy):
             axes.grid(alpha=0.3)
         by_calls.legend(fontsize=7)
