@@ -15,11 +15,15 @@ from ldd_jax.core.checks import UserError, nearest, require
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A subcommand: one line of help, its flags, and what it runs."""
+    """A subcommand: one line of help, its flags, and what it runs.
+
+    `argument` names the flag that may also be given as the only bare argument.
+    """
 
     help: str
     define: Callable[[flags.FlagValues], None]
     execute: Callable[[flags.FlagValues], None]
+    argument: str = ""
 
 
 def parse(name: str, command: Command, argv: list[str]) -> flags.FlagValues:
@@ -49,6 +53,8 @@ def parse(name: str, command: Command, argv: list[str]) -> flags.FlagValues:
     except Exception as error:  # a config file is a program: it may raise anything
         what = f"{type(error).__name__}: {_first_line(error)}{_place(error)}"
         raise UserError(f"{name}: the config file failed: {what}") from error
+    if command.argument and len(rest) == 1:
+        values[command.argument].value, rest = rest[0], []
     require(not rest, f"{name} takes flags only, not {' '.join(rest)!r}")
     if "config" in values:
         structural = [a for a in argv if a.split("=")[0].endswith(".name") and "--config." in a]

@@ -17,7 +17,6 @@ from ldd_jax.core import registry
 from ldd_jax.core.checks import UserError, at_least_one, nearest, require
 from ldd_jax.core.types import Model, Process, TokenSpace
 from ldd_jax.data import Tokenizer, load_tokenizer
-from ldd_jax.objectives import Nelbo
 from ldd_jax.samplers.base import Latent, Step
 from ldd_jax.samplers.logits import Readout
 from ldd_jax.samplers.loop import TAILS
@@ -103,7 +102,7 @@ class Experiment:
     tokens: TokenSpace
     process: Process
     model: Model
-    objective: Nelbo
+    objective: Any
     optim: AdamW
     training: Training
     evaluation: Evaluation
@@ -158,6 +157,11 @@ def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) ->
         model.latent or not needs_latent,
         "objective.context makes a latent, but model.latent is False; set it True or choose a "
         "method without loopholing (method=mdlm, method=udlm)",
+    )
+    require(
+        model.causal or not objective.needs_causal,
+        "next-token training needs a causal network, or it reads what it predicts; set "
+        "model.causal True or choose method=ar",
     )
     evaluation = registry.build("evaluation", config.evaluation)
     require(

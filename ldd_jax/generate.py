@@ -113,6 +113,7 @@ class Sampler:
             "steps": num_steps,
             "config": fingerprint(self.experiment.config),
             "precision": PRECISION,
+            "tokenizer": self.experiment.tokenizer.digest,
             "settings": describe(self.sampling),
         }
         for first in range(0, count, self.sampling.batch_size):

@@ -42,13 +42,15 @@ def evaluate(
 ) -> likelihood.Estimate:
     """The bound of a split; `compiled` keeps the program for the next call with these passes."""
     settings = experiment.evaluation
-    passes, draws = passes or settings.passes, draws or settings.draws
+    passes = passes or settings.passes
+    exact = experiment.objective.exact
+    draws = 1 if exact else draws or settings.draws  # nothing is drawn
     rows = corpus.rows(split)
     pieces = sharding.shards(experiment.mesh)
     size = -(-min(settings.batch_size, len(rows)) // pieces) * pieces
     compiled = {} if compiled is None else compiled
     if passes not in compiled:
-        objective = likelihood.objective_for(experiment.objective, passes)
+        objective = experiment.objective.as_bound(passes)
         score = likelihood.score_fn(experiment.model, objective)
         mesh = experiment.mesh
         run = jax.jit(sharding.on(mesh, score), out_shardings=sharding.replicated(mesh))
@@ -73,6 +75,7 @@ def evaluate(
         draws=draws,
         boundary=float(experiment.process.boundary()),
         put=lambda arrays: sharding.put(experiment.mesh, arrays),
+        exact=exact,
     )
 
 
@@ -274,9 +277,9 @@ class Run:
         unigram = self.corpus.unigram_entropy("validation")
         below = 100 * (1 - found.nats / unigram)
         self.progress.say(
-            f"validation NELBO {found.nats:.4f} +- {found.se:.4f} nats/token is {below:.1f} % "
-            f"below the unigram entropy ({unigram:.4f}) of the same tokens; "
-            f"an upper bound for {found.record()['bounds']}"
+            f"validation {found.name} {found.nats:.4f} +- {found.se:.4f} nats/token is "
+            f"{below:.1f} % below the unigram entropy ({unigram:.4f}) of the same tokens; "
+            f"{found.meaning}"
         )
         elapsed = time.monotonic() - self.progress.began
         summary = {

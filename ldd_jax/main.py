@@ -14,6 +14,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from ldd_jax import __version__
+from ldd_jax.bench.commands import BENCH, GEN_PPL
 from ldd_jax.command_line import Command, describe, parse
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.memory import keep_freed_memory
@@ -114,7 +115,7 @@ def _evaluate(values: flags.FlagValues) -> None:
             experiment, corpus, params, split=values.split, passes=k, draws=values.draws or None
         )
         record = found.record() | {"split": values.split, "step": step}
-        print(f"{found}\n  an upper bound for {record['bounds']}")
+        print(f"{found}\n  {found.meaning}")
         records.append(record)
     if values.output:
         generate.write_json_lines(values.output, records)
@@ -286,6 +287,8 @@ COMMANDS = {
     "train": Command("train a model in a workdir, or resume it", _train_flags, _train),
     "evaluate": Command("bound the likelihood of a split", _evaluate_flags, _evaluate),
     "sample": Command("draw samples, fill gaps, continue prompts", _sample_flags, _sample),
+    "bench": BENCH,
+    "gen-ppl": GEN_PPL,
     "plan": Command(
         "memory, operations and time on a slice, before it is rented", _plan_flags, _plan
     ),

@@ -16,19 +16,24 @@ from ldd_jax.core.checks import UserError, nearest
 from ldd_jax.core.registry import section
 from ldd_jax.data import TextData
 from ldd_jax.denoisers import DiT
-from ldd_jax.objectives import Nelbo, NoContext, PseudoContext
-from ldd_jax.processes import Masked, Uniform
+from ldd_jax.objectives import Nelbo, NextToken, NoContext, PseudoContext
+from ldd_jax.processes import LeftToRight, Masked, Uniform
+from ldd_jax.samplers import Ancestral
+from ldd_jax.samplers import NextToken as NextTokenStep
 from ldd_jax.training.optimizers import AdamW
 from ldd_jax.training.sharding import MeshShape
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A process, a context, and whether the network is told the time."""
+    """A process, a context, whether the network is told the time, and what else differs."""
 
     process: type
     context: type
     time_conditioning: bool
+    objective: type = Nelbo
+    step: type = Ancestral
+    network: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def latent(self) -> bool:
@@ -41,6 +46,14 @@ METHODS = {
     "lddm_m": Method(Masked, PseudoContext, False),
     "udlm": Method(Uniform, NoContext, True),
     "lddm_u": Method(Uniform, PseudoContext, True),
+    "ar": Method(
+        LeftToRight,
+        NoContext,
+        False,
+        objective=NextToken,
+        step=NextTokenStep,
+        network=dict(causal=True, adaln=False),
+    ),
 }
 
 SIZES = {
@@ -109,9 +122,8 @@ def make(
     `context` applies to methods that have one.
     """
     method, size = METHODS[chosen["method"]], SIZES[chosen["size"]]
-    network = dict(latent=method.latent, time_conditioning=method.time_conditioning, **size) | (
-        model or {}
-    )
+    network = dict(latent=method.latent, time_conditioning=method.time_conditioning, **size)
+    network |= method.network | (model or {})
     scored = section(method.context, **((context or {}) if method.latent else {}))
     config = ConfigDict(
         {
@@ -120,13 +132,13 @@ def make(
             "data": section(TextData, **(data or {})),
             "process": section(method.process),
             "model": section(DiT, **network),
-            "objective": section(Nelbo, context=scored, **(objective or {})),
+            "objective": section(method.objective, context=scored, **(objective or {})),
             "optim": section(AdamW, **(optim or {})),
             "training": section(experiment.Training, **(training or {})),
             "evaluation": section(
                 experiment.Evaluation, **{"passes": 1 + method.latent, **(evaluation or {})}
             ),
-            "sampling": section(experiment.Sampling, **(sampling or {})),
+            "sampling": section(experiment.Sampling, **{"step": method.step, **(sampling or {})}),
             "mesh": section(MeshShape, **(mesh or {})),
         }
     )

@@ -117,6 +117,10 @@ class Denoiser(Protocol):
         """Zeros of the carried structure; None if the network takes no latent."""
         ...
 
+    def cache(self, batch: int, length: int) -> Any:
+        """An empty cache for `trunk`; refused by a network that is not causal."""
+        ...
+
 
 class Model(Protocol):
     """A registered config that makes parameters and binds them."""

@@ -1,8 +1,9 @@
-"""Bidirectional attention behind one function; kernels are chosen by name."""
+"""Attention behind one function, bidirectional or causal; kernels are chosen by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from ldd_jax.core.checks import UserError, nearest
 from ldd_jax.core.logical import split
 from ldd_jax.core.types import Array
 
-Kernel = Callable[[Array, Array, Array, Array | None], Array]
+Kernel = Callable[..., Array]  # (q, k, v, segment, causal=...), all [B, L, heads, K]
 HEADS = ("batch", None, "heads", None)
 BY_PLATFORM = "attention_by_platform"
 
@@ -41,17 +42,31 @@ def segment_mask(segment_BL: Array) -> Array:
     return segment_BL[:, None, :, None] == segment_BL[:, None, None, :]
 
 
-def plain(q: Array, k: Array, v: Array, segment_BL: Array | None) -> Array:
+def allowed(length: int, segment_BL: Array | None, causal: bool) -> Array | None:
+    """Which key a query may attend to, [B or 1, 1, L, L]; None = all of them."""
+    mask = None if segment_BL is None else segment_mask(segment_BL)
+    if not causal:
+        return mask
+    past = jnp.tri(length, dtype=bool)[None, None]
+    return past if mask is None else past & mask
+
+
+def plain(q: Array, k: Array, v: Array, segment_BL: Array | None, *, causal: bool = False) -> Array:
     """softmax(q k^T / sqrt(K)) v, head-major, normalised after the value product.
 
     On CPU this runs several times as fast as the generic kernel: the softmax never divides an
     [L, L] array. Scores and sums in float32.
     """
+    return masked(q, k, v, allowed(q.shape[1], segment_BL, causal))
+
+
+def masked(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
+    """`plain` with any mask [B or 1, 1, Lq, Lk], such as that of a query against a cache."""
     scale = q.shape[-1] ** -0.5
     q, k, v = (jnp.swapaxes(a, 1, 2) for a in (q, k, v))
     scores = jnp.einsum("bhqk,bhsk->bhqs", q * scale, k, preferred_element_type=jnp.float32)
-    if segment_BL is not None:
-        scores = jnp.where(segment_mask(segment_BL), scores, -jnp.inf)
+    if mask is not None:
+        scores = jnp.where(mask, scores, -jnp.inf)
     top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     weight = jnp.exp(scores - top)
     total = jnp.sum(weight, axis=-1, keepdims=True)
@@ -61,16 +76,22 @@ def plain(q: Array, k: Array, v: Array, segment_BL: Array | None) -> Array:
     return jnp.swapaxes((out / total).astype(v.dtype), 1, 2)
 
 
-def fused(q: Array, k: Array, v: Array, segment_BL: Array | None) -> Array:
+def fused(q: Array, k: Array, v: Array, segment_BL: Array | None, *, causal: bool = False) -> Array:
     """jax.nn.dot_product_attention: cuDNN on a GPU when the types allow it, XLA elsewhere."""
     mask = None if segment_BL is None else segment_mask(segment_BL)
-    return jax.nn.dot_product_attention(q, k, v, mask=mask)
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal)
 
 
 def splash(
-    q: Array, k: Array, v: Array, segment_BL: Array | None, *, interpret: bool = False
+    q: Array,
+    k: Array,
+    v: Array,
+    segment_BL: Array | None,
+    *,
+    causal: bool = False,
+    interpret: bool = False,
 ) -> Array:
-    """Pallas splash attention on a TPU, bidirectional; never holds an [L, L] array.
+    """Pallas splash attention on a TPU; never holds an [L, L] array.
 
     The length must be a multiple of 128. `interpret` runs the kernel without a TPU, for tests.
     """
@@ -87,7 +108,8 @@ def splash(
 
     def own(q, k, v, segment):
         q, k, v = (jnp.swapaxes(a, 1, 2) for a in (q * q.shape[-1] ** -0.5, k, v))
-        mask = masks.MultiHeadMask([masks.FullMask((length, length))] * q.shape[1])
+        seen = masks.CausalMask if causal else masks.FullMask
+        mask = masks.MultiHeadMask([seen((length, length))] * q.shape[1])
         sizes = kernels.BlockSizes(
             block_q=block, block_kv=block, block_kv_compute=block,
             block_q_dkv=block, block_kv_dkv=block, block_kv_dkv_compute=block,
@@ -103,15 +125,15 @@ def splash(
     return run(q, k, v, segments)
 
 
-def by_platform(q: Array, k: Array, v: Array, segment_BL: Array | None) -> Array:
+def by_platform(
+    q: Array, k: Array, v: Array, segment_BL: Array | None, *, causal: bool = False
+) -> Array:
     """`splash` on a TPU, `fused` on a GPU, `plain` elsewhere; chosen when it is lowered."""
     if q.shape[1] % 128:
-        return plain(q, k, v, segment_BL)
-    choose = lambda *given: jax.lax.platform_dependent(
-        *given,
-        tpu=lambda q, k, v, *s: splash(q, k, v, *(s or (None,))),
-        cuda=lambda q, k, v, *s: fused(q, k, v, *(s or (None,))),
-        default=lambda q, k, v, *s: plain(q, k, v, *(s or (None,))),
+        return plain(q, k, v, segment_BL, causal=causal)
+    own = lambda fn: lambda q, k, v, *s: fn(q, k, v, *(s or (None,)), causal=causal)
+    choose = partial(
+        jax.lax.platform_dependent, tpu=own(splash), cuda=own(fused), default=own(plain)
     )
     with jax.named_scope(BY_PLATFORM):
         return choose(q, k, v) if segment_BL is None else choose(q, k, v, segment_BL)

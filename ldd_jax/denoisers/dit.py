@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from ldd_jax.core.checks import at_least_one
-from ldd_jax.core.logical import constrain, pieces
+from ldd_jax.core.checks import UserError, at_least_one
+from ldd_jax.core.logical import constrain
 from ldd_jax.core.registry import injected, register
 from ldd_jax.core.types import Array, Cond, TokenSpace, Trunk
 from ldd_jax.denoisers import layers
@@ -25,18 +25,6 @@ REMAT = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-
-
-def chunk_count(batch: int, most: int) -> int:
-    """The largest number of chunks up to `most` that cuts every data shard's rows evenly."""
-    shards = pieces("batch")
-    each = batch // shards if batch % shards == 0 else 1
-    return max(d for d in range(1, most + 1) if each % d == 0)
-
-
-def chunked(tree: Any, count: int) -> Any:
-    """[B, ...] to [C, B / C, ...]: every chunk takes rows of every data shard, so none moves."""
-    return jax.tree.map(lambda a: a.reshape(-1, count, *a.shape[1:]).swapaxes(0, 1), tree)
 
 
 class Embedding(nn.Module):
@@ -65,7 +53,8 @@ class Network(nn.Module):
         """Submodules under the names that `interop` maps to the reference's."""
         c = self.config
         self.embed = Embedding(c.tokens.size, c.width)
-        self.time = layers.TimeEmbedding(c.cond_width)
+        if c.adaln:
+            self.time = layers.TimeEmbedding(c.cond_width)
         if c.num_classes:
             self.classes = nn.Embed(c.num_classes + 1, c.cond_width)
         if c.latent:
@@ -74,7 +63,7 @@ class Network(nn.Module):
             layers.Block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast,) * 4,
+            in_axes=(nn.broadcast,) * 4 + (0,),
             length=c.depth,
         )
         self.blocks = stack(
@@ -84,10 +73,13 @@ class Network(nn.Module):
             dropout=c.dropout,
             dtype=jnp.dtype(c.dtype),
             attention=c.attention,
+            adaln=c.adaln,
+            causal=c.causal,
             remat=REMAT[c.remat],
         )
         self.final_norm = layers.Norm()
-        self.final_adaln = layers.zero_dense(2 * c.width, None, jnp.dtype(c.dtype))
+        if c.adaln:
+            self.final_adaln = layers.zero_dense(2 * c.width, None, jnp.dtype(c.dtype))
 
     def inputs(self, z: Any, h: Array | None) -> Array:
         """E(z) + LayerNorm(h), float32 [B, L, D]."""
@@ -96,34 +88,40 @@ class Network(nn.Module):
             x = x + self.latent_norm(jnp.zeros(x.shape, jnp.float32) if h is None else h)
         return x
 
-    def conditioning(self, cond: Cond, batch: int) -> Array:
-        """C = silu(time(sigma)) [+ silu(class)], float32 [B, C] or [B, L, C]."""
+    def conditioning(self, cond: Cond, batch: int) -> Array | None:
+        """C = silu(time(sigma)) [+ silu(class)], [B, C] or [B, L, C]; None without adaLN."""
+        if not self.config.adaln:
+            return None
         sigma = jnp.zeros(batch) if not self.config.time_conditioning else cond.clock
         c = nn.silu(self.time(sigma))
         if self.config.num_classes and cond.label is not None:
             c = c + nn.silu(self.classes(cond.label))
         return c
 
-    def __call__(self, z: Any, cond: Cond, h: Array | None, keys_B: Array | None) -> Trunk:
-        """Run the trunk."""
+    def __call__(
+        self, z: Any, cond: Cond, h: Array | None, keys_B: Array | None, cache: Any = None
+    ) -> Trunk:
+        """Run the trunk; with a cache, on the positions that follow those it holds."""
         dtype = jnp.dtype(self.config.dtype)
         x = constrain(self.inputs(z, h).astype(dtype), "batch", "length", None)
         c = self.conditioning(cond, x.shape[0])
-        shape, count = x.shape, chunk_count(x.shape[0], self.config.chunks)
-        given = (x, c, cond.segment, keys_B)
-        if cond.position is None:
-            position = jnp.broadcast_to(jnp.arange(shape[1]), (count, shape[1]))
+        shape = x.shape
+        count = layers.chunk_count(shape[0], self.config.chunks if cache is None else 1)
+        position = jnp.arange(shape[1]) if cond.position is None else cond.position
+        if position.ndim == 1:
+            place = jnp.broadcast_to(position, (count, *position.shape))
         else:
-            position = chunked(cond.position, count)
-        x, c_chunks, segment, keys = chunked(given, count)
+            place = layers.chunked(position, count)
+        x, by_chunk, segment, keys = layers.chunked((x, c, cond.segment, keys_B), count)
         carry = constrain(x, None, "batch", "length", None), jnp.zeros((), jnp.int32)
-        (x, _), _ = self.blocks(carry, c_chunks, position, segment, keys)
+        (x, _), cache = self.blocks(carry, by_chunk, place, segment, keys, cache)
         x = constrain(x.swapaxes(0, 1).reshape(shape), "batch", "length", None)
-        shift, scale = jnp.split(layers.spread(self.final_adaln(c.astype(dtype))), 2, axis=-1)
-        features = layers.modulate(self.final_norm(x), shift, scale)
-        return Trunk(
-            features=features, latent=x.astype(jnp.float32) if self.config.latent else None
-        )
+        features = self.final_norm(x)
+        if c is not None:
+            shift, scale = jnp.split(layers.spread(self.final_adaln(c.astype(dtype))), 2, axis=-1)
+            features = layers.modulate(features, shift, scale)
+        latent = x.astype(jnp.float32) if self.config.latent else None
+        return Trunk(features=features, latent=latent, cache=cache)
 
 
 @struct.dataclass
@@ -168,10 +166,27 @@ class BoundDiT:
             raise ValueError("this network takes no class label (model.num_classes is 0)")
         if config.time_conditioning and cond.clock is None:
             raise ValueError("this network is conditioned on time; cond.clock is missing")
+        if cache is not None and not config.causal:
+            raise ValueError("a bidirectional network keeps no cache (model.causal is False)")
         if cache is not None:
-            raise ValueError("a bidirectional network keeps no cache")
-        out: Any = Network(config).apply({"params": self.params["trunk"]}, z, cond, h, key)
+            if cond.segment is not None:
+                raise ValueError("a cache holds one document; cond.segment does not apply")
+            if cond.position is None:
+                cond = cond._replace(position=cache.seen[0] + jnp.arange(z.shape[1]))
+        out: Any = Network(config).apply({"params": self.params["trunk"]}, z, cond, h, key, cache)
         return out
+
+    def cache(self, batch: int, length: int) -> layers.Cache:
+        """An empty cache for `length` positions of a causal network."""
+        config = self.config
+        if not config.causal:
+            raise UserError(
+                "a bidirectional network keeps no cache (model.causal is False); step next_token "
+                "samples models trained with method=ar"
+            )
+        shape = (config.depth, batch, length, config.heads, config.width // config.heads)
+        empty = jnp.zeros(shape, jnp.dtype(config.dtype))
+        return layers.Cache(empty, empty, jnp.zeros(config.depth, jnp.int32))
 
     def latent(self, batch: int, length: int) -> Array | None:
         """Zeros [B, L, D] float32, or None."""
@@ -186,7 +201,9 @@ class DiT:
     """Config of the DiT.
 
     `latent` opens the loophole (2 * width parameters, zero at first). `time_conditioning` False
-    feeds sigma = 0 to the adaLN, as MDLM and LDDM-M do. `remat` names what a block keeps for the
+    feeds sigma = 0 to the adaLN, as MDLM and LDDM-M do. `causal` lets a position attend to itself
+    and to those before it only; `adaln` False leaves all conditioning out. Both together are the
+    autoregressive network of the MDLM and Duo references. `remat` names what a block keeps for the
     backward pass; with `chunks` > 1 it walks its batch in up to that many pieces, so that what it
     does not keep is as much smaller. Neither changes a result.
     """
@@ -204,6 +221,8 @@ class DiT:
     remat: str = "none"
     chunks: int = 1
     attention: str = "plain"
+    causal: bool = False
+    adaln: bool = True
     tokens: TokenSpace = injected()
 
     def __post_init__(self):
@@ -218,6 +237,8 @@ class DiT:
             )
         if self.remat not in REMAT:
             raise ValueError(f"remat {self.remat!r} is not one of {', '.join(REMAT)}")
+        if not self.adaln and (self.time_conditioning or self.num_classes):
+            raise ValueError("adaln False takes no conditioning; time_conditioning or num_classes")
         if self.dtype not in ("float32", "bfloat16", "float64"):
             raise ValueError(f"dtype {self.dtype!r} is not one of float32, bfloat16, float64")
         kernel(self.attention)
@@ -226,7 +247,7 @@ class DiT:
         """{"trunk": ..., "head": {"kernel", "bias"}}; the head starts at zero."""
         z = jnp.zeros((1, 2), jnp.int32)
         cond = Cond(clock=jnp.zeros(1), label=jnp.zeros(1, jnp.int32) if self.num_classes else None)
-        trunk = Network(self).init(key, z, cond, None, None)["params"]
+        trunk: Any = Network(self).init(key, z, cond, None, None)["params"]
         head = {
             "kernel": jnp.zeros((self.width, self.tokens.size)),
             "bias": jnp.zeros(self.tokens.size),
@@ -241,7 +262,6 @@ class DiT:
         """Logical axes of every parameter; the leading axis of a block is its layer."""
         norm, layer = {"norm": {"scale": ("width",)}}, ("layer",)
         stacked = {
-            "adaln": {"kernel": ("cond", "modulation"), "bias": ("modulation",)},
             "qkv": {"kernel": ("width", "heads")},
             "out": {"kernel": ("heads", "width")},
             "mlp_in": {"kernel": ("width", "mlp"), "bias": ("mlp",)},
@@ -250,16 +270,15 @@ class DiT:
             "norm2": norm,
         }
         is_axes = lambda a: isinstance(a, tuple)
-        trunk = {
-            "embed": {"table": ("vocabulary", "width")},
-            "time": {
+        trunk: dict[str, Any] = {"embed": {"table": ("vocabulary", "width")}, "final_norm": norm}
+        if self.adaln:
+            modulation = {"kernel": ("cond", "modulation"), "bias": ("modulation",)}
+            stacked["adaln"] = trunk["final_adaln"] = modulation
+            trunk["time"] = {
                 "in": {"kernel": ("features", "cond"), "bias": ("cond",)},
                 "out": {"kernel": ("cond", "cond"), "bias": ("cond",)},
-            },
-            "blocks": jax.tree.map(lambda a: layer + a, stacked, is_leaf=is_axes),
-            "final_norm": norm,
-            "final_adaln": {"kernel": ("cond", "modulation"), "bias": ("modulation",)},
-        }
+            }
+        trunk["blocks"] = jax.tree.map(lambda a: layer + a, stacked, is_leaf=is_axes)
         if self.num_classes:
             trunk["classes"] = {"embedding": ("classes", "cond")}
         if self.latent:

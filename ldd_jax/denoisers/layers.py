@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ldd_jax.core.draws import fold
-from ldd_jax.core.logical import constrain
+from ldd_jax.core.logical import constrain, pieces
 from ldd_jax.core.types import Array
-from ldd_jax.denoisers.attention import kernel, rotary
+from ldd_jax.denoisers.attention import kernel, masked, rotary
 
 LAYER_NORM_EPS = 1e-5
 FREQUENCIES = 256
@@ -75,7 +75,7 @@ def dropout(x: Array, keys_B: Array | None, rate: float, site: int) -> Array:
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 
 
-def modulate(x: Array, shift: Array, scale: Array) -> Array:
+def modulate(x: Array, shift: Any, scale: Any) -> Array:
     """X (1 + scale) + shift; per example or per position."""
     return x * (1 + scale) + shift
 
@@ -110,9 +110,31 @@ class LatentNorm(nn.Module):
         )(h)
 
 
-class Block(nn.Module):
-    """adaLN-zero transformer block: attention and GELU MLP, each modulated and gated by c.
+class Cache(NamedTuple):
+    """Keys and values [..., B, L, heads, K] of the positions seen; the leading axis is the layer.
 
+    The first `seen` of L places are filled.
+    """
+
+    k: Array
+    v: Array
+    seen: Array
+
+    def attend(self, q: Array, k: Array, v: Array) -> tuple[Array, Cache]:
+        """Attention of new positions to all before and to themselves, and the cache with them."""
+        put = lambda old, new: jax.lax.dynamic_update_slice_in_dim(
+            old, new.astype(old.dtype), self.seen, axis=1
+        )
+        filled = Cache(put(self.k, k), put(self.v, v), self.seen + q.shape[1])
+        place = self.seen + jnp.arange(q.shape[1])
+        past = jnp.arange(self.k.shape[1])[None] <= place[:, None]
+        return masked(q, filled.k, filled.v, past[None, None]), filled
+
+
+class Block(nn.Module):
+    """Transformer block: attention and GELU MLP, each modulated and gated by c (adaLN-zero).
+
+    `adaln` False leaves the modulation out: x + f(norm(x)), the block of an unconditional network.
     A batch laid out in chunks, [C, B / C, L, D], is walked a chunk at a time; with `remat` only
     the chunks' inputs are kept for the backward pass, and what lives inside a block has the size
     of a chunk.
@@ -124,36 +146,41 @@ class Block(nn.Module):
     dropout: float
     dtype: Any
     attention: str
+    adaln: bool = True
+    causal: bool = False
     remat: Any = None
 
-    def __call__(self, carry, c, position, segment, keys_B):
-        """Carry is (x [C, B / C, L, D], layer index); returns the same and no output.
+    def __call__(self, carry, c, position, segment, keys_B, cache=None):
+        """Carry is (x [C, B / C, L, D], layer index); returns the same, and the cache if given.
 
-        c, segment and keys have the chunks as leading axis; so has position, if given by example.
+        c, position, segment and keys have the chunks as leading axis; a cache is of one chunk.
         """
         x, layer = carry
-        run = Block.one
+        run: Any = Block.one
         if self.remat is not None:
             run = nn.remat(run, policy=self.remat, prevent_cse=False)
+        given = (c, position, segment, keys_B)
         if x.shape[0] == 1:
-            own = lambda a: a[0]
-            mine = jax.tree.map(own, (x, c, position, segment, keys_B))
-            return (run(self, mine[0], layer, *mine[1:])[None], layer + 1), None
+            mine = jax.tree.map(lambda a: a[0], (x, *given))
+            x, cache = run(self, mine[0], layer, *mine[1:], cache)
+            return (x[None], layer + 1), cache
         walk = nn.scan(
-            lambda block, _, *given: ((), run(block, given[0], layer, *given[1:])),
+            lambda block, _, x, *own: ((), run(block, x, layer, *own, None)[0]),
             variable_broadcast="params",
             split_rngs={"params": False},
         )
-        _, x = walk(self, (), x, c, position, segment, keys_B)
+        _, x = walk(self, (), x, *given)
         return (constrain(x, None, "batch", "length", None), layer + 1), None
 
     @nn.compact
-    def one(self, x, layer, c, position, segment, keys_B):
-        """One chunk, [B, L, D]."""
+    def one(self, x, layer, c, position, segment, keys_B, cache):
+        """One chunk, [B, L, D], and the cache."""
         keys = None if keys_B is None else fold(keys_B, layer)
         d = self.width
-        modulation = spread(zero_dense(6 * d, "adaln", self.dtype)(c.astype(self.dtype)))
-        shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(modulation, 6, axis=-1)
+        shift1, scale1, gate1, shift2, scale2, gate2 = 0, 0, 1, 0, 0, 1
+        if self.adaln:
+            modulation = spread(zero_dense(6 * d, "adaln", self.dtype)(c.astype(self.dtype)))
+            shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(modulation, 6, axis=-1)
 
         y = modulate(Norm(name="norm1")(x), shift1, scale1)
         qkv = dense(3 * d, d, "qkv", self.dtype, bias=False)(y)
@@ -161,7 +188,11 @@ class Block(nn.Module):
             a.reshape(*a.shape[:2], self.heads, d // self.heads) for a in jnp.split(qkv, 3, axis=-1)
         )
         q, k = rotary(q, position), rotary(k, position)
-        y = kernel(self.attention)(q, k, v, segment).reshape(x.shape)
+        if cache is None:
+            y = kernel(self.attention)(q, k, v, segment, causal=self.causal)
+        else:
+            y, cache = cache.attend(q, k, v)
+        y = y.reshape(x.shape)
         y = dense(d, d, "out", self.dtype, bias=False)(y)
         x = x + gate1 * dropout(y, keys, self.dropout, 0)
 
@@ -169,4 +200,16 @@ class Block(nn.Module):
         y = dense(self.mlp_ratio * d, d, "mlp_in", self.dtype)(y)
         y = dense(d, self.mlp_ratio * d, "mlp_out", self.dtype)(nn.gelu(y, approximate=True))
         x = x + gate2 * dropout(y, keys, self.dropout, 1)
-        return constrain(x, "batch", "length", None)
+        return constrain(x, "batch", "length", None), cache
+
+
+def chunk_count(batch: int, most: int) -> int:
+    """The largest number of chunks up to `most` that cuts every data shard's rows evenly."""
+    shards = pieces("batch")
+    each = batch // shards if batch % shards == 0 else 1
+    return max(d for d in range(1, most + 1) if each % d == 0)
+
+
+def chunked(tree: Any, count: int) -> Any:
+    """[B, ...] to [C, B / C, ...]: every chunk takes rows of every data shard, so none moves."""
+    return jax.tree.map(lambda a: a.reshape(-1, count, *a.shape[1:]).swapaxes(0, 1), tree)

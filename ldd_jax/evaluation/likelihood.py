@@ -1,4 +1,4 @@
-"""The NELBO of a data set with its standard error, and what it bounds."""
+"""The likelihood of a data set, or its bound, with standard errors, and what it bounds."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldd_jax.core.types import Array, Model, as_batch
-from ldd_jax.objectives.context import NoContext, PseudoContext
-from ldd_jax.objectives.nelbo import Nelbo
-from ldd_jax.objectives.times import UniformTimes
+from ldd_jax.core.types import Array, Loss, Model, as_batch
 
 BOUNDS = {
     1: "the sampler that runs one pass per step with h = 0",
@@ -31,7 +28,8 @@ def bounds(passes: int) -> str:
 class Estimate:
     """Nats per token: mean, its standard error over sequences, and that of the drawn times alone.
 
-    `calls` counts trunk evaluations per sequence.
+    `calls` counts trunk evaluations per sequence. `exact`: the likelihood itself, which is the
+    case of a bound that is tight, so that its fields have the same names.
     """
 
     nats: float
@@ -42,6 +40,19 @@ class Estimate:
     draws: int
     passes: int
     calls: int
+    exact: bool = False
+
+    @property
+    def name(self) -> str:
+        """NLL or NELBO."""
+        return "NLL" if self.exact else "NELBO"
+
+    @property
+    def meaning(self) -> str:
+        """What the number says of which sampler."""
+        if self.exact:
+            return "the exact likelihood of the model's own left-to-right sampler"
+        return f"an upper bound for {bounds(self.passes)}"
 
     def record(self) -> dict[str, Any]:
         """A JSON line."""
@@ -57,27 +68,23 @@ class Estimate:
             "draws": self.draws,
             "passes": self.passes,
             "network_calls_per_sequence": self.calls,
-            "bounds": bounds(self.passes),
+            "exact": self.exact,
+            "bounds": "" if self.exact else bounds(self.passes),
         }
 
     def __str__(self) -> str:
         ppl = math.exp(min(self.nats, 700))
+        sign, passes = ("=" if self.exact else "<="), f"pass{'es' * (self.passes > 1)}"
         return (
-            f"NELBO {self.nats:.4f} +- {self.se:.4f} nats/token, perplexity <= {ppl:.3f} +- "
-            f"{ppl * self.se:.3f} ({self.passes} pass{'es' * (self.passes > 1)}, {self.sequences} "
-            f"sequences, {self.tokens} tokens, {self.draws} draws each)"
+            f"{self.name} {self.nats:.4f} +- {self.se:.4f} nats/token, perplexity {sign} {ppl:.3f} "
+            f"+- {ppl * self.se:.3f} ({self.passes} {passes}, {self.sequences} sequences, "
+            f"{self.tokens} tokens, {self.draws} draws each)"
         )
 
 
-def objective_for(objective: Nelbo, passes: int) -> Nelbo:
-    """The training objective as a bound: `passes` network passes always, t on all of (0, 1]."""
-    context = NoContext() if passes == 1 else PseudoContext(p=1.0, passes=passes - 1)
-    return dataclasses.replace(
-        objective, context=context, times=UniformTimes(eps=0.0), dropout=False
-    )
-
-
-def score_fn(model: Model, objective: Nelbo) -> Callable[[Any, dict, Array], tuple[Array, Array]]:
+def score_fn(
+    model: Model, objective: Callable[..., Loss]
+) -> Callable[[Any, dict, Array], tuple[Array, Array]]:
     """(params, arrays, key) -> summed nats and scored tokens of every sequence; jit at the edge."""
 
     def score(params, arrays, key):
@@ -98,8 +105,9 @@ def estimate(
     draws: int,
     boundary: float,
     put: Callable,
+    exact: bool = False,
 ) -> Estimate:
-    """Sum in float64 on the host over all sequences and draws; `put` places a batch on the mesh."""
+    """Sum in float64 on the host over all sequences and draws; `put` places a batch."""
     nats, tokens = [], []
     for i, arrays in enumerate(batches):
         local = put(arrays)
@@ -126,4 +134,5 @@ def estimate(
         draws=draws,
         passes=passes,
         calls=passes * draws,
+        exact=exact,
     )

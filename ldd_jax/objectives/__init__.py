@@ -8,6 +8,7 @@ from ldd_jax.objectives.context import (
     PseudoContext,
 )
 from ldd_jax.objectives.nelbo import Nelbo
+from ldd_jax.objectives.next_token import NextToken
 from ldd_jax.objectives.times import ImportanceTimes, UniformTimes
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "FractionGate",
     "ImportanceTimes",
     "Nelbo",
+    "NextToken",
     "NoContext",
     "PseudoContext",
     "UniformTimes",

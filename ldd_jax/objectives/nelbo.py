@@ -12,7 +12,7 @@ from ldd_jax.core.draws import example_keys, fold
 from ldd_jax.core.registry import injected, part, register
 from ldd_jax.core.rows import rows_loss
 from ldd_jax.core.types import Array, Batch, Denoiser, Loss, Process
-from ldd_jax.objectives.context import NoContext
+from ldd_jax.objectives.context import NoContext, PseudoContext
 from ldd_jax.objectives.times import UniformTimes, stratified
 
 TIMES, GATE, CORRUPT, DROPOUT = range(4)
@@ -33,9 +33,19 @@ class Nelbo:
     groups: int = injected()
     dropout: bool = injected()
 
+    exact = False
+    needs_causal = False
+
     def __post_init__(self):
         if self.tile < 0:
             raise ValueError(f"tile is {self.tile}; it must be 0 (all rows at once) or more")
+
+    def as_bound(self, passes: int) -> Nelbo:
+        """The bound of evaluation: `passes` network passes always, t on all of (0, 1]."""
+        context = NoContext() if passes == 1 else PseudoContext(p=1.0, passes=passes - 1)
+        return dataclasses.replace(
+            self, context=context, times=UniformTimes(eps=0.0), dropout=False
+        )
 
     def __call__(self, denoiser: Denoiser, batch: Batch, key: Array) -> Loss:
         """Total = sum(weight * bound) / norm; `loss_B` is the same per example, unnormalised."""

@@ -54,6 +54,8 @@ def scored_share(experiment: Experiment) -> float:
     """E_t of the share of rows that the bound scores: the mean noise level, or 1."""
     t = (jnp.arange(10_000) + 0.5) / 10_000
     z = jnp.full((1,), experiment.tokens.mask if experiment.tokens.mask is not None else 0)
+    if experiment.process.schedule is None:
+        return 1.0  # no time: every row is scored
     if experiment.tokens.mask is None or not bool(experiment.process.scored(z)[0]):
         return 1.0
     return float(jnp.mean(experiment.process.schedule.noise(t)))

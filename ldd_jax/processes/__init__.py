@@ -1,6 +1,7 @@
 """Forward processes over tokens: prior, corruption, posterior, rate and bound."""
 
+from ldd_jax.processes.left_to_right import LeftToRight
 from ldd_jax.processes.masked import Masked
 from ldd_jax.processes.uniform import Uniform
 
-__all__ = ["Masked", "Uniform"]
+__all__ = ["LeftToRight", "Masked", "Uniform"]

@@ -4,6 +4,7 @@ from ldd_jax.samplers.ancestral import Ancestral
 from ldd_jax.samplers.base import Clamp, Latent, SampleState
 from ldd_jax.samplers.grids import CosineGrid, GeometricGrid, LinearGrid
 from ldd_jax.samplers.loop import sample
+from ldd_jax.samplers.next_token import NextToken
 
 __all__ = [
     "Ancestral",
@@ -12,6 +13,7 @@ __all__ = [
     "GeometricGrid",
     "Latent",
     "LinearGrid",
+    "NextToken",
     "SampleState",
     "sample",
 ]

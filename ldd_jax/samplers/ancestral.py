@@ -20,6 +20,7 @@ class Ancestral:
     for the vocabulary: about L / T rows a sequence instead of L, and exactly the same law.
     """
 
+    clock = "grid"
     calls = 1
 
     def __call__(

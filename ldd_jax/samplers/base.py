@@ -111,15 +111,16 @@ class Net:
 
 
 class Step(Protocol):
-    """One rule per file."""
+    """One rule per file; clock "own" = one call makes the whole sample, without grid and tail."""
 
+    clock: str
     calls: int
 
     def __call__(
         self,
         net: Net,
         state: SampleState,
-        t_B: Array,
+        t_B: Any,
         s_B: Array | None,
         draw: Draw,
         segment: Array | None,

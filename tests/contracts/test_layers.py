@@ -20,6 +20,7 @@ ORDER = [
     {"planning"},
     {"workdir", "command_line"},
     {"loop"},
+    {"bench"},
     {"main"},
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}

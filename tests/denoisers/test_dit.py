@@ -38,15 +38,17 @@ def close(a, b, tolerance=2e-5):
     jax.tree.map(equal, a, b)
 
 
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("segments", [False, True])
-def test_kernels_agree_with_gradients(segments):
+def test_kernels_agree_with_gradients(segments, causal):
     q, k, v = jax.random.normal(jax.random.key(2), (3, B, L, 2, 8))
     segment = jnp.asarray([[1, 1, 1, 2, 2, 2, 0, 0]] * B)
 
     def solve(kernel):
         given = segment if segments else None
         return jax.value_and_grad(
-            lambda *a: jnp.sum(jnp.cos(kernel(*a, given) * jnp.arange(8.0))), argnums=(0, 1, 2)
+            lambda *a: jnp.sum(jnp.cos(kernel(*a, given, causal=causal) * jnp.arange(8.0))),
+            argnums=(0, 1, 2),
         )(q, k, v)
 
     close(solve(plain), solve(fused))
@@ -54,8 +56,8 @@ def test_kernels_agree_with_gradients(segments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("segments", [False, True])
-def test_the_pallas_kernel_agrees(segments):
+@pytest.mark.parametrize(("segments", "causal"), [(False, False), (True, False), (True, True)])
+def test_the_pallas_kernel_agrees(segments, causal):
     """Splash attention, interpreted, forward and backward; padding rows mean nothing."""
     q, k, v = jax.random.normal(jax.random.key(7), (3, 2, 256, 2, 64))
     segment = jnp.repeat(jnp.asarray([[1, 2, 3, 0]] * 2), 64, axis=1) if segments else None
@@ -64,7 +66,8 @@ def test_the_pallas_kernel_agrees(segments):
     def solve(kernel):
         return jit(
             jax.value_and_grad(
-                lambda *a: jnp.sum(real * jnp.cos(kernel(*a, segment))), argnums=(0, 1, 2)
+                lambda *a: jnp.sum(real * jnp.cos(kernel(*a, segment, causal=causal))),
+                argnums=(0, 1, 2),
             )
         )(q, k, v)
 

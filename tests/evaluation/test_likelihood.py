@@ -167,7 +167,7 @@ def test_evaluation_is_repeatable_and_limited():
 @pytest.mark.parametrize("method", METHODS)
 def test_score_is_per_sequence_and_ignores_padding(method):
     built = experiment(method)
-    objective = likelihood.objective_for(built.objective, 1)
+    objective = built.objective.as_bound(1)
     assert objective.times.eps == 0 and not objective.dropout
     score = jax.jit(likelihood.score_fn(built.model, objective))
     params = built.model.init(built.key(0))

@@ -1,6 +1,7 @@
 """One file per kind of golden file; importing registers them."""
 
 from tests.parity.cases import (  # noqa: F401
+    autoregressive,
     losses,
     networks,
     posteriors,

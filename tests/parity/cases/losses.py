@@ -8,7 +8,7 @@ import numpy as np
 
 from ldd_jax.core.rows import rows_loss
 from ldd_jax.objectives.times import ImportanceTimes
-from ldd_jax.processes import Masked, Uniform
+from ldd_jax.processes import LeftToRight, Masked, Uniform
 from ldd_jax.schedules import LogLinear
 from tests.parity.golden import Golden, finite_logs
 from tests.parity.runner import kind
@@ -30,7 +30,7 @@ def bound(process, logits, x0, z, t):
 
 @kind("losses")
 def losses(golden: Golden) -> None:
-    """MDLM and UDLM in float32 and float64; the rest is not built yet."""
+    """MDLM and UDLM in float32 and float64, next token; the rest is not built yet."""
     schedule = LogLinear(eps=golden.number(EPS, ["eps"], golden.meta.get("about", ""), 1e-3))
     masked = Masked(schedule=schedule, tokens=golden.tokens())
     uniform = Uniform(schedule=schedule, tokens=golden.tokens(masked=False))
@@ -93,4 +93,6 @@ def losses(golden: Golden) -> None:
     )
     golden.gap(r"d3pm_\w+", "D3PM's finite-T loss is not built yet", inputs=r"t_T\d+")
     golden.gap(r"sedd_\w+", "SEDD's score entropy is not built yet", inputs=r"sedd_\w+_x[0t]")
-    golden.gap("ar_nll", "the next-token objective is not built yet")
+    ar = LeftToRight(tokens=golden.tokens())
+    nll = lambda: np.asarray(ar.bound(*flat(logits, x0))).reshape(x0.shape)
+    golden.check("ar_nll", nll, LOSS32, each=True)

@@ -78,8 +78,8 @@ def loophole(golden: Golden) -> None:
     def block0(inputs):
         c = part("conditioning", Cond(clock=sigma), x.shape[0])
         position = jnp.arange(x.shape[1])
-        given = (inputs, 0, c, position, None, None)
-        return block.apply({"params": first}, *given, method="one")
+        given = (inputs, 0, c, position, None, None, None)
+        return block.apply({"params": first}, *given, method="one")[0]
 
     golden.check("time_features", lambda: layers.time_features(jnp.asarray(sigma)), 5e-6)
     golden.check("time_cond", lambda: part("conditioning", Cond(clock=sigma), x.shape[0]), 2e-6)

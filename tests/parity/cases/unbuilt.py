@@ -6,13 +6,6 @@ from tests.parity.golden import Golden
 from tests.parity.runner import kind
 
 
-@kind("dit_ar")
-def causal(golden: Golden) -> None:
-    """Causal network, next-token loss and sampler."""
-    golden.gap("logits|nll|ar_sample", "the causal network is not built yet", inputs="x|gumbel")
-    golden.folder.used_weights.add(str(golden.weight_file()))
-
-
 @kind("sedd_absorb", "sedd_uniform")
 def score_network(golden: Golden) -> None:
     """Log-score read-out."""

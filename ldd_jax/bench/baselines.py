@@ -1,0 +1,50 @@
+"""Rows that are always there: real text, and two samplers that make nonsense.
+
+A metric on which nonsense does well says nothing about the samplers that do well on it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ldd_jax.data import Corpus
+
+PHRASE = 8  # tokens that `frequent` repeats, drawn from as many most frequent ones
+
+
+def data(corpus: Corpus, counts: np.ndarray, count: int, length: int, seed: int) -> np.ndarray:
+    """Validation rows, [count, <= length]: what a perfect sampler would give."""
+    rows = corpus.rows("validation")
+    pick = np.random.default_rng(seed).choice(len(rows), count, replace=len(rows) < count)
+    return np.stack([rows[int(i)]["tokens"][:length] for i in pick])
+
+
+def unigram(corpus: Corpus, counts: np.ndarray, count: int, length: int, seed: int) -> np.ndarray:
+    """Every token by itself from the training frequencies."""
+    draw = np.random.default_rng(seed)
+    return draw.choice(len(counts), (count, length), p=counts / counts.sum())
+
+
+def frequent(corpus: Corpus, counts: np.ndarray, count: int, length: int, seed: int) -> np.ndarray:
+    """A phrase drawn from the most frequent tokens, repeated to the end of the row."""
+    top = np.argsort(-counts, kind="stable")[:PHRASE]
+    draw = np.random.default_rng(seed)
+    phrase = draw.choice(top, (count, PHRASE), p=counts[top] / counts[top].sum())
+    return np.tile(phrase, (1, -(-length // PHRASE)))[:, :length]
+
+
+BASELINES: dict[str, Callable[[Corpus, np.ndarray, int, int, int], np.ndarray]] = {
+    "data": data,
+    "unigram": unigram,
+    "frequent": frequent,
+}
+
+
+def training_tokens(corpus: Corpus, limit: int = 20_000_000) -> np.ndarray:
+    """Training rows [N, L], at most about `limit` tokens, evenly spread."""
+    rows = corpus.rows("train")
+    length = len(rows[0]["tokens"])
+    some = np.linspace(0, len(rows) - 1, min(len(rows), max(limit // length, 1))).astype(int)
+    return np.stack([rows[int(i)]["tokens"] for i in np.unique(some)])

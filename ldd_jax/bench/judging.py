@@ -1,0 +1,115 @@
+"""Judges by name: an autoregressive workdir, or the n-gram model of a run's corpus."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ldd_jax import loop
+from ldd_jax.bench.baselines import training_tokens
+from ldd_jax.core import registry
+from ldd_jax.core.checks import UserError, require
+from ldd_jax.data import Corpus
+from ldd_jax.evaluation import likelihood
+from ldd_jax.evaluation.judges import Judge, NetworkJudge, NGramJudge
+from ldd_jax.evaluation.ngram import NGram
+from ldd_jax.experiment import Experiment, fingerprint
+from ldd_jax.training import sharding
+
+NGRAM = "ngram"
+ORDER = 6
+
+
+def corpus_of(experiment: Experiment) -> Corpus:
+    """The corpus that a run was trained on."""
+    return registry.build("data", experiment.config.data).load(experiment.tokenizer)
+
+
+def ngram_judge(corpus: Corpus) -> NGramJudge:
+    """The n-gram judge of a corpus's training split."""
+    model = NGram.fit(training_tokens(corpus), corpus.tokenizer.size, ORDER)
+    return NGramJudge(model, corpus.tokenizer, corpus.fingerprint)
+
+
+def network_judge(workdir: Path) -> NetworkJudge:
+    """The judge in a workdir.
+
+    Raises:
+      UserError: for a workdir whose model has no exact likelihood.
+    """
+    experiment, params, step = loop.load(workdir)
+    require(
+        experiment.objective.exact,
+        f"--judge={workdir}: {experiment.config.recipe} has only a bound of the likelihood; "
+        "a judge is an autoregressive run (method=ar)",
+    )
+    score = likelihood.score_fn(experiment.model, experiment.objective.as_bound(1))
+    run = jax.jit(
+        sharding.on(experiment.mesh, score), out_shardings=sharding.replicated(experiment.mesh)
+    )
+
+    def placed(params: Any, arrays: dict[str, Any], key: Any) -> Any:
+        put = sharding.put(experiment.mesh, arrays)
+        return run(params, put, sharding.everywhere(experiment.mesh, key))
+
+    pieces = sharding.shards(experiment.mesh)
+    return NetworkJudge(
+        score=placed,
+        params=params,
+        tokenizer=experiment.tokenizer,
+        length=experiment.config.data.length,
+        name=workdir.name,
+        fingerprint=f"{fingerprint(experiment.config)}-{step}",
+        batch=-(-64 // pieces) * pieces,
+    )
+
+
+def make_judge(name: str, corpus: Any) -> Judge:
+    """`ngram`, or an autoregressive workdir; `corpus()` is called for the first."""
+    if name == NGRAM:
+        return ngram_judge(corpus())
+    require(
+        (Path(name) / "config.json").is_file(),
+        f"--judge={name}: give {NGRAM!r} or the workdir of an autoregressive run",
+    )
+    return network_judge(Path(name))
+
+
+def read_samples(path: Path) -> tuple[list[str], list[np.ndarray] | None, str]:
+    """Texts, token rows if every line has them, and their tokenizer's digest ("" = not said).
+
+    A file that `sample` wrote (a JSON object with `text` a line), or plain text, one sample a line.
+
+    Raises:
+      UserError: for a file that cannot be read or holds no sample.
+    """
+    try:
+        # Not splitlines: a text may hold line separators that JSON leaves as they are.
+        lines = [line for line in path.read_text("utf-8").split("\n") if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from error
+    require(bool(lines), f"{path} holds no samples")
+    if not lines[0].lstrip().startswith("{"):
+        return lines, None, ""
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{path} line {number} is no JSON: {error}") from error
+        require(
+            isinstance(record, dict) and isinstance(record.get("text"), str),
+            f"{path} line {number} has no 'text'",
+        )
+        records.append(record)
+    texts = [r["text"] for r in records]
+    said = {str(r.get("tokenizer", "")) for r in records}
+    rows = [r.get("tokens") for r in records]
+    whole = all(isinstance(r, list) and all(type(i) is int and i >= 0 for i in r) for r in rows)
+    if len(said) > 1 or not whole:
+        return texts, None, ""
+    return texts, [np.asarray(r, np.int64) for r in rows], said.pop()

@@ -1,0 +1,298 @@
+"""Fill the grid of a bench: one compiled program for all numbers of steps and all seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from ldd_jax import loop
+from ldd_jax.bench import cells, judging
+from ldd_jax.bench.baselines import BASELINES, training_tokens
+from ldd_jax.core.checks import UserError, require
+from ldd_jax.core.registry import names
+from ldd_jax.data import Corpus
+from ldd_jax.evaluation import quality
+from ldd_jax.evaluation.judges import Judge, judge_samples
+from ldd_jax.experiment import Experiment, Sampling, fingerprint
+from ldd_jax.generate import Sampler
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What to compare; see the flags of the `bench` command."""
+
+    workdirs: list[Path]
+    output: Path
+    samplers: list[str]
+    steps: list[int]
+    temperatures: list[float]
+    latents: list[str]
+    seeds: list[int]
+    judges: list[str]
+    num_samples: int
+    length: int = 0
+    every: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """A trained run."""
+
+    label: str
+    experiment: Experiment
+    params: Any
+    checkpoint: int
+
+    @functools.cached_property
+    def group(self) -> str:
+        """Equal for runs that differ in their seed alone: they share programs and table rows."""
+        config = self.experiment.config.copy_and_resolve_references()
+        with config.unlocked():
+            config.seed = 0
+        return f"{fingerprint(config)}-{self.experiment.tokenizer.digest}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """All cells of one compiled program and one run."""
+
+    contender: Contender
+    name: str
+    sampling: Sampling
+    latent: str
+    steps: tuple[int | None, ...]
+    seeds: tuple[int, ...]
+
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """The known part of every cell."""
+        experiment = self.contender.experiment
+        for steps in self.steps:
+            for seed in self.seeds:
+                yield {
+                    "workdir": self.contender.label,
+                    "recipe": experiment.config.recipe,
+                    "group": self.contender.group,
+                    "model_seed": experiment.config.seed,
+                    "config": fingerprint(experiment.config),
+                    "checkpoint": self.contender.checkpoint,
+                    "process": experiment.config.process.name,
+                    "sampler": self.name,
+                    "steps": steps,
+                    "temperature": self.sampling.readout.temperature,
+                    "latent": self.latent,
+                    "seed": seed,
+                }
+
+
+class Bench:
+    """A grid in a folder; `execute` computes what is not there yet."""
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        labels = [w.name for w in settings.workdirs]
+        unique = len(set(labels)) == len(labels)
+        self.contenders = [
+            Contender(w.name if unique else str(w), *loop.load(w)) for w in settings.workdirs
+        ]
+        first = self.contenders[0]
+        for other in self.contenders[1:]:
+            require(
+                other.experiment.tokenizer.digest == first.experiment.tokenizer.digest,
+                f"{other.label} and {first.label} have different tokenizers: their nats per token "
+                "cannot be compared; bench them apart",
+            )
+        self.tokenizer = first.experiment.tokenizer
+        self.length = settings.length or int(first.experiment.config.data.length)
+        self._corpus: Corpus | None = None
+        self._programs: dict[tuple, Sampler] = {}
+        self._warm: set[int] = set()
+        for text in settings.samplers:  # before anything is loaded
+            cells.parse_sampler(text, first.experiment.sampling)
+        self.judges: list[Judge] = [judging.make_judge(n, self.corpus) for n in settings.judges]
+        self.store = cells.Store(
+            settings.output,
+            {
+                "num_samples": settings.num_samples,
+                "length": self.length,
+                "tokenizer": self.tokenizer.digest,
+                "corpus": self.corpus().fingerprint,
+                "judges": [j.fingerprint for j in self.judges],
+            },
+        )
+        self.jobs = self._jobs()
+
+    def corpus(self) -> Corpus:
+        """The corpus of the first run."""
+        if self._corpus is None:
+            self._corpus = judging.corpus_of(self.contenders[0].experiment)
+        return self._corpus
+
+    def _jobs(self) -> list[Job]:
+        """The grid; a sampler that does not fit a run is left out aloud.
+
+        Raises:
+          UserError: for a sampler asked for by name that fits none of the runs.
+        """
+        out: dict[tuple, Job] = {}
+        reasons: dict[tuple, str] = {}
+        refused: dict[str, str] = {}
+        for text in self.settings.samplers:
+            fits = False
+            for job in (j for c in self.contenders for j in self._of(c, text)):
+                where = (job.contender.group, job.latent)
+                if all(cell in self.store for cell in job.cells()):
+                    reasons[where] = ""
+                elif where not in reasons:
+                    reasons[where] = self._refusal(job)
+                    if reasons[where]:
+                        recipe = job.contender.experiment.config.recipe
+                        note = f"left out: {text} on {recipe}, latent {job.latent}"
+                        print(f"{note}: {reasons[where]}", file=sys.stderr)
+                if not reasons[where]:
+                    fits = True
+                    readout = job.sampling.readout
+                    out.setdefault((job.contender.label, job.name, readout, job.latent), job)
+            if not fits:
+                refused[text] = next(iter(reasons.values()))
+            reasons.clear()
+        wanted = list(refused) if not self.settings.every else []
+        require(
+            not wanted and bool(out),
+            f"sampler {', '.join(wanted or refused)} fits none of the workdirs: "
+            + next(iter(refused.values()), ""),
+        )
+        return list(out.values())
+
+    def _of(self, contender: Contender, text: str) -> Iterator[Job]:
+        s, experiment = self.settings, contender.experiment
+        has_latent = experiment.model.latent  # type: ignore[attr-defined]
+        for temperature in s.temperatures:
+            base = dataclasses.replace(
+                experiment.sampling,
+                readout=dataclasses.replace(experiment.sampling.readout, temperature=temperature),
+                batch_size=min(experiment.sampling.batch_size, s.num_samples),
+            )
+            chosen = cells.parse_sampler(text, base)
+            name = chosen.step.registered[1]
+            name = ":".join([name, *text.split(":")[1:]])
+            # A step with a clock of its own knows by itself when it is done.
+            steps = tuple(s.steps) if chosen.step.clock == "grid" else (None,)
+            for latent in s.latents if has_latent else [cells.NO_LATENT]:
+                mode = dataclasses.replace(chosen.latent, **cells.LATENTS.get(latent, {}))
+                sampling = dataclasses.replace(chosen, latent=mode)
+                yield Job(contender, name, sampling, latent, steps, tuple(s.seeds))
+
+    def _program(self, job: Job) -> Sampler:
+        """One program for runs that differ in their seed alone."""
+        key = (job.contender.group, job.name, job.sampling.readout, job.latent)
+        if key not in self._programs:
+            self._programs[key] = Sampler.make(job.contender.experiment, job.sampling, self.length)
+        return self._programs[key]
+
+    def _refusal(self, job: Job) -> str:
+        """Why the sampler cannot run there, without compiling it; "" if it can."""
+        call = lambda params: self._batch(job, params, 0, 0, 1)
+        try:
+            jax.eval_shape(call, job.contender.params)
+        except (UserError, ValueError) as error:
+            return " ".join(str(error).split())
+        return ""
+
+    def _batch(self, job: Job, params: Any, seed: int, first: int, steps: int) -> Any:
+        nothing = np.zeros(self.length, np.int32)
+        return self._program(job).batch(params, seed, first, nothing, nothing > 0, steps)
+
+    def execute(self) -> list[dict[str, Any]]:
+        """All cells, the new ones written as they come."""
+        todo = [(job, c) for job in self.jobs for c in job.cells()]
+        cost = lambda cell: cell["steps"] or self.length
+        total, done = (
+            sum(cost(c) for _, c in todo if fresh or c in self.store) for fresh in (True, False)
+        )
+        self._baselines()
+        with tqdm(total=total, initial=done, unit="call", dynamic_ncols=True) as bar:
+            for job, cell in todo:
+                if cell in self.store:
+                    continue
+                bar.set_description(
+                    f"{cell['workdir']} {cell['sampler']} {cell['latent']} {cell['steps'] or ''}"
+                )
+                self.store.add(self._cell(job, cell))
+                bar.update(cost(cell))
+        return self.store.cells
+
+    def _cell(self, job: Job, cell: dict[str, Any]) -> dict[str, Any]:
+        params, count = job.contender.params, self.settings.num_samples
+        program, steps = self._program(job), cell["steps"] or 1
+        if id(program) not in self._warm:  # compile outside the clock
+            jax.block_until_ready(self._batch(job, params, cell["seed"], 0, 1).z)
+            self._warm.add(id(program))
+        began = time.perf_counter()
+        states = [
+            jax.device_get(self._batch(job, params, cell["seed"], first, steps))
+            for first in range(0, count, job.sampling.batch_size)
+        ]
+        seconds = time.perf_counter() - began
+        tokens = np.concatenate([s.z[: job.sampling.batch_size] for s in states])
+        calls = np.concatenate([s.calls[: job.sampling.batch_size] for s in states])
+        return cell | {
+            "calls": float(calls[:count].mean()),
+            "seconds": seconds,
+            "tokens_per_s": len(tokens) * self.length / seconds,
+            **self._measures(tokens[:count]),
+        }
+
+    def _measures(self, tokens: np.ndarray) -> dict[str, Any]:
+        texts = [self.tokenizer.decode(row.tolist()) for row in tokens]
+        found = {
+            judge.name: judge_samples(judge, texts, list(tokens), self.tokenizer.digest).record()
+            for judge in self.judges
+        }
+        name = self.judges[0].name
+        of_first = {f"judge_{k}": v for k, v in found[name].items()}
+        return {
+            "samples": len(tokens),
+            "length": tokens.shape[1],
+            **quality.describe(list(tokens)),
+            "judge": name,
+            **of_first,
+            "judges": found,
+            "sample": texts[0],
+        }
+
+    def _baselines(self) -> None:
+        s, corpus = self.settings, self.corpus()
+        counts = None
+        for name, make in BASELINES.items():
+            for seed in s.seeds:
+                cell: dict[str, Any] = dict.fromkeys(cells.KEY) | {
+                    "workdir": "",
+                    "recipe": "",
+                    "group": name,
+                    "process": "none",
+                    "sampler": name,
+                    "latent": cells.NO_LATENT,
+                    "seed": seed,
+                }
+                if cell in self.store:
+                    continue
+                if counts is None:
+                    train = training_tokens(corpus)
+                    counts = np.bincount(train.reshape(-1), minlength=self.tokenizer.size)
+                tokens = make(corpus, counts, s.num_samples, self.length, seed)
+                same = {"calls": 0.0, "seconds": None, "tokens_per_s": None}
+                self.store.add(cell | same | self._measures(tokens))
+
+
+def sampler_names(text: str) -> list[str]:
+    """`--samplers`: a list; `all` is every registered step."""
+    return names("step") if text == "all" else list(dict.fromkeys(text.split(",")))

@@ -1,0 +1,96 @@
+"""No corruption: tokens come one after the other, and a network sees all those before."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NoReturn
+
+import jax.numpy as jnp
+
+from ldd_jax.core.checks import UserError
+from ldd_jax.core.registry import injected, register
+from ldd_jax.core.types import Array, Draw, TokenSpace
+from ldd_jax.processes.base import at_least_float32, log_softmax
+
+
+def _no_reverse(*_: Any) -> NoReturn:
+    raise UserError(
+        "an autoregressive model has no reverse diffusion; its sampling.step is next_token"
+    )
+
+
+@register("process", "left_to_right")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LeftToRight:
+    """p(x) = prod_i p(x_i | x_1 .. x_{i-1}); the state past the symbols stands for the start.
+
+    It has no time: the clock is None everywhere, and what belongs to a reverse diffusion raises.
+    """
+
+    tokens: TokenSpace = injected()
+    schedule = None
+    predicts = "clean"
+
+    def __post_init__(self):
+        if self.tokens is not None and self.tokens.mask is None:
+            raise ValueError("a left-to-right model needs a token space with a start (mask) state")
+
+    @property
+    def start(self) -> int:
+        """What the network reads before the first token."""
+        assert self.tokens.mask is not None
+        return self.tokens.mask
+
+    @staticmethod
+    def token_space_size(vocabulary: int) -> tuple[int, int | None]:
+        """States and start id for a vocabulary: the start is one more state, the last."""
+        return vocabulary + 1, vocabulary
+
+    def conditioning(self, clock: Any) -> None:
+        """The network is told no time."""
+        del clock
+
+    def prior(self, keys_B: Array, length: int) -> Array:
+        """Nothing generated yet: the start state everywhere, [B, length]."""
+        return jnp.full((keys_B.shape[0], length), self.start, jnp.int32)
+
+    def corrupt(self, keys_B: Array, z0: Array, t_B: Any, keep: Array) -> tuple[Array, None]:
+        """Nothing is corrupted."""
+        del keys_B, t_B, keep
+        return z0, None
+
+    def scored(self, z: Array) -> Array:
+        """Every position."""
+        return jnp.ones(z.shape, bool)
+
+    def read(self, logits_NV: Array, z_N: Array | None = None, clock_N: Any = None) -> Array:
+        """Log p(next token | those before); the start state has probability 0."""
+        del z_N, clock_N
+        start = jnp.arange(logits_NV.shape[-1]) == self.start
+        return log_softmax(jnp.where(start, -jnp.inf, at_least_float32(logits_NV)))
+
+    def bound(self, logits_NV: Array, z0_N: Array, z_N: Any = None, clock_N: Any = None) -> Array:
+        """-log p(x_i | x_<i), nats: no bound but the likelihood itself."""
+        return -jnp.take_along_axis(self.read(logits_NV), z0_N[:, None], -1)[:, 0]
+
+    def boundary(self, dtype=jnp.float32) -> Array:
+        """0: the likelihood has no further terms."""
+        return jnp.zeros((), dtype)
+
+    def log_posterior(self, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
+        """Refused: there is no reverse diffusion."""
+        _no_reverse()
+
+    def move(self, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
+        """Refused: there is no reverse diffusion."""
+        _no_reverse()
+
+    def sample_posterior(
+        self, draw: Draw, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None
+    ) -> Array:
+        """Refused: there is no reverse diffusion."""
+        _no_reverse()
+
+    def rate(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
+        """Refused: there is no reverse diffusion."""
+        _no_reverse()
