@@ -1,9 +1,9 @@
 """Ten minutes on a laptop CPU: a loopholing model of the Python documentation's prose.
 
 Command:   python -m ldd_jax train --config=configs/quickstart.py --workdir=runs/quickstart
-           (method=mdlm|lddm_m|udlm|lddm_u, size=tiny|...)
+           (method=mdlm|lddm_m|udlm|lddm_u|ar, size=tiny|...)
 Hardware:  two CPU cores; minutes.
-Expected:  2.02 +- 0.01 nats a character with lddm_m; measured here for all four methods
+Expected:  2.02 +- 0.01 nats a character with lddm_m; measured here for all methods
            (docs/results.md).
 """
 

@@ -139,6 +139,7 @@ def test_the_same_command_changes_nothing_and_more_steps_only_add(benched, tmp_p
     assert refused.status == 2 and "num_samples: 5 there, 6 given" in refused.err
 
 
+@pytest.mark.slow
 def test_one_program_for_all_steps_and_seeds(trained, tmp_path):
     """Runs that differ in their seed alone share theirs too."""
     twin = tmp_path / "twin"
@@ -196,11 +197,12 @@ def test_a_new_step_is_benched_by_its_name(newcomer, trained, tmp_path):
     assert "left out: ancestral on method=ar" in run_.err and "no reverse diffusion" in run_.err
 
 
+@pytest.mark.slow
 def test_killed_and_restarted(trained, tmp_path):
     """SIGKILL after some cells; the same command keeps them all and ends as if never killed."""
     argv = (
         *("bench", f"--workdir={trained('mdlm')}", "--num_samples=3", "--seeds=0,1,2"),
-        "--steps=" + ",".join(map(str, range(60, 84))),
+        "--steps=" + ",".join(map(str, range(60, 72))),
     )
     torn = tmp_path / "torn"
     path = torn / "cells.jsonl"
@@ -214,13 +216,13 @@ def test_killed_and_restarted(trained, tmp_path):
     running.communicate()
     assert running.returncode == -signal.SIGKILL
     kept = path.read_bytes()
-    assert kept.endswith(b"\n") and 11 <= count() < 9 + 72
+    assert kept.endswith(b"\n") and 11 <= count() < 9 + 36
     (torn / "cells.jsonl.partial").write_text("torn in the middle of a wri")
     tools.good(*argv, f"--output={torn}")
     assert path.read_bytes().startswith(kept)  # no finished cell is lost, nor done again
     whole = tmp_path / "whole"
     tools.good(*argv, f"--output={whole}")
-    assert timeless(path) == timeless(whole / "cells.jsonl") and count() == 9 + 72
+    assert timeless(path) == timeless(whole / "cells.jsonl") and count() == 9 + 36
 
 
 def test_the_page_is_self_contained_and_escaped(benched):
