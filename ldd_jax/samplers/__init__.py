@@ -1,17 +1,27 @@
 """Reverse side: time grids, step rules, read-out settings, and the one loop."""
 
+from ldd_jax.samplers.analytic import Analytic
 from ldd_jax.samplers.ancestral import Ancestral
-from ldd_jax.samplers.base import Clamp, Latent, SampleState
+from ldd_jax.samplers.base import Clamp, Latent, SampleState, Step
+from ldd_jax.samplers.euler import Euler
 from ldd_jax.samplers.grids import CosineGrid, GeometricGrid, LinearGrid
 from ldd_jax.samplers.loop import sample
+from ldd_jax.samplers.tau_leaping import TauLeaping
+from ldd_jax.samplers.theta import ThetaRK2, ThetaTrapezoidal
 
 __all__ = [
+    "Analytic",
     "Ancestral",
     "Clamp",
     "CosineGrid",
+    "Euler",
     "GeometricGrid",
     "Latent",
     "LinearGrid",
     "SampleState",
+    "Step",
+    "TauLeaping",
+    "ThetaRK2",
+    "ThetaTrapezoidal",
     "sample",
 ]

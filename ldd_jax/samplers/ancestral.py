@@ -8,19 +8,17 @@ import jax.numpy as jnp
 
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw
-from ldd_jax.samplers.base import Net, SampleState
+from ldd_jax.samplers.base import Net, SampleState, Step
 
 
 @register("step", "ancestral")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Ancestral:
+class Ancestral(Step):
     """Each free position independently from the process's posterior with x_theta plugged in.
 
     Which masked positions are revealed is drawn before the network is asked, so that only they pay
     for the vocabulary: about L / T rows a sequence instead of L, and exactly the same law.
     """
-
-    calls = 1
 
     def __call__(
         self,
