@@ -90,11 +90,13 @@ class Ledger:
         rank = self._take("order", logit_BL.shape)
         place = jnp.argsort(rank, axis=1)
         logit = jnp.take_along_axis(logit_BL, place, 1)
-        later = jnp.flip(jax.lax.cumlogsumexp(jnp.flip(logit, 1), axis=1), 1)
-        ordered = jnp.all((place[:, 1:] > place[:, :-1]) | (logit[:, 1:] > -jnp.inf), axis=1)
         live = logit > -jnp.inf
+        top = jnp.max(jnp.where(live, logit, 0), axis=1, keepdims=True)
+        weight = jnp.where(live, jnp.exp(logit - top), 0)
+        left = jnp.flip(jnp.cumsum(jnp.flip(weight, 1), axis=1), 1)
+        log_p = jnp.sum(jnp.where(live, jnp.log(weight) - jnp.log(left), 0), axis=1)
+        ordered = jnp.all((place[:, 1:] > place[:, :-1]) | live[:, :-1], axis=1)
         first = jnp.all(live[:, :-1] | ~live[:, 1:], axis=1)
-        log_p = jnp.sum(jnp.where(live, logit - jnp.where(live, later, 0), 0), axis=1)
         if self.choices is not None:
             self.book.append(jnp.where(ordered & first, log_p, -jnp.inf))
         return rank
