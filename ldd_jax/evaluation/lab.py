@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,6 +23,9 @@ from ldd_jax.samplers.base import Net, SampleState, Step
 from ldd_jax.samplers.loop import choose
 
 LIMIT = 2_000_000  # outcomes enumerated at a time
+
+# Nearly all the time goes into compiling small programs.
+_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def at_rest(net: Net, step: Step, z: Array) -> SampleState:
@@ -84,7 +88,7 @@ class Enumeration:
         tiled = {site: np.tile(c, (len(z), 1)) for site, c in choices.items()}
         start, origin = np.repeat(z, count, 0), np.repeat(np.arange(len(z)), count)
 
-        @jax.jit
+        @_jit
         def possible(z, choices, t, s):
             ledger = Ledger(choices)
             self._apply(z, t, s, ledger)
@@ -108,7 +112,7 @@ def final_laws(net: Net, step: Step, law: Law, grid: Any, start: np.ndarray) -> 
     every = Enumeration(net, step, law)
     table = every.table()
 
-    @jax.jit
+    @_jit
     def run(table, start, n):
         def advance(i, p):
             if step.clock == "own":
