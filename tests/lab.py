@@ -1,4 +1,4 @@
-"""A denoiser that looks an enumerated law up in a table, and one step's matrix from the posterior."""
+"""A denoiser that looks an enumerated law up in a table, and a step's matrix from it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Site = tuple[int, ...]
 class Ledger:
     """A draw that takes its outcomes from `choices` and adds their log-probabilities to `book`.
 
-    choices: site -> tokens [B, L], or ranks [B, L] where the site draws an order. Without choices it
+    choices: site -> tokens [B, L], or ranks [B, L] where the site draws an order. Without them it
     only notes in `kinds` what each site draws ("tokens" or "order"), so that all outcomes can be
     enumerated. Uniforms are dictated too: they are `level`, and a law is exact only if it does not
     depend on them. Not a pytree: use it with untiled rows, within one trace.

@@ -106,7 +106,11 @@ class Denoiser(Protocol):
     """A pytree whose leaves are the parameters."""
 
     head: Head
-    timed: bool  # whether cond.clock changes what comes out
+
+    @property
+    def timed(self) -> bool:
+        """Whether cond.clock changes what comes out."""
+        ...
 
     def trunk(
         self, z_BL: Any, cond: Cond, h: Any = None, *, key: Array | None = None, cache: Any = None

@@ -23,6 +23,7 @@ from ldd_jax.samplers.base import Net, SampleState, Step
 from ldd_jax.samplers.loop import choose
 
 LIMIT = 2_000_000  # outcomes enumerated at a time
+FEW = 5_000  # outcomes not worth a look at which of them are possible
 
 # Nearly all the time goes into compiling small programs.
 _jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -59,7 +60,7 @@ def outcomes(kinds: dict, law: Law) -> tuple[dict, int]:
 class Enumeration:
     """All outcomes of one application of a production step from every state of a law.
 
-    A rule with its own clock gets t = s = None. A rule with a memory is given that of a run's start:
+    A rule with its own clock gets t = s = None. A rule with a memory is given that of the start:
     the matrix is that of a chain only if the memory does not matter to it.
     """
 
@@ -77,16 +78,20 @@ class Enumeration:
     def table(self) -> Any:
         """(states [n * C, L], their origin [n * C], outcomes by site): input of `matrix`.
 
-        Outcomes that are impossible at all of a few times are left out; `final_laws` checks that no
-        mass is lost with them.
+        Where there are many, those that are impossible at all of a few times are left out;
+        `final_laws` checks that no mass is lost with them.
         """
         own = self.step.clock == "own"
-        times = [(None, None)] if own else [(1.0, 0.99), (0.9, 0.1), (0.5, 0.4), (0.03, 0.02)]
+        times: list[tuple[Any, Any]] = (
+            [(None, None)] if own else [(1.0, 0.99), (0.9, 0.1), (0.5, 0.4), (0.03, 0.02)]
+        )
         note, z = Ledger(), self.law.z
         jax.eval_shape(lambda: self._apply(jnp.asarray(z), *times[0], note))
         choices, count = outcomes(note.kinds, self.law)
         tiled = {site: np.tile(c, (len(z), 1)) for site, c in choices.items()}
         start, origin = np.repeat(z, count, 0), np.repeat(np.arange(len(z)), count)
+        if len(start) <= FEW:
+            return jax.tree.map(jnp.asarray, (start, origin, tiled))
 
         @_jit
         def possible(z, choices, t, s):
@@ -108,7 +113,7 @@ class Enumeration:
 
 
 def final_laws(net: Net, step: Step, law: Law, grid: Any, start: np.ndarray) -> Callable:
-    """Steps -> the exact law of z after them from `start`, compiled once for all numbers of steps."""
+    """Steps -> the exact law of z after them from `start`; one compilation for all of them."""
     every = Enumeration(net, step, law)
     table = every.table()
 
@@ -144,8 +149,9 @@ class Measured:
 
     @property
     def order_kl(self) -> float | None:
-        """Slope of the last doubling of steps; None at the floor of rounding."""
-        if len(self.steps) < 2 or self.steps[-1] != 2 * self.steps[-2] or self.kl[-1] < 1e-14:
+        """Slope of the last doubling from 64 steps or more; None at the floor of rounding."""
+        few = len(self.steps) < 2 or self.steps[-2] < 64
+        if few or self.steps[-1] != 2 * self.steps[-2] or self.kl[-1] < 1e-14:
             return None
         return float(np.log2(self.kl[-2] / self.kl[-1]))
 

@@ -70,11 +70,13 @@ CASES = (
     Case("entropy_bounded gamma=0", EntropyBounded(gamma=0.0), (LENGTH,)),
     Case("entropy_bounded gamma=0.7", EntropyBounded(gamma=0.7), (LENGTH,)),
     Case("scheduled_confidence", ScheduledConfidence(), (1, 2, 4)),
-    Case("scheduled_confidence order=confidence", ScheduledConfidence(order="confidence"), (1, 2, 4)),
+    Case(
+        "scheduled_confidence order=confidence", ScheduledConfidence(order="confidence"), (1, 2, 4)
+    ),
 )
 
 
-def toys() -> dict[str, tuple[Process, Law]]:
+def toys() -> dict[str, tuple[Any, Law]]:
     """The law of two letters in three places under both processes.
 
     Masked: log-linear down to alpha = 0. Uniform: sigma linear from 0 to 4, as its intensities
@@ -104,7 +106,9 @@ def run(cases: tuple[Case, ...] = CASES) -> Iterator[Measured]:
         for case in cases:
             for process, law in laws.values():
                 if not refusal(case.step, process, latent=False, timed=process.tokens.mask is None):
-                    yield measure(case.name, case.step, process, law, LinearGrid(end=END), case.steps)
+                    yield measure(
+                        case.name, case.step, process, law, LinearGrid(end=END), case.steps
+                    )
 
 
 def table(found: list[Measured]) -> str:
@@ -132,7 +136,7 @@ def plot(found: list[Measured], path: Path) -> None:
 
     curves = [m for m in found if len(m.steps) > 2 and m.steps[-1] == STEPS[-1]]
     kinds = sorted({m.process for m in curves})
-    figure, axes = plt.subplots(1, len(kinds), figsize=(5.6 * len(kinds), 4.8), squeeze=False)
+    figure, axes = plt.subplots(1, len(kinds), figsize=(5.2 * len(kinds), 5.4), squeeze=False)
     names = list(dict.fromkeys(m.sampler for m in curves))
     styles: dict[str, Any] = {
         name: dict(color=f"C{i % 10}", linestyle=["-", "--"][i // 10 % 2], marker="o^sv"[i % 4])
@@ -142,9 +146,14 @@ def plot(found: list[Measured], path: Path) -> None:
         for m in (m for m in curves if m.process == kind):
             y = [k if k > 1e-15 else math.nan for k in m.kl]
             axis.loglog(m.calls, y, label=m.sampler, markersize=4, **styles[m.sampler])
-        axis.set(title=f"{kind} diffusion", xlabel="network calls", ylabel="KL(exact || sampler), nats")
+        axis.set(
+            title=f"{kind} diffusion", xlabel="network calls", ylabel="KL(exact || sampler), nats"
+        )
         axis.grid(alpha=0.3)
-    axes[0][0].legend(fontsize=7)
-    figure.tight_layout()
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:.0f}")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=4, fontsize=8)
+    figure.tight_layout(rect=(0, 0.14, 1, 1))
     figure.savefig(path, dpi=90)
     plt.close(figure)

@@ -21,7 +21,7 @@ def states(size: int, length: int) -> np.ndarray:
     return np.array(list(itertools.product(range(size), repeat=length)), np.int32)
 
 
-def index(z: np.ndarray, size: int):
+def index(z: Any, size: int) -> Any:
     """Row number of sequences [..., L]; works on jax and numpy arrays."""
     out = 0
     for position in range(z.shape[-1]):
@@ -116,7 +116,7 @@ class Exact:
     masked: bool = struct.field(pytree_node=False)
 
     @classmethod
-    def of(cls, law: Law) -> Exact:
+    def of(cls, law: Law) -> Any:
         """For an enumerated law."""
         return cls(jnp.asarray(law.p), jnp.asarray(law.x), law.size, law.tokens.mask is not None)
 

@@ -100,8 +100,8 @@ class Masked(Diffusion):
         """Tweedie tau-leaping from the score s_y = alpha/(1 - alpha) x_theta[y], s_mask = 1 (SEDD).
 
         With d = sigma_t - sigma_s the staggered score is e^d s off the mask and
-        e^d + (1 - e^d) sum s at it; the transposed kernel multiplies by 1 - e^-d off the mask. Written
-        out, so that alpha_t = 0 divides nothing: c x_theta[y] and 1 - c sum x_theta, with
+        e^d + (1 - e^d) sum s at it; the transposed kernel multiplies by 1 - e^-d off the mask.
+        Written out, so that alpha_t = 0 divides nothing: c x_theta[y] and 1 - c sum x_theta, with
         c = (alpha_s - alpha_t)/(1 - alpha_t).
         """
         noise_t, noise_s = self._levels(t_N, s_N)

@@ -133,4 +133,6 @@ class Uniform(Diffusion):
 
     def log_conditional(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
         """Log p(z_t^i | the others) = log((V alpha x_theta + 1 - alpha) / V), leave-one-out."""
-        return self._levels_of(pred_NV, z_N, t_N)[2] - jnp.log(jnp.asarray(self.tokens.size, t_N.dtype))
+        return self._levels_of(pred_NV, z_N, t_N)[2] - jnp.log(
+            jnp.asarray(self.tokens.size, t_N.dtype)
+        )

@@ -27,8 +27,8 @@ class Clamp(NamedTuple):
 class SampleState(NamedTuple):
     """z [B, L]; h opaque latent; free [B, L] neither clamped nor padding; calls [B] per row.
 
-    memory: what a step keeps for itself (confidences, caches, a time per row), from `Step.init`; its
-    leaves have a leading B.
+    memory: what a step keeps for itself (confidences, caches, a time per row), from `Step.init`;
+    its leaves have a leading B.
     """
 
     z: Array
@@ -99,7 +99,7 @@ class Net:
     groups: int = 1
 
     def latent(self, batch: int, length: int) -> Any:
-        """h before the first step."""
+        """H before the first step."""
         return self.denoiser.latent(batch, length)
 
     def trunk(self, state: SampleState, t_B: Array, segment: Array | None = None) -> Trunk:
@@ -225,8 +225,8 @@ class Step:
         self,
         net: Net,
         state: SampleState,
-        t_B: Array,
-        s_B: Array,
+        t_B: Array | None,
+        s_B: Array | None,
         draw: Draw,
         segment: Array | None,
     ) -> SampleState:

@@ -20,7 +20,7 @@ from ldd_jax.samplers.loop import choose
 class CachedAncestral(Step):
     """Ancestral, draw for draw, with one call for every distinct z of a row.
 
-    Exact for a network that is told neither the time nor a latent; both change while z stands still.
+    Exact for a network that is told neither the time nor a latent; both change while z rests.
     The network runs when any row of the batch has changed; calls count a row's own changes.
     """
 
@@ -31,8 +31,8 @@ class CachedAncestral(Step):
         super().check(process, latent=latent, timed=timed)
         if timed:
             raise ValueError(
-                "sampler cached_ancestral needs a network without time conditioning: its prediction "
-                "changes with t while z stands still (use ancestral)"
+                "sampler cached_ancestral needs a network without time conditioning: otherwise the "
+                "prediction changes with t while z stands still (use ancestral)"
             )
 
     def init(self, net: Net, state: SampleState) -> Any:

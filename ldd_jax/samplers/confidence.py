@@ -95,10 +95,10 @@ class Confidence(OwnClock):
 @register("step", "scheduled_confidence")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScheduledConfidence(Step):
-    """MaskGIT (arXiv 2202.04200): after the step to s, floor(n (1 - alpha_s)) positions stay masked.
+    """MaskGIT (arXiv 2202.04200): after a step to s, floor(n (1 - alpha_s)) stay masked.
 
     n is the number to reveal; the grid is the schedule of counts (cosine: MaskGIT's). `order`
-    "sampled" ranks by the probability of the drawn token; `noise` * t is the scale of the Gumbel noise.
+    "sampled" ranks by the probability of the drawn token; `noise` * t scales Gumbel noise.
     """
 
     finishes = True

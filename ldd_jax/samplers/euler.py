@@ -13,7 +13,7 @@ from ldd_jax.samplers.leaps import leap_all
 @register("step", "euler")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Euler(Step):
-    """Tau-leaping with the linear leap; with a log-linear schedule it equals ancestral if masked."""
+    """Tau-leaping with the linear leap; masked and log-linear, it equals ancestral."""
 
     def __call__(
         self,

@@ -1,7 +1,7 @@
 """Leaps: what a position does within a step of length h when its intensities mu are held fixed.
 
-A token is categorical, so the Poisson counts of tau-leaping have to be turned into at most one jump.
-With m_y = h mu_y and M = sum_y m_y, a leap jumps to y with probability m_y g(M):
+A token is categorical, so the Poisson counts of tau-leaping have to become at most one jump. With
+m_y = h mu_y and M = sum_y m_y, a leap jumps to y with probability m_y g(M):
   first_jump  g = (1 - e^-M) / M    the first of the competing exponentials
   linear      g = min(1, 1 / M)     Euler: m_y itself, scaled down where it exceeds 1
   rejection   g = e^-M              exactly one event of all counts (arXiv 2502.00234's code)

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 from ldd_jax.core.checks import nearest
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw
-from ldd_jax.samplers.base import Net, SampleState, Step
-from ldd_jax.samplers.leaps import wide
 from ldd_jax.processes.base import onehot_log
+from ldd_jax.samplers.base import Net, SampleState, Step
 
 # sigma from (eta, sigma_max, alpha_t, alpha_s); "conf" shares sigma_max out over the positions.
 STRENGTHS: dict[str, Callable] = {
@@ -28,10 +27,10 @@ STRENGTHS: dict[str, Callable] = {
 @register("step", "remdm")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReMDM(Step):
-    """Remask with probability sigma, reveal so that the marginals stay those of the forward process.
+    """Remask with probability sigma, reveal so that the marginals stay the forward ones.
 
-    With sigma <= sigma_max = min(1, (1 - alpha_s)/alpha_t), a revealed position is masked again with
-    probability sigma, and a masked one revealed with probability
+    With sigma <= sigma_max = min(1, (1 - alpha_s)/alpha_t), a revealed position is masked again
+    with probability sigma, and a masked one revealed with probability
     (alpha_s - (1 - sigma) alpha_t)/(1 - alpha_t) (eqs. 5, 6).
 
     strength: cap min(eta, sigma_max); rescale eta sigma_max; forward_backward
@@ -110,7 +109,7 @@ class ReMDM(Step):
 
         def move(pred, z, t, args):
             row_draw, chance = args
-            back = onehot_log(jnp.full_like(z, process.tokens.mask), pred.shape[-1], pred.dtype)
+            back = onehot_log(process.hide(z, jnp.ones(z.shape, bool)), pred.shape[-1], pred.dtype)
             law = jnp.where(process.scored(z)[:, None], pred, back)
             token = row_draw.outcome(law, chance, z)
             return token, jnp.exp(jnp.take_along_axis(pred, token[:, None], 1)[:, 0])

@@ -1,4 +1,4 @@
-"""The one list of step rules that every contract is checked on, and a network small enough for it."""
+"""The one list of step rules that every contract is checked on, and a network for it."""
 
 from __future__ import annotations
 
@@ -120,6 +120,3 @@ class Toy:
     def latent(self, batch, length):
         """Zeros, or None."""
         return jnp.zeros((batch, length, 1)) if self.carry else None
-
-
-

@@ -146,9 +146,7 @@ def test_cached_calls_are_the_distinct_states():
     net = Net(Toy.make(carry=False), PROCESSES["masked"])
     prior, steps = jnp.full((B, L), MASK, jnp.int32), 12
     draw, keep = Production.of(jax.random.key(2), INDEX), dict(record=lambda s: s.z, tail="none")
-    cached, path = jit(
-        lambda: sample(net, RULES["cached_ancestral"], draw, prior, steps, **keep)
-    )()
+    cached, path = jit(lambda: sample(net, RULES["cached_ancestral"], draw, prior, steps, **keep))()
     inputs = np.concatenate([np.asarray(prior)[None], path])[:-1]
     distinct = 1 + (inputs[1:] != inputs[:-1]).any(-1).sum(0)
     np.testing.assert_array_equal(cached.calls, distinct)
@@ -179,8 +177,8 @@ def test_own_clock_records_and_goes_on():
     draw = Production.of(jax.random.key(2), INDEX)
     plain, none = jit(lambda: sample(net, step, draw, prior, 1))()
     for length in (2, 9):
-        keep = lambda s: s.z
-        state, path = jit(lambda n=length: sample(net, step, draw, prior, n, record=keep))()
+        keep = dict(record=lambda s: s.z)
+        state, path = jit(lambda n=length, keep=keep: sample(net, step, draw, prior, n, **keep))()
         np.testing.assert_array_equal(state.z, plain.z)
         np.testing.assert_array_equal(state.calls, L)
         left = np.maximum(L - 1 - np.arange(length), 0)
