@@ -135,7 +135,7 @@ def _sample_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     d(flags.DEFINE_integer, "reset_every", None, "Put h = 0 every k steps; 0 = never.")
-    d(flags.DEFINE_bool, "reset_on_remask", False, "Put h = 0 where a token is masked again.")
+    d(flags.DEFINE_bool, "reset_on_remask", None, "Put h = 0 where a token is masked again.")
     d(flags.DEFINE_string, "tail", None, "Last call: sample, greedy or none.")
     d(flags.DEFINE_integer, "length", None, "Tokens of a sample; default: the training length.")
     d(flags.DEFINE_integer, "batch_size", None, "Samples at a time.")
@@ -158,15 +158,15 @@ def _sampling(values: flags.FlagValues, defaults: Any) -> Any:
     readout = dataclasses.replace(
         defaults.readout, **given(temperature="temperature", top_p="top_p", top_k="top_k")
     )
-    latent = dataclasses.replace(defaults.latent, **given(reset_every="reset_every"))
+    latent = dataclasses.replace(
+        defaults.latent, **given(reset_every="reset_every", reset_on_remask="reset_on_remask")
+    )
     modes: dict[str, dict[str, Any]] = {
         "carry": {},
         "off": {"reset_every": 1},
         "frozen": {"frozen": True},
     }
-    latent = dataclasses.replace(
-        latent, **modes[values.latent], reset_on_remask=values.reset_on_remask
-    )
+    latent = dataclasses.replace(latent, **modes[values.latent])
     step = registry.parse("step", values.sampler) if values.sampler else defaults.step
     grid = registry.parse("grid", values.grid) if values.grid else defaults.grid
     require(
@@ -203,8 +203,9 @@ def _sample(values: flags.FlagValues) -> None:
         raise UserError(str(error)) from error
     has_latent = experiment.model.latent  # type: ignore[attr-defined]
     require(
-        has_latent or (values.latent == "carry" and not values.reset_every),
-        "this network takes no latent; --latent and --reset_every do not apply",
+        has_latent
+        or not (values.latent != "carry" or values.reset_every or values.reset_on_remask),
+        "this network takes no latent; --latent, --reset_every, --reset_on_remask do not apply",
     )
     length = values.length or experiment.config.data.length
     given = generate.template(experiment, values.prompt, values.fill, length)

@@ -78,14 +78,14 @@ class Latent:
 
 @struct.dataclass
 class Views:
-    """One head read several times: features [N, S, D] to logits [N, S, V]."""
+    """One head read several times: features [N, ..., D] to logits [N, ..., V]."""
 
     head: Head
 
-    def __call__(self, features_NSD: Array) -> Array:
+    def __call__(self, features: Array) -> Array:
         """All views of a row in one projection."""
-        n, s, d = features_NSD.shape
-        return self.head(features_NSD.reshape(n * s, d)).reshape(n, s, -1)
+        logits = self.head(features.reshape(-1, features.shape[-1]))
+        return logits.reshape(*features.shape[:-1], -1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +97,12 @@ class Net:
     readout: Readout = Readout()
     tile: int = 0
     groups: int = 1
+    label: Array | None = None
+
+    @property
+    def passes(self) -> int:
+        """Network passes of one call."""
+        return 1
 
     def latent(self, batch: int, length: int) -> Any:
         """H before the first step."""
@@ -104,7 +110,7 @@ class Net:
 
     def trunk(self, state: SampleState, t_B: Array, segment: Array | None = None) -> Trunk:
         """One network call."""
-        cond = Cond(clock=self.process.conditioning(t_B), segment=segment)
+        cond = Cond(clock=self.process.conditioning(t_B), segment=segment, label=self.label)
         return self.denoiser.trunk(state.z, cond, state.h)
 
     def rows(
@@ -126,9 +132,9 @@ class Net:
             z, t, args = inner
             return fn(self.readout(self.process.read(logits, z, t)), z, t, args)
 
-        features = trunk.features.reshape(-1, trunk.features.shape[-1])
+        features = _by_row(trunk)
         inner = (z.reshape(-1), jnp.repeat(t_B, z.shape[1]), args)
-        return self._walk(read, self.denoiser.head, features, inner, z.shape, where)
+        return self._walk(read, features, inner, z.shape, where)
 
     def rows_of_two(
         self,
@@ -153,12 +159,14 @@ class Net:
             return fn(*views, args)
 
         both = (first, second)
-        features = jnp.stack([c[0].features.reshape(-1, c[0].features.shape[-1]) for c in both], 1)
+        features = jnp.stack([_by_row(call[0]) for call in both], axis=1)
         shape = first[1].shape
         calls = tuple((z.reshape(-1), jnp.repeat(t_B, shape[1])) for _, z, t_B in both)
-        return self._walk(read, Views(self.denoiser.head), features, (calls, args), shape, where)
+        return self._walk(read, features, (calls, args), shape, where)
 
-    def _walk(self, read, head, features, args, shape, where) -> Any:
+    def _walk(self, read, features, args, shape, where) -> Any:
+        head: Any = self.denoiser.head
+        head = head if features.ndim == 2 else Views(head)
         out = core_rows.rows(
             read,
             head,
@@ -169,6 +177,11 @@ class Net:
             groups=self.groups,
         )
         return jax.tree.map(lambda a: a.reshape(*shape, *a.shape[1:]), out)
+
+
+def _by_row(trunk: Trunk) -> Array:
+    """Features [B, L, ..., D] as [B * L, ..., D]."""
+    return trunk.features.reshape(-1, *trunk.features.shape[2:])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

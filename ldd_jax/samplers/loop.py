@@ -38,6 +38,8 @@ def _remove_noise(net, state, t_B, draw, segment):
 
 @tail("greedy")
 def _arg_max(net, state, t_B, draw, segment):
+    if net.passes > 1 and not net.process.absorbing:
+        raise ValueError("a guided network without masks combines posteriors; use tail=sample")
     trunk = net.trunk(state, t_B, segment)
     best = lambda pred, z, t, args: jnp.argmax(pred, -1).astype(z.dtype)
     z = net.rows(best, trunk, state.z, t_B, ())
@@ -120,8 +122,13 @@ def sample(
         given = state._replace(h=latent.before(state.h, i))
         new = step(net, given, t, s, draw.at(step=i), segment)
         remasked = net.process.scored(new.z) & ~net.process.scored(given.z)
-        new = new._replace(h=latent.after(given.h, new.h, i, remasked))
+        h = latent.after(given.h, new.h, i, remasked)
+        new = paid(given, new._replace(h=h))
         return new if on_grid else choose(step.done(net, state), state, new)
+
+    def paid(given, new):
+        """Calls in network passes."""
+        return new._replace(calls=given.calls + net.passes * (new.calls - given.calls))
 
     trace = None
     if record is not None:
@@ -140,7 +147,8 @@ def sample(
         state = jax.lax.fori_loop(0, num_steps, one, state)
     end = spread(grid(jnp.asarray(num_steps, real.dtype), num_steps))
     last = state._replace(h=latent.before(state.h, num_steps))
-    finish = lambda state: TAILS[tail](net, state, end, draw.at(step=num_steps), segment)
+    end_draw = draw.at(step=num_steps)
+    finish = lambda state: paid(state, TAILS[tail](net, state, end, end_draw, segment))
     if not step.finishes:
         return finish(last), trace
     over = ~jnp.any(net.process.scored(last.z) & last.free, axis=1)

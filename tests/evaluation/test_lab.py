@@ -98,5 +98,3 @@ def test_enumeration_has_a_limit():
 
     with pytest.raises(ValueError, match="outcomes to enumerate"):
         outcomes({(0,): "tokens", (1,): "tokens"}, Law(0, 4, 4))
-
-
