@@ -17,8 +17,10 @@ FIXED = jnp.zeros((B, L), bool).at[0, 1].set(True).at[2, :3].set(True)
 TOKENS = jnp.full((B, L), 4, jnp.int32)
 SEGMENT = jnp.ones((B, L), jnp.int32).at[1, 4:].set(0)
 
+# Variants of a rule run in the whole set only.
+VARIANT = pytest.mark.slow
 PAIRS = [
-    pytest.param(rule, kind, id=f"{rule}-{kind}")
+    pytest.param(rule, kind, id=f"{rule}-{kind}", marks=VARIANT if " " in rule else ())
     for rule in RULES
     for kind in PROCESSES
     if runs(RULES[rule], PROCESSES[kind], latent=False, timed=False)

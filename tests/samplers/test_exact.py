@@ -42,8 +42,10 @@ def toy(kind, *, seed=3, vocabulary=2, length=3, concentration=30.0):
     return law, Uniform(schedule=LinearSigma(sigma_max=4.0), tokens=law.tokens)
 
 
+# Variants of a rule run in the whole set only.
+VARIANT = pytest.mark.slow
 PAIRS = [
-    pytest.param(rule, kind, id=f"{rule}-{kind}")
+    pytest.param(rule, kind, id=f"{rule}-{kind}", marks=VARIANT if " " in rule else ())
     for rule, step in RULES.items()
     for kind in ("masked", "uniform")
     if runs(step, toy(kind)[1], latent=False, timed=kind == "uniform")
