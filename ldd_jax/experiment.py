@@ -168,6 +168,8 @@ def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) ->
         model.latent or evaluation.passes == 1,
         f"evaluation.passes is {evaluation.passes}, but a network without latent has one pass",
     )
+    sampling = registry.build("sampling", config.sampling)
+    check_sampler(sampling, process, model)
     return Experiment(
         config=config,
         tokenizer=tokenizer,
@@ -178,9 +180,22 @@ def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) ->
         optim=registry.build("optim", config.optim, num_steps=training.num_steps),
         training=training,
         evaluation=evaluation,
-        sampling=registry.build("sampling", config.sampling),
+        sampling=sampling,
         mesh=mesh,
     )
+
+
+def check_sampler(sampling: Sampling, process: Process, model: Any) -> None:
+    """Refuse a step rule that cannot run with this process, network or latent.
+
+    Raises:
+      UserError: saying why.
+    """
+    carried = model.latent and not sampling.latent.off
+    try:
+        sampling.step.check(process, latent=carried, timed=model.time_conditioning)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 SECTIONS = (

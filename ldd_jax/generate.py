@@ -15,7 +15,8 @@ import numpy as np
 from ldd_jax.core.checks import UserError, require
 from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.core.logical import constrain
-from ldd_jax.experiment import Experiment, Sampling, fingerprint
+from ldd_jax.core.registry import section
+from ldd_jax.experiment import Experiment, Sampling, check_sampler, fingerprint
 from ldd_jax.samplers import Clamp, sample
 from ldd_jax.samplers.base import Net, SampleState
 from ldd_jax.training import sharding
@@ -65,7 +66,12 @@ class Sampler:
 
     @classmethod
     def make(cls, experiment: Experiment, sampling: Sampling, length: int) -> Sampler:
-        """Prepare the program; it compiles at the first call."""
+        """Prepare the program; it compiles at the first call.
+
+        Raises:
+          UserError: for a step rule that cannot run with this network.
+        """
+        check_sampler(sampling, experiment.process, experiment.model)
         whole = sharding.replicated(experiment.mesh)  # every process reads every sample
         run = jax.jit(program(experiment, sampling, length), out_shardings=whole)
         return cls(experiment, sampling, length, run)
@@ -110,7 +116,7 @@ class Sampler:
         fixed = np.zeros(self.length, bool) if fixed is None else fixed
         common = {
             "seed": seed,
-            "steps": num_steps,
+            "steps": num_steps if self.sampling.step.clock == "grid" else None,
             "config": fingerprint(self.experiment.config),
             "precision": PRECISION,
             "tokenizer": self.experiment.tokenizer.digest,
@@ -136,7 +142,7 @@ def describe(sampling: Sampling) -> dict[str, Any]:
     for name in ("num_steps", "num_samples", "batch_size", "tile"):
         del settings[name]
     for name in ("step", "grid"):
-        settings[name] = {"name": getattr(sampling, name).registered[1], **settings[name]}
+        settings[name] = section(getattr(sampling, name)).to_dict()
     return settings
 
 

@@ -126,6 +126,8 @@ def _sample_flags(values: flags.FlagValues) -> None:
     d = lambda f, name, default, text: f(name, default, text, flag_values=values)
     d(flags.DEFINE_integer, "num_samples", None, "Samples; default: the config's.")
     d(flags.DEFINE_integer, "steps", None, "Steps of the sampler; default: the config's.")
+    d(flags.DEFINE_string, "sampler", "", "Step rule, NAME or NAME:field=value,...; see docs.")
+    d(flags.DEFINE_string, "grid", "", "Time grid: linear, cosine or geometric, as --sampler.")
     d(flags.DEFINE_integer, "seed", 0, "Sample i of a seed is always the same.")
     d(flags.DEFINE_float, "temperature", None, "Of p(x0 | z_t).")
     d(flags.DEFINE_float, "top_p", None, "Nucleus of p(x0 | z_t).")
@@ -138,6 +140,7 @@ def _sample_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     d(flags.DEFINE_integer, "reset_every", None, "Put h = 0 every k steps; 0 = never.")
+    d(flags.DEFINE_bool, "reset_on_remask", None, "Put h = 0 where a token is masked again.")
     d(flags.DEFINE_string, "tail", None, "Last call: sample, greedy or none.")
     d(flags.DEFINE_integer, "length", None, "Tokens of a sample; default: the training length.")
     d(flags.DEFINE_integer, "batch_size", None, "Samples at a time.")
@@ -150,6 +153,8 @@ def _sample_flags(values: flags.FlagValues) -> None:
 
 def _sampling(values: flags.FlagValues, defaults: Any) -> Any:
     """The config's sampling with the flags laid over it."""
+    from ldd_jax.core import registry
+
     given = lambda **names: {
         field: getattr(values, flag)
         for field, flag in names.items()
@@ -158,15 +163,25 @@ def _sampling(values: flags.FlagValues, defaults: Any) -> Any:
     readout = dataclasses.replace(
         defaults.readout, **given(temperature="temperature", top_p="top_p", top_k="top_k")
     )
-    latent = dataclasses.replace(defaults.latent, **given(reset_every="reset_every"))
+    latent = dataclasses.replace(
+        defaults.latent, **given(reset_every="reset_every", reset_on_remask="reset_on_remask")
+    )
     modes: dict[str, dict[str, Any]] = {
         "carry": {},
         "off": {"reset_every": 1},
         "frozen": {"frozen": True},
     }
     latent = dataclasses.replace(latent, **modes[values.latent])
+    step = registry.parse("step", values.sampler) if values.sampler else defaults.step
+    grid = registry.parse("grid", values.grid) if values.grid else defaults.grid
+    require(
+        step.clock == "grid" or (values.steps is None and not values.grid),
+        "this sampler takes as many steps as its rows need; --steps and --grid do not apply",
+    )
     return dataclasses.replace(
         defaults,
+        step=step,
+        grid=grid,
         readout=readout,
         latent=latent,
         **given(num_samples="num_samples", num_steps="steps", tail="tail", batch_size="batch_size"),
@@ -193,8 +208,9 @@ def _sample(values: flags.FlagValues) -> None:
         raise UserError(str(error)) from error
     has_latent = experiment.model.latent  # type: ignore[attr-defined]
     require(
-        has_latent or (values.latent == "carry" and not values.reset_every),
-        "this network takes no latent; --latent and --reset_every do not apply",
+        has_latent
+        or not (values.latent != "carry" or values.reset_every or values.reset_on_remask),
+        "this network takes no latent; --latent, --reset_every, --reset_on_remask do not apply",
     )
     length = values.length or experiment.config.data.length
     given = generate.template(experiment, values.prompt, values.fill, length)
@@ -283,6 +299,28 @@ def _plan(values: flags.FlagValues) -> None:
     print(json.dumps(record, indent=2) if values.json else plan.table(record))
 
 
+def _lab_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_bool("json", False, "Print JSON.", flag_values=values)
+    flags.DEFINE_string("plot", "", "PNG file of KL against calls.", flag_values=values)
+
+
+def _lab(values: flags.FlagValues) -> None:
+    os.environ["JAX_PLATFORMS"] = "cpu"  # float64
+    from ldd_jax import generate
+    from ldd_jax.evaluation import lab_report
+
+    if values.plot:
+        generate.check_output(values.plot)
+    found = list(lab_report.run())
+    if values.plot:
+        lab_report.plot(found, Path(values.plot))
+    print(
+        json.dumps([m.record() for m in found], indent=1)
+        if values.json
+        else lab_report.table(found)
+    )
+
+
 COMMANDS = {
     "train": Command("train a model in a workdir, or resume it", _train_flags, _train),
     "evaluate": Command("bound the likelihood of a split", _evaluate_flags, _evaluate),
@@ -292,6 +330,7 @@ COMMANDS = {
     "plan": Command(
         "memory, operations and time on a slice, before it is rented", _plan_flags, _plan
     ),
+    "lab": Command("exact laws of all samplers on a small law", _lab_flags, _lab),
     "prepare": Command("tokenise a corpus into hashed shards", _prepare_flags, _prepare),
 }
 

@@ -78,6 +78,12 @@ def levels(size: int) -> int:
     return max(size - 1, 0).bit_length()
 
 
+def ranks(cost_BL: Array) -> Array:
+    """Rank of every place by rising cost, 0 = first, ties by place; int32 [B, L]."""
+    order = jnp.argsort(cost_BL, axis=1, stable=True)
+    return jnp.argsort(order, axis=1).astype(jnp.int32)
+
+
 @struct.dataclass
 class Production:
     """Counter-based draws; `keys` has one key per example, or per row after `rows`."""
@@ -117,6 +123,12 @@ class Production:
         """The event has been decided: a categorical draw."""
         del p_N, stay_N
         return self.categorical(logp_NV)
+
+    def ranking(self, logit_BL: Array) -> Array:
+        """Exponential race of all places, each with its own key: padding changes no order."""
+        rows = fold(self.rows(logit_BL.shape[1]).keys, 2)
+        u = _fine_uniforms(rows, 1, logit_BL.dtype).reshape(logit_BL.shape)
+        return ranks(jnp.log(-jnp.log1p(-u)) - logit_BL)
 
     def uniform(self, shape: tuple[int, ...] = ()) -> Array:
         """Uniforms in [0, 1), [keys, *shape]."""
@@ -158,6 +170,10 @@ class Replay:
         p = p_N[:, None]
         return self.categorical(jnp.log(p * jnp.exp(logp_NV) + jnp.where(stay, 1 - p, 0)))
 
+    def ranking(self, logit_BL: Array) -> Array:
+        """Not recorded."""
+        raise ValueError("a recorded run holds no random orders")
+
     def uniform(self, shape: tuple[int, ...] = ()) -> Array:
         """Not recorded."""
         raise ValueError(f"a recorded run holds no plain uniforms (shape {shape} asked for)")
@@ -195,6 +211,10 @@ class Forced:
         """The dictated tokens."""
         del logp_NV, p_N, stay_N
         return self.tokens
+
+    def ranking(self, logit_BL: Array) -> Array:
+        """Forced runs hold no orders; `Ledger` does."""
+        raise ValueError("a forced run holds no random orders; use Ledger")
 
     def uniform(self, shape: tuple[int, ...] = ()) -> Array:
         """Forced runs hold no uniforms."""

@@ -142,3 +142,48 @@ def find(kind: str, name: str) -> type:
     if name not in known:
         raise UserError(f"unknown {kind} {name!r}; {nearest(str(name), known)}")
     return known[name]
+
+
+def parse(kind: str, text: str, **facts: Any) -> Any:
+    """Build a component from `NAME` or `NAME:field=value,part=name,part.field=value`.
+
+    Raises:
+      UserError: for an unknown name or field, or a value of the wrong type.
+    """
+    name, _, rest = text.partition(":")
+    config = section(find(kind, name)).to_dict()
+    for item in filter(None, rest.split(",")):
+        path, equals, value = item.partition("=")
+        if not equals:
+            raise UserError(f"{kind} {text!r}: {item!r} is not field=value")
+        node, cls = config, find(kind, name)
+        *parents, leaf = path.split(".")
+        for parent in parents:
+            inner = _field(cls, parent).metadata.get("part")
+            if not inner:
+                raise UserError(f"{kind} {text!r}: {parent} is a single value, not a component")
+            node, cls = node[parent], find(inner, node[parent]["name"])
+        inner = _field(cls, leaf).metadata.get("part")
+        node[leaf] = (
+            section(find(inner, value)).to_dict() if inner else _read(value, node[leaf], item)
+        )
+    return build(kind, config, **facts)
+
+
+def _field(cls: type, name: str) -> dataclasses.Field:
+    fields = {n: f for n, f in _fields(cls).items() if not f.metadata.get("injected")}
+    if name not in fields:
+        raise UserError(f"{cls.registered[1]} has no field {name!r}; {nearest(name, fields)}")  # type: ignore[attr-defined]
+    return fields[name]
+
+
+def _read(text: str, like: Any, item: str) -> Any:
+    """A value of the type of `like`."""
+    if isinstance(like, bool):
+        if text.lower() not in ("true", "false"):
+            raise UserError(f"{item}: expected true or false")
+        return text.lower() == "true"
+    try:
+        return type(like)(text)
+    except ValueError as error:
+        raise UserError(f"{item}: expected {type(like).__name__}") from error

@@ -107,6 +107,11 @@ class Denoiser(Protocol):
 
     head: Head
 
+    @property
+    def timed(self) -> bool:
+        """Whether cond.clock changes what comes out."""
+        ...
+
     def trunk(
         self, z_BL: Any, cond: Cond, h: Any = None, *, key: Array | None = None, cache: Any = None
     ) -> Trunk:
@@ -144,6 +149,7 @@ class Process(Protocol):
     schedule: Any
     tokens: TokenSpace
     predicts: str
+    absorbing: bool  # going back in time, a position changes once, from the mask
 
     def conditioning(self, clock: Array) -> Array:
         """What the network is told of the clock (sigma = -log alpha for diffusion in time)."""
@@ -191,6 +197,38 @@ class Process(Protocol):
         """Reverse intensities by target token, 0 at the present one."""
         ...
 
+    def exit(self, z_N: Array, t_N: Array) -> Array:
+        """Their sum where it needs no prediction, else +inf."""
+        ...
+
+    def log_analytic(self, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array) -> Array:
+        """Log-law of a Tweedie step from t to s."""
+        ...
+
+    def noise_rate(self, z_N: Array, t_N: Array, size: int) -> Array:
+        """Forward intensities by target token, [N, size]."""
+        ...
+
+    def noise_exit(self, z_N: Array, t_N: Array) -> Array:
+        """Their sum."""
+        ...
+
+    def settled(self, z: Array) -> Array:
+        """Positions whose token may be drawn anew given all others."""
+        ...
+
+    def hide(self, z: Array, where: Array) -> Array:
+        """What to show the network so that its prediction at `where` depends on the others only."""
+        ...
+
+    def log_conditional(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
+        """Log p(z_t^i | the others) of a settled, hidden row."""
+        ...
+
+    def elapsed(self, share: Array) -> Array:
+        """The time at which a share of the positions is expected to be noise."""
+        ...
+
 
 class Draw(Protocol):
     """All randomness of sampling; a pytree, so that its rows can be tiled."""
@@ -217,8 +255,12 @@ class Draw(Protocol):
         """
         ...
 
+    def ranking(self, logit_BL: Array) -> Array:
+        """Random ranks 0..L-1: places taken without replacement with probability ~ exp(logit)."""
+        ...
+
     def uniform(self, shape: tuple[int, ...]) -> Array:
-        """Uniforms in (0, 1), leading axis = the draw's own."""
+        """Uniforms in [0, 1), leading axis = the draw's own."""
         ...
 
 

@@ -155,6 +155,11 @@ class BoundDiT:
         """The vocabulary projection."""
         return LinearHead(**self.params["head"])
 
+    @property
+    def timed(self) -> bool:
+        """Whether the network is told the time."""
+        return self.config.time_conditioning
+
     def trunk(
         self, z: Any, cond: Cond, h: Any = None, *, key: Array | None = None, cache: Any = None
     ) -> Trunk:

@@ -32,6 +32,7 @@ class Diffusion:
     schedule: Any = part("schedule", LogLinear)
     tokens: TokenSpace = injected()
     predicts = "clean"
+    absorbing = False
 
     def conditioning(self, clock: Array) -> Array:
         """sigma(t)."""
@@ -50,6 +51,19 @@ class Diffusion:
         """1: every row is drawn anew."""
         del s_N
         return jnp.ones(z_N.shape, t_N.dtype)
+
+    def exit(self, z_N: Array, t_N: Array) -> Array:
+        """Total reverse intensity of a row where no prediction is needed for it, else +inf."""
+        return jnp.full(z_N.shape, jnp.inf, t_N.dtype)
+
+    def hide(self, z: Array, where: Array) -> Array:
+        """What the network must be shown to predict the tokens at `where` from all others."""
+        del where
+        return z
+
+    def elapsed(self, share: Array) -> Array:
+        """The time at which a share of the positions is expected to be noise."""
+        return self.schedule.inverse(share)
 
     def sample_posterior(
         self, draw: Draw, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None

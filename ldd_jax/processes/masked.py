@@ -14,7 +14,12 @@ from ldd_jax.processes.base import Diffusion, at_least_float32, log_softmax, one
 @register("process", "masked")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Masked(Diffusion):
-    """q(z_t | x) = alpha_t e_x + (1 - alpha_t) e_mask."""
+    """q(z_t | x) = alpha_t e_x + (1 - alpha_t) e_mask.
+
+    `absorbing`: going back in time, a position changes once, from the mask.
+    """
+
+    absorbing = True
 
     def __post_init__(self):
         if self.tokens is not None and self.tokens.mask is None:
@@ -86,3 +91,43 @@ class Masked(Diffusion):
         """mu(z -> y) = -alpha'/(1 - alpha) x_theta[y] at masked rows, 0 elsewhere."""
         mu = self.schedule.weight(t_N)[:, None] * jnp.exp(pred_NV)
         return jnp.where(self.scored(z_N)[:, None], mu, 0)
+
+    def exit(self, z_N: Array, t_N: Array) -> Array:
+        """-alpha'/(1 - alpha) at masked rows whatever x_theta, 0 elsewhere."""
+        return jnp.where(self.scored(z_N), self.schedule.weight(t_N), 0)
+
+    def log_analytic(self, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array) -> Array:
+        """Tweedie tau-leaping from the score s_y = alpha/(1 - alpha) x_theta[y], s_mask = 1 (SEDD).
+
+        With d = sigma_t - sigma_s the staggered score is e^d s off the mask and
+        e^d + (1 - e^d) sum s at it; the transposed kernel multiplies by 1 - e^-d off the mask.
+        Written out, so that alpha_t = 0 divides nothing: c x_theta[y] and 1 - c sum x_theta, with
+        c = (alpha_s - alpha_t)/(1 - alpha_t).
+        """
+        noise_t, noise_s = self._levels(t_N, s_N)
+        mask = jnp.arange(pred_NV.shape[-1]) == self._mask
+        jump = jnp.where(mask, 0, (noise_t - noise_s) / noise_t * jnp.exp(pred_NV))
+        law = jnp.where(mask, 1 - jnp.sum(jump, -1, keepdims=True), jump)
+        return jnp.where(self.scored(z_N)[:, None], jnp.log(law), pred_NV)
+
+    def noise_rate(self, z_N: Array, t_N: Array, size: int) -> Array:
+        """Forward intensities d sigma/dt: symbols to the mask, [N, size]."""
+        mask = jnp.arange(size) == self._mask
+        return jnp.where(mask, self.noise_exit(z_N, t_N)[:, None], 0)
+
+    def noise_exit(self, z_N: Array, t_N: Array) -> Array:
+        """Total forward intensity of a row."""
+        return jnp.where(self.scored(z_N), 0, self.schedule.d_sigma(t_N))
+
+    def hide(self, z: Array, where: Array) -> Array:
+        """Mask them: a network with carry-over predicts nothing at a position that it sees."""
+        return jnp.where(where, jnp.asarray(self._mask, z.dtype), z)
+
+    def settled(self, z: Array) -> Array:
+        """Positions whose token could be drawn anew from all others: those not masked."""
+        return ~self.scored(z)
+
+    def log_conditional(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
+        """Log p(z_t^i | the others, i not masked) = x_theta at the hidden row."""
+        del z_N, t_N
+        return pred_NV

@@ -100,3 +100,39 @@ class Uniform(Diffusion):
         at_z = jnp.arange(pred_NV.shape[-1]) == z_N[:, None]
         ratio = jnp.exp(log_model - jnp.sum(jnp.where(at_z, log_model, 0), -1, keepdims=True))
         return jnp.where(at_z, 0, self.schedule.d_sigma(t_N)[:, None] / self.tokens.size * ratio)
+
+    def log_analytic(self, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array) -> Array:
+        """Tweedie tau-leaping from the score s_y = xbar_y / xbar_z, xbar = V alpha x + 1 - alpha.
+
+        With d = sigma_t - sigma_s: (e^d s - (e^d - 1)/V sum s) times e^-d 1[y = z] + (1 - e^-d)/V,
+        normalised (SEDD). Equal to the plug-in posterior when x_theta sums to one.
+        """
+        noise_t, noise_s = self._levels(t_N, s_N)
+        gain, size = (1 - noise_s) / (1 - noise_t), self.tokens.size
+        _, _, log_model = self._levels_of(pred_NV, z_N, t_N)
+        at_z = jnp.arange(size) == z_N[:, None]
+        score = jnp.exp(log_model - jnp.sum(jnp.where(at_z, log_model, 0), -1, keepdims=True))
+        staggered = gain * score - (gain - 1) / size * jnp.sum(score, -1, keepdims=True)
+        kernel = jnp.where(at_z, 1 / gain, 0) + (1 - 1 / gain) / size
+        law = jnp.maximum(staggered, 0) * kernel
+        return jnp.log(law) - jnp.log(jnp.sum(law, -1, keepdims=True))
+
+    def noise_rate(self, z_N: Array, t_N: Array, size: int) -> Array:
+        """Forward intensities (d sigma/dt) / V to every other state, [N, size]."""
+        rate = (self.schedule.d_sigma(t_N) / size)[:, None]
+        return jnp.where(jnp.arange(size) == z_N[:, None], 0, rate)
+
+    def noise_exit(self, z_N: Array, t_N: Array) -> Array:
+        """Total forward intensity of a row."""
+        size = self.tokens.size
+        return jnp.broadcast_to(self.schedule.d_sigma(t_N) * ((size - 1) / size), z_N.shape)
+
+    def settled(self, z: Array) -> Array:
+        """Every position."""
+        return jnp.ones(z.shape, bool)
+
+    def log_conditional(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
+        """Log p(z_t^i | the others) = log((V alpha x_theta + 1 - alpha) / V), leave-one-out."""
+        return self._levels_of(pred_NV, z_N, t_N)[2] - jnp.log(
+            jnp.asarray(self.tokens.size, t_N.dtype)
+        )

@@ -1,19 +1,44 @@
 """Reverse side: time grids, step rules, read-out settings, and the one loop."""
 
+from ldd_jax.samplers.analytic import Analytic
 from ldd_jax.samplers.ancestral import Ancestral
-from ldd_jax.samplers.base import Clamp, Latent, SampleState
+from ldd_jax.samplers.base import Clamp, Latent, SampleState, Step
+from ldd_jax.samplers.cached import CachedAncestral
+from ldd_jax.samplers.confidence import Confidence, ScheduledConfidence
+from ldd_jax.samplers.corrector import GibbsCorrector, PredictorCorrector, RateCorrector
+from ldd_jax.samplers.entropy_bounded import EntropyBounded
+from ldd_jax.samplers.euler import Euler
+from ldd_jax.samplers.first_hitting import FirstHitting
 from ldd_jax.samplers.grids import CosineGrid, GeometricGrid, LinearGrid
 from ldd_jax.samplers.loop import sample
 from ldd_jax.samplers.next_token import NextToken
+from ldd_jax.samplers.remdm import ReMDM
+from ldd_jax.samplers.tau_leaping import TauLeaping
+from ldd_jax.samplers.theta import ThetaRK2, ThetaTrapezoidal
 
 __all__ = [
+    "Analytic",
     "Ancestral",
+    "CachedAncestral",
     "Clamp",
+    "Confidence",
     "CosineGrid",
+    "EntropyBounded",
+    "Euler",
+    "FirstHitting",
     "GeometricGrid",
+    "GibbsCorrector",
     "Latent",
     "LinearGrid",
     "NextToken",
+    "PredictorCorrector",
+    "RateCorrector",
+    "ReMDM",
     "SampleState",
+    "ScheduledConfidence",
+    "Step",
+    "TauLeaping",
+    "ThetaRK2",
+    "ThetaTrapezoidal",
     "sample",
 ]

@@ -1,4 +1,4 @@
-"""The only sampling loop: (z, h) carried through a scan over a time grid."""
+"""The only sampling loop: (z, h) carried over a time grid, or until every row is done."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from ldd_jax.core.types import Array, Draw
+from ldd_jax.samplers.ancestral import Ancestral
 from ldd_jax.samplers.base import Clamp, Latent, Net, SampleState, Step
 from ldd_jax.samplers.grids import LinearGrid
 
-# Scope of the loop over the grid.
+# Scope of the loop over a grid, or until done.
 STEPS = "sampling_steps"
 
 TAILS: dict[str, Callable] = {}
@@ -29,17 +30,19 @@ def tail(name: str):
 
 
 @tail("none")
-def _leave(net, step, state, t_B, draw, segment):
+def _leave(net, state, t_B, draw, segment):
     return state
 
 
 @tail("sample")
-def _remove_noise(net, step, state, t_B, draw, segment):
-    return step(net, state, t_B, None, draw, segment)
+def _remove_noise(net, state, t_B, draw, segment):
+    return Ancestral()(net, state, t_B, None, draw, segment)
 
 
 @tail("greedy")
-def _arg_max(net, step, state, t_B, draw, segment):
+def _arg_max(net, state, t_B, draw, segment):
+    if net.passes > 1 and not net.process.absorbing:
+        raise ValueError("a guided network without masks combines posteriors; use tail=sample")
     trunk = net.trunk(state, t_B, segment)
     best = lambda pred, z, t, args: jnp.argmax(pred, -1).astype(z.dtype)
     z = net.rows(best, trunk, state.z, t_B, ())
@@ -57,7 +60,13 @@ def start(net: Net, prior: Array, clamp: Clamp | None) -> SampleState:
         if clamp.segment is not None:
             free &= clamp.segment > 0
     calls = jnp.zeros(prior.shape[0], jnp.int32)
-    return SampleState(z=z, h=net.denoiser.latent(*prior.shape), free=free, calls=calls)
+    return SampleState(z=z, h=net.latent(*prior.shape), free=free, calls=calls)
+
+
+def choose(keep_B: Array, old: Any, new: Any) -> Any:
+    """Per row: old where `keep`, else new; leaves have a leading B."""
+    pick = lambda a, b: jnp.where(keep_B.reshape(-1, *(1,) * (b.ndim - 1)), a, b)
+    return jax.tree.map(pick, old, new)
 
 
 def sample(
@@ -73,7 +82,11 @@ def sample(
     tail: str = "sample",
     record: Callable[[SampleState], Any] | None = None,
 ) -> tuple[SampleState, Any]:
-    """Run `step` over a grid of `num_steps` intervals from the prior, h in the carry.
+    """Run `step` from the prior, h in the carry.
+
+    A rule on a grid takes `num_steps` intervals and the tail. A rule with its own clock runs until
+    every row is done, whatever `num_steps`, and needs no tail; a finished row stays as it is and
+    pays for no more calls.
 
     Args:
       net: denoiser, process and read-out settings.
@@ -90,32 +103,59 @@ def sample(
 
     Returns:
       Final state (calls per row counted) and the trace, or None.
+
+    Raises:
+      ValueError: for an unknown tail, or a rule that cannot run with this process or latent.
     """
     if tail not in TAILS:
         raise ValueError(f"tail {tail!r} is not one of {', '.join(TAILS)}")
     segment = None if clamp is None else clamp.segment
     state = start(net, prior, clamp)
-    if step.clock == "own":
-        return step(net, state, None, None, draw, segment), None
+    carried = bool(jax.tree.leaves(state.h)) and not latent.off
+    step.check(net.process, latent=carried, timed=net.denoiser.timed)
+    state = state._replace(memory=step.init(net, state))
     real = jnp.zeros((), jnp.result_type(float))
     spread = lambda t: jnp.broadcast_to(jnp.asarray(t, real.dtype), prior.shape[:1])
+    on_grid = step.clock == "grid"
 
     def one(i, state):
-        t, s = (spread(grid(jnp.asarray(j, real.dtype), num_steps)) for j in (i, i + 1))
+        t = s = None
+        if on_grid:
+            t, s = (spread(grid(jnp.asarray(j, real.dtype), num_steps)) for j in (i, i + 1))
         given = state._replace(h=latent.before(state.h, i))
         new = step(net, given, t, s, draw.at(step=i), segment)
-        return new._replace(h=latent.after(given.h, new.h, i))
+        remasked = net.process.scored(new.z) & ~net.process.scored(given.z)
+        h = latent.after(given.h, new.h, i, remasked)
+        new = paid(given, new._replace(h=h))
+        return new if on_grid else choose(step.done(net, state), state, new)
 
-    if record is None:
-        with jax.named_scope(STEPS):
-            state, trace = jax.lax.fori_loop(0, num_steps, one, state), None
-    else:
+    def paid(given, new):
+        """Calls in network passes."""
+        return new._replace(calls=given.calls + net.passes * (new.calls - given.calls))
+
+    trace = None
+    if record is not None:
 
         def body(state, i):
             new = one(i, state)
             return new, record(new)
 
         state, trace = jax.lax.scan(body, state, jnp.arange(num_steps))
+    if not on_grid:
+        busy = lambda carry: ~jnp.all(step.done(net, carry[1]))
+        more = lambda carry: (carry[0] + 1, one(*carry))
+        first = jnp.asarray(0 if record is None else num_steps, jnp.int32)
+        with jax.named_scope(STEPS):
+            return jax.lax.while_loop(busy, more, (first, state))[1], trace
+    if record is None:
+        with jax.named_scope(STEPS):
+            state = jax.lax.fori_loop(0, num_steps, one, state)
     end = spread(grid(jnp.asarray(num_steps, real.dtype), num_steps))
     last = state._replace(h=latent.before(state.h, num_steps))
-    return TAILS[tail](net, step, last, end, draw.at(step=num_steps), segment), trace
+    end_draw = draw.at(step=num_steps)
+    finish = lambda state: paid(state, TAILS[tail](net, state, end, end_draw, segment))
+    if not step.finishes:
+        return finish(last), trace
+    over = ~jnp.any(net.process.scored(last.z) & last.free, axis=1)
+    state = jax.lax.cond(jnp.all(over), lambda s: s, lambda s: choose(over, s, finish(s)), last)
+    return state, trace

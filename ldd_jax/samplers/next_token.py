@@ -9,12 +9,12 @@ import jax.numpy as jnp
 
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Cond, Draw
-from ldd_jax.samplers.base import Net, SampleState
+from ldd_jax.samplers.base import Net, SampleState, Step
 
 
 @register("step", "next_token")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NextToken:
+class NextToken(Step):
     """One token after the other, each from p(x_i | x_<i): L network calls of one position.
 
     The cache of keys and values is in the carry of one scan, so that a call costs O(L) attention
@@ -23,7 +23,16 @@ class NextToken:
     """
 
     clock = "own"
-    calls = 1
+
+    def init(self, net: Net, state: SampleState) -> Array:
+        """Whether a row is generated: none is."""
+        del net
+        return jnp.zeros(state.z.shape[0], bool)
+
+    def done(self, net: Net, state: SampleState) -> Array:
+        """After the one application that makes the whole row."""
+        del net
+        return state.memory
 
     def __call__(
         self,
@@ -56,4 +65,5 @@ class NextToken:
         first = jnp.full((batch, 1), begin, state.z.dtype)
         start = (first, net.denoiser.cache(batch, length))
         _, z_LB = jax.lax.scan(one, start, jnp.arange(length))
-        return state._replace(z=z_LB.T, calls=state.calls + length * self.calls)
+        made = jnp.ones(batch, bool)
+        return state._replace(z=z_LB.T, memory=made, calls=state.calls + length * self.calls)

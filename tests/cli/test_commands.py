@@ -151,12 +151,28 @@ def test_fill_fills_the_gaps_only(sampled, trained, method):
         assert record["text"].startswith("the ") and record["text"].endswith(" house")
 
 
+def test_a_sampler_with_its_own_clock(sampled):
+    """One call for every free token, none for the tail; the rule and its fields are recorded."""
+    run, records = sampled("lddm_m", "--sampler=first_hitting", f"--fill={FILL}")
+    free = FILL.count("[MASK]")
+    assert [r["calls"] for r in records] == [free] * 3 and records[0]["steps"] is None
+    run, records = sampled("lddm_m", "--sampler=theta_trapezoidal:theta=0.4", "--grid=cosine")
+    step = records[0]["settings"]["step"]
+    assert step == {"name": "theta_trapezoidal", "theta": 0.4, "leap": "first_jump"}
+    assert records[0]["settings"]["grid"]["name"] == "cosine"
+    assert [r["calls"] for r in records] == [2 * records[0]["steps"] + 1] * 3
+
+
 def test_settings_are_taken_and_recorded(sampled):
     flags = ("--temperature=0.7", "--top_p=0.9", "--top_k=5", "--reset_every=2", "--tail=greedy")
     run, records = sampled("lddm_m", *flags, "--length=12")
     settings = records[0]["settings"]
     assert settings["readout"] == {"temperature": 0.7, "top_p": 0.9, "top_k": 5}
-    assert settings["latent"] == {"reset_every": 2, "frozen": False}
+    assert settings["latent"] == {
+        "reset_every": 2,
+        "frozen": False,
+        "reset_on_remask": False,
+    }
     assert settings["tail"] == "greedy" and settings["step"]["name"] == "ancestral"
     assert [len(r["tokens"]) for r in records] == [12] * 3
     assert [r["calls"] for r in records] == [5] * 3
@@ -171,7 +187,8 @@ def test_settings_are_taken_and_recorded(sampled):
 )
 def test_latent_modes(sampled, flag, settings):
     run, records = sampled("lddm_m", f"--latent={flag}")
-    assert records[0]["settings"]["latent"] == settings and f"latent {flag}" in run.err
+    expected = {**settings, "reset_on_remask": False}
+    assert records[0]["settings"]["latent"] == expected and f"latent {flag}" in run.err
 
 
 def test_without_a_tail_masks_may_remain_and_calls_are_the_steps(sampled):

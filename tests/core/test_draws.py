@@ -112,3 +112,20 @@ def test_replay_is_the_race():
         Replay(table=jnp.asarray(u)).at(site=1)
     with pytest.raises(ValueError):
         Forced(tokens=jnp.zeros(3, jnp.int32)).uniform((2,))
+
+
+def test_ranking_takes_places_without_replacement():
+    """Frequencies of whole orders against exp(logit) shares; impossible places come last."""
+    logit = np.array([0.5, -np.inf, 1.5, 0.0])
+    draws = 20_000
+    draw = Production.of(jax.random.key(3), jnp.arange(draws))
+    ranks = np.asarray(draw.ranking(jnp.tile(jnp.asarray(logit, jnp.float32), (draws, 1))))
+    assert (np.sort(ranks, 1) == np.arange(4)).all() and (ranks[:, 1] == 3).all()
+    weight = np.exp(logit[[0, 2, 3]])
+    for first in range(3):
+        for second in set(range(3)) - {first}:
+            left = weight.sum() - weight[first]
+            p = weight[first] / weight.sum() * weight[second] / left
+            place = np.array([0, 2, 3])
+            seen = ((ranks[:, place[first]] == 0) & (ranks[:, place[second]] == 1)).mean()
+            assert abs(seen - p) < 5 * np.sqrt(p * (1 - p) / draws), (first, second, seen, p)

@@ -114,7 +114,7 @@ def test_the_sampler_is_the_uncached_loop(readout):
     z = jnp.where(fixed, X, START)
     for i in range(L):
         logits = forward(shifted(z, None, START), Cond())[:, i]
-        new = draw.at(step=i).rows(1).categorical(readout(PROCESS.read(logits)))
+        new = draw.at(step=0).at(step=i).rows(1).categorical(readout(PROCESS.read(logits)))
         z = z.at[:, i].set(jnp.where(fixed[:, i], z[:, i], new))
     np.testing.assert_array_equal(state.z, z)
     assert state.calls.tolist() == [L] * B and (state.z < START).all()

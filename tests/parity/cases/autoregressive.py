@@ -52,7 +52,7 @@ def generate(denoiser, process: LeftToRight, golden: Golden) -> np.ndarray:
     for b, token in enumerate(first):  # the start state is one for all rows of a batch
         started = table.at[process.tokens.mask].set(table[token])
         params = denoiser.params | {"trunk": trunk | {"embed": {"table": started}}}
-        draw = Replay(table=jnp.asarray(u[:, b : b + 1], jnp.float32))
+        draw = Replay(table=jnp.asarray(u[None, :, b : b + 1], jnp.float32))
         prior = process.prior(jnp.zeros(1), gumbel.shape[1])
         net = Net(denoiser.replace(params=params), process)
         rows.append(np.concatenate([[token], sample(net, NextToken(), draw, prior, 1)[0].z[0]]))

@@ -1,0 +1,46 @@
+"""Tweedie tau-leaping of SEDD (arXiv 2310.16834, eq. 19), from the score."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from ldd_jax.core.registry import register
+from ldd_jax.core.types import Array, Draw
+from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.leaps import wide
+
+
+@register("step", "analytic")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Analytic(Step):
+    """Staggered score times transposed kernel, each position on its own.
+
+    For a network that predicts normalised x_theta it is the plug-in posterior, that is `ancestral`,
+    by another computation; for a free score network the two differ.
+    """
+
+    def __call__(
+        self,
+        net: Net,
+        state: SampleState,
+        t_B: Array,
+        s_B: Array,
+        draw: Draw,
+        segment: Array | None,
+    ) -> SampleState:
+        """One step."""
+        moves = net.process.scored(state.z) & state.free
+        trunk = net.trunk(state, t_B, segment)
+        length = state.z.shape[1]
+
+        def move(pred, z, t, args):
+            row_draw, s, moves = args
+            law = net.process.log_analytic(pred, z, t, s)
+            return row_draw.outcome(law, moves.astype(pred.dtype), z)
+
+        args = (draw.rows(length), wide(s_B, length), moves.reshape(-1))
+        z = net.rows(move, trunk, state.z, t_B, args, where=moves)
+        z = jnp.where(moves, z, state.z)
+        return state._replace(z=z, h=trunk.latent, calls=state.calls + self.calls)

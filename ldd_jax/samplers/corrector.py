@@ -1,0 +1,146 @@
+"""Predictor-corrector: after each step, moves that leave the marginal at the new time unchanged."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from ldd_jax.core.registry import part, register
+from ldd_jax.core.types import Array, Draw, Process
+from ldd_jax.samplers.ancestral import Ancestral
+from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.leaps import check_leap, leap_all
+
+
+@register("corrector", "rate")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RateCorrector:
+    """A leap of length size * (t - s) at time s with reverse plus forward intensities.
+
+    The generator R + Q has p_s as its stationary law, R being the reversal of Q at s
+    (arXiv 2205.14987, section 4.4); masked positions are revealed and revealed ones masked again.
+    """
+
+    calls: ClassVar[int] = 1
+    latent: ClassVar[str] = "untrained"
+    size: float = 1.0
+    leap: str = "first_jump"
+
+    def __post_init__(self):
+        check_leap(self.leap)
+        if not self.size > 0:
+            raise ValueError(f"size is {self.size}; it must be above 0")
+
+    def __call__(self, net, state, s_B, length_B, draw, segment) -> SampleState:
+        """One correction at time s after a step of the given length."""
+        how = (self.size * length_B, self.leap, draw, segment)
+        z, trunk = leap_all(net, state, s_B, *how, noise=True)
+        return state._replace(z=z, h=trunk.latent, calls=state.calls + self.calls)
+
+
+@register("corrector", "gibbs")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GibbsCorrector:
+    """Draw `positions` settled positions anew from p(z^i | the others), chosen at random.
+
+    Masked: the chosen ones are masked for the call, as a network with carry-over predicts nothing
+    where it sees the token. Uniform: x_theta is the leave-one-out posterior, so they are shown.
+    Exactly stationary for one position; more at once are drawn as if independent. A carried latent
+    has seen the tokens to be forgotten, so it is refused.
+    """
+
+    calls: ClassVar[int] = 1
+    latent: ClassVar[str] = "refused"
+    positions: int = 1
+
+    def __post_init__(self):
+        if self.positions < 1:
+            raise ValueError(f"positions is {self.positions}; it must be at least 1")
+
+    def __call__(self, net, state, s_B, length_B, draw, segment) -> SampleState:
+        """One correction."""
+        del length_B
+        process, shape = net.process, state.z.shape
+        settled = process.settled(state.z) & state.free
+        flat = jnp.zeros(shape, jnp.result_type(float))
+        place = draw.at(site=1).ranking(jnp.where(settled, flat, -jnp.inf))
+        chosen = settled & (place < self.positions)
+        hidden = process.hide(state.z, chosen)
+        trunk = net.trunk(state._replace(z=hidden), s_B, segment)
+
+        def again(pred, z, t, args):
+            row_draw, chosen, old = args
+            law = process.log_conditional(pred, z, t)
+            return row_draw.outcome(law, chosen.astype(pred.dtype), old)
+
+        args = (draw.at(site=0).rows(shape[1]), chosen.reshape(-1), state.z.reshape(-1))
+        z = net.rows(again, trunk, hidden, s_B, args, where=chosen)
+        z = jnp.where(chosen, z, state.z)
+        return state._replace(z=z, h=trunk.latent, calls=state.calls + self.calls)
+
+
+@register("step", "predictor_corrector")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictorCorrector(Step):
+    """`predictor` from t to s, then `corrections` of `corrector` at s wherever s <= `below`."""
+
+    predictor: Any = part("step", Ancestral)
+    corrector: Any = part("corrector", RateCorrector)
+    corrections: int = 1
+    below: float = 1.0
+
+    def __post_init__(self):
+        if self.corrections < 1:
+            raise ValueError(f"corrections is {self.corrections}; it must be at least 1")
+        if not 0 < self.below <= 1:
+            raise ValueError(f"below is {self.below}; it must lie in (0, 1]")
+        if self.predictor.clock != "grid":
+            raise ValueError("the predictor must be a rule on a time grid")
+
+    @property
+    def calls(self) -> int:  # type: ignore[override]
+        """Of a step with its corrections."""
+        return self.predictor.calls + self.corrections * self.corrector.calls
+
+    @property
+    def latent(self) -> str:  # type: ignore[override]
+        """The stricter of the two."""
+        kinds = (self.predictor.latent, self.corrector.latent)
+        return max(kinds, key=["native", "untrained", "refused"].index)
+
+    def check(self, process: Process, *, latent: bool, timed: bool) -> None:
+        """What either part refuses."""
+        super().check(process, latent=latent, timed=timed)
+        self.predictor.check(process, latent=latent, timed=timed)
+
+    def init(self, net: Net, state: SampleState) -> Any:
+        """The predictor's memory."""
+        return self.predictor.init(net, state)
+
+    def __call__(
+        self,
+        net: Net,
+        state: SampleState,
+        t_B: Array,
+        s_B: Array,
+        draw: Draw,
+        segment: Array | None,
+    ) -> SampleState:
+        """One step and its corrections."""
+        state = self.predictor(net, state, t_B, s_B, draw.at(site=0), segment)
+
+        def correct(k, state):
+            at = draw.at(site=1).at(step=k)
+            return self.corrector(net, state, s_B, t_B - s_B, at, segment)
+
+        def all_of_them(state):
+            if self.corrections == 1:
+                return correct(0, state)
+            return jax.lax.fori_loop(0, self.corrections, correct, state)
+
+        if self.below == 1:
+            return all_of_them(state)
+        return jax.lax.cond(jnp.all(s_B <= self.below), all_of_them, lambda s: s, state)

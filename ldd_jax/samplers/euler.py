@@ -1,0 +1,29 @@
+"""Euler's rule of SEDD (arXiv 2310.16834): P(y) = 1[y = z] + h mu(z, t)[y], clipped."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ldd_jax.core.registry import register
+from ldd_jax.core.types import Array, Draw
+from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.leaps import leap_all
+
+
+@register("step", "euler")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Euler(Step):
+    """Tau-leaping with the linear leap; masked and log-linear, it equals ancestral."""
+
+    def __call__(
+        self,
+        net: Net,
+        state: SampleState,
+        t_B: Array,
+        s_B: Array,
+        draw: Draw,
+        segment: Array | None,
+    ) -> SampleState:
+        """One step."""
+        z, trunk = leap_all(net, state, t_B, t_B - s_B, "linear", draw, segment)
+        return state._replace(z=z, h=trunk.latent, calls=state.calls + self.calls)

@@ -1,0 +1,67 @@
+"""First-hitting sampling (arXiv 2409.02908): the exact times at which positions are revealed."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from ldd_jax.core.registry import register
+from ldd_jax.core.types import Array, Draw
+from ldd_jax.samplers.base import Net, SampleState, Step, masked_and_free
+
+
+@register("step", "first_hitting")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FirstHitting(Step):
+    """One position of every row a call, each row at its own time; no discretisation error.
+
+    With n masks left, 1 - alpha_t' = (1 - alpha_t) u^(1/n); a masked position, uniformly chosen,
+    takes a token from x_theta(z, t'). As many calls as there are positions to reveal.
+    """
+
+    clock = "own"
+    one_way = "reveals masked positions at their hitting times, so it needs masked diffusion"
+
+    def init(self, net: Net, state: SampleState) -> Any:
+        """Time of each row, 1."""
+        return jnp.ones(state.z.shape[0], jnp.result_type(float))
+
+    def done(self, net: Net, state: SampleState) -> Array:
+        """Rows without masks."""
+        return ~jnp.any(masked_and_free(net, state), axis=1)
+
+    def __call__(
+        self,
+        net: Net,
+        state: SampleState,
+        t_B: Array | None,
+        s_B: Array | None,
+        draw: Draw,
+        segment: Array | None,
+    ) -> SampleState:
+        """One position."""
+        del t_B, s_B
+        wanted = masked_and_free(net, state)
+        count = jnp.maximum(jnp.sum(wanted, axis=1), 1).astype(state.memory.dtype)
+        u = draw.at(site=2).uniform(()).astype(state.memory.dtype)
+        schedule = net.process.schedule
+        t_B = schedule.inverse(schedule.noise(state.memory) * u ** (1 / count))
+        flat = jnp.zeros(wanted.shape, state.memory.dtype)
+        first = draw.at(site=1).ranking(jnp.where(wanted, flat, -jnp.inf)) == 0
+        chosen = first & wanted
+        trunk = net.trunk(state, t_B, segment)
+
+        def reveal(pred, z, t, args):
+            row_draw, chosen = args
+            return row_draw.outcome(pred, chosen.astype(pred.dtype), z)
+
+        args = (draw.at(site=0).rows(state.z.shape[1]), chosen.reshape(-1))
+        z = net.rows(reveal, trunk, state.z, t_B, args, where=chosen)
+        return state._replace(
+            z=jnp.where(chosen, z, state.z),
+            h=trunk.latent,
+            calls=state.calls + self.calls,
+            memory=t_B,
+        )

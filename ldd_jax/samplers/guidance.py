@@ -1,0 +1,131 @@
+"""Classifier-free guidance (arXiv 2412.10193): a conditional and an unconditional pass combined."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ldd_jax.core.types import Array, Draw, Process, Trunk
+from ldd_jax.samplers.base import Net, SampleState
+
+
+def combine(log_c: Array, log_u: Array, gamma: float) -> Array:
+    """Gamma log_c + (1 - gamma) log_u where both are possible, -inf elsewhere; not normalised."""
+    on = (log_c > -jnp.inf) & (log_u > -jnp.inf)
+    mixed = gamma * jnp.where(on, log_c, 0) + (1 - gamma) * jnp.where(on, log_u, 0)
+    return jnp.where(on, mixed, -jnp.inf)
+
+
+@dataclasses.dataclass(frozen=True)
+class GuidedProcess:
+    """A process that reads logits [N, 2, V], conditional first, and combines the two.
+
+    Masked: log x = gamma log x_c + (1 - gamma) log x_u, renormalised, and from there on as ever.
+    Otherwise the laws of the step are combined the same way, and intensities as
+    mu_c^gamma mu_u^(1 - gamma): the prediction stays a pair [N, 2, V].
+    """
+
+    process: Any
+    gamma: float
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.process, name)
+
+    def read(self, logits: Array, z_N: Array, clock_N: Array) -> Array:
+        """The combined prediction, or the pair."""
+        log_c, log_u = (self.process.read(logits[:, i], z_N, clock_N) for i in (0, 1))
+        if self.process.absorbing:
+            return jax.nn.log_softmax(combine(log_c, log_u, self.gamma), axis=-1)
+        return jnp.stack([log_c, log_u], axis=1)
+
+    def _of_both(self, law: Any, pred: Array) -> Array:
+        if self.process.absorbing:
+            return law(pred)
+        return combine(law(pred[:, 0]), law(pred[:, 1]), self.gamma)
+
+    def log_posterior(self, pred: Array, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
+        """Combined log p(z_s | z_t), normalised."""
+        law = self._of_both(lambda p: self.process.log_posterior(p, z_N, t_N, s_N), pred)
+        return jax.nn.log_softmax(law, axis=-1)
+
+    def sample_posterior(
+        self, draw: Draw, pred: Array, z_N: Array, t_N: Array, s_N: Array | None
+    ) -> Array:
+        """A draw from it."""
+        if self.process.absorbing:
+            return self.process.sample_posterior(draw, pred, z_N, t_N, s_N)
+        law = self.log_posterior(pred, z_N, t_N, s_N)
+        return draw.outcome(law, self.process.move(z_N, t_N, s_N), z_N)
+
+    def log_analytic(self, pred: Array, z_N: Array, t_N: Array, s_N: Array) -> Array:
+        """Combined Tweedie law, normalised."""
+        law = self._of_both(lambda p: self.process.log_analytic(p, z_N, t_N, s_N), pred)
+        return jax.nn.log_softmax(law, axis=-1)
+
+    def log_conditional(self, pred: Array, z_N: Array, t_N: Array) -> Array:
+        """Combined conditional law, normalised."""
+        law = self._of_both(lambda p: self.process.log_conditional(p, z_N, t_N), pred)
+        return jax.nn.log_softmax(law, axis=-1)
+
+    def rate(self, pred: Array, z_N: Array, t_N: Array) -> Array:
+        """Combined intensities."""
+        if self.process.absorbing:
+            return self.process.rate(pred, z_N, t_N)
+        return jnp.exp(self._of_both(lambda p: jnp.log(self.process.rate(p, z_N, t_N)), pred))
+
+
+@dataclasses.dataclass(frozen=True)
+class GuidedNet(Net):
+    """Two passes a call, with the label and with the null label, each with a latent of its own."""
+
+    null: int = 0
+
+    @property
+    def passes(self) -> int:
+        """Two."""
+        return 2
+
+    def latent(self, batch: int, length: int) -> Any:
+        """A latent for each pass."""
+        return (self.denoiser.latent(batch, length), self.denoiser.latent(batch, length))
+
+    def trunk(self, state: SampleState, t_B: Array, segment: Array | None = None) -> Trunk:
+        """Both passes; features [B, L, 2, D]."""
+        assert self.label is not None
+        labels = (self.label, jnp.full_like(self.label, self.null))
+        found = [
+            dataclasses.replace(plain(self), label=label).trunk(state._replace(h=h), t_B, segment)
+            for label, h in zip(labels, state.h)
+        ]
+        features = jnp.stack([trunk.features for trunk in found], axis=2)
+        return Trunk(features=features, latent=tuple(trunk.latent for trunk in found))
+
+
+def plain(net: Net) -> Net:
+    """The same network without guidance."""
+    fields = {f.name: getattr(net, f.name) for f in dataclasses.fields(Net)}
+    return Net(**fields)
+
+
+def guide(net: Net, label_B: Array, *, null: int, gamma: float) -> Net:
+    """The network guided towards a class.
+
+    Args:
+      net: a network that takes labels, trained with labels dropped to `null`.
+      label_B: class of each row.
+      null: the label that means none (num_classes).
+      gamma: strength; 0 unconditional and 1 conditional, each with one pass, otherwise two.
+    """
+    if gamma in (0.0, 1.0):
+        return dataclasses.replace(net, label=label_B if gamma else jnp.full_like(label_B, null))
+    return pair(net, label_B, null=null, gamma=gamma)
+
+
+def pair(net: Net, label_B: Array, *, null: int, gamma: float) -> GuidedNet:
+    """`guide` without its short cuts."""
+    fields = {f.name: getattr(net, f.name) for f in dataclasses.fields(Net)}
+    process: Process = GuidedProcess(net.process, gamma)  # type: ignore[assignment]
+    return GuidedNet(**(fields | dict(process=process, label=label_B, null=null)))

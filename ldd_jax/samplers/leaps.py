@@ -1,0 +1,121 @@
+"""Leaps: what a position does within a step of length h when its intensities mu are held fixed.
+
+A token is categorical, so the Poisson counts of tau-leaping have to become at most one jump. With
+m_y = h mu_y and M = sum_y m_y, a leap jumps to y with probability m_y g(M):
+  first_jump  g = (1 - e^-M) / M    the first of the competing exponentials
+  linear      g = min(1, 1 / M)     Euler: m_y itself, scaled down where it exceeds 1
+  rejection   g = e^-M              exactly one event of all counts (arXiv 2502.00234's code)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from ldd_jax.core.checks import nearest
+from ldd_jax.core.types import Array, Draw
+from ldd_jax.samplers.base import Net, SampleState
+
+
+def _first_jump(total: Array) -> Array:
+    safe = jnp.where(total > 0, total, 1)
+    return jnp.where(total > 0, -jnp.expm1(-safe) / safe, 1)
+
+
+LEAPS: dict[str, Callable[[Array], Array]] = {
+    "first_jump": _first_jump,
+    "linear": lambda total: 1 / jnp.maximum(total, 1),
+    "rejection": lambda total: jnp.exp(-total),
+}
+
+
+def check_leap(name: str) -> None:
+    """Refuse an unknown leap.
+
+    Raises:
+      ValueError: with those that exist.
+    """
+    if name not in LEAPS:
+        raise ValueError(f"leap {name!r}: {nearest(name, LEAPS)}")
+
+
+def chance(leap: str, total_N: Array) -> Array:
+    """Probability that a row is drawn anew: M g(M), or 1 where M is not known yet (+inf)."""
+    known = jnp.isfinite(total_N)
+    safe = jnp.where(known, total_N, 0)
+    return jnp.where(known, safe * LEAPS[leap](safe), 1)
+
+
+def outcome(leap: str, mean_NV: Array, z_N: Array, known_N: Array) -> Array:
+    """Log-law of the new token of a row that is drawn anew; where M was known, it has jumped.
+
+    Args:
+      leap: name of the leap.
+      mean_NV: m = h mu by target token, 0 at the present one.
+      z_N: present tokens.
+      known_N: rows whose M was known, of which `chance` has said that they jump.
+    """
+    total = jnp.sum(mean_NV, -1)
+    jump = mean_NV * LEAPS[leap](total)[:, None]
+    stay = jnp.where(known_N & (total > 0), 0, jnp.maximum(1 - jnp.sum(jump, -1), 0))
+    here = jnp.arange(mean_NV.shape[-1]) == z_N[:, None]
+    return jnp.log(jnp.where(here, stay[:, None], jump))
+
+
+def wide(a_B: Array, length: int) -> Array:
+    """[B] to [B * length]."""
+    return jnp.repeat(a_B, length)
+
+
+def leap_all(
+    net: Net,
+    state: SampleState,
+    t_B: Array,
+    duration_B: Array,
+    leap: str,
+    draw: Draw,
+    segment: Array | None,
+    *,
+    noise: bool = False,
+):
+    """One network call and one leap of every free position.
+
+    Only rows that jump are projected where the total intensity is known beforehand.
+
+    Args:
+      net: what is sampled from.
+      state: where from.
+      t_B: time of the intensities.
+      duration_B: h.
+      leap: name of the leap.
+      draw: randomness of this leap.
+      segment: [B, L] or None.
+      noise: add the forward intensities (a corrector: the marginal at t is left unchanged).
+
+    Returns:
+      (z [B, L], trunk).
+    """
+    process, shape = net.process, state.z.shape
+    duration = wide(duration_B, shape[1])
+
+    def total(z, t, duration):
+        rate = process.exit(z, t)
+        return duration * (rate + process.noise_exit(z, t) if noise else rate)
+
+    row_draw = draw.rows(shape[1])
+    all_rows = total(state.z.reshape(-1), wide(t_B, shape[1]), duration)
+    moves = row_draw.event(chance(leap, all_rows)).reshape(shape) & state.free
+    trunk = net.trunk(state, t_B, segment)
+
+    def move(pred, z, t, args):
+        row_draw, duration = args
+        rate = process.rate(pred, z, t)
+        if noise:
+            rate = rate + process.noise_rate(z, t, pred.shape[-1])
+        known = total(z, t, duration)
+        law = outcome(leap, duration[:, None] * rate, z, jnp.isfinite(known))
+        return row_draw.outcome(law, chance(leap, known), z)
+
+    z = net.rows(move, trunk, state.z, t_B, (row_draw, duration), where=moves)
+    return jnp.where(moves, z, state.z), trunk

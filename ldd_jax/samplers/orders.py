@@ -1,0 +1,93 @@
+"""Which masked position comes first: statistics of the prediction, and ranks by them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ldd_jax.core.checks import nearest
+from ldd_jax.core.draws import ranks
+from ldd_jax.core.kl import entropy
+from ldd_jax.core.types import Array, Draw, Trunk
+from ldd_jax.samplers.base import Net, SampleState, masked_and_free
+
+ORDERS = ("confidence", "entropy", "margin", "random", "sampled")
+
+
+class Candidates(NamedTuple):
+    """Of every masked position [B, L]: a drawn token, its cost, H in nats, and max p.
+
+    cost: what comes first is least: H, -log max p, -(p1 - p2), 0, or -log p(drawn token).
+    """
+
+    token: Array
+    cost: Array
+    entropy: Array
+    top: Array
+
+
+def check_order(order: str) -> None:
+    """Refuse an unknown order.
+
+    Raises:
+      ValueError: with those that exist.
+    """
+    if order not in ORDERS:
+        raise ValueError(f"order {order!r}: {nearest(order, ORDERS)}")
+
+
+def _cost(order: str, logp: Array, token: Array) -> Array:
+    if order == "entropy":
+        return entropy(logp)
+    if order == "confidence":
+        return -jnp.max(logp, -1)
+    if order == "margin":
+        best = jnp.exp(jax.lax.top_k(logp, 2)[0])
+        return best[:, 1] - best[:, 0]
+    if order == "sampled":
+        return -jnp.take_along_axis(logp, token[:, None], 1)[:, 0]
+    return jnp.zeros(logp.shape[:1], logp.dtype)
+
+
+def candidates(
+    net: Net, trunk: Trunk, state: SampleState, t_B: Array, draw: Draw, order: str
+) -> Candidates:
+    """One sweep over the masked rows: each is projected once, and its token drawn at once.
+
+    The token may be drawn before it is known which positions are revealed: a draw that is not used
+    changes no law.
+    """
+    wanted = masked_and_free(net, state)
+
+    def look(pred, z, t, args):
+        row_draw, wanted = args
+        token = row_draw.outcome(pred, wanted.astype(pred.dtype), z)
+        return Candidates(token, _cost(order, pred, token), entropy(pred), jnp.max(pred, -1))
+
+    args: Any = (draw.rows(state.z.shape[1]), wanted.reshape(-1))
+    found = net.rows(look, trunk, state.z, t_B, args, where=wanted)
+    return found._replace(top=jnp.exp(found.top))
+
+
+def rank(cost: Array, wanted: Array, draw: Draw, *, order: str, noise: Any = 0.0) -> Array:
+    """Ranks [B, L], unwanted positions last.
+
+    Random order, or `noise` > 0 (static or an array): positions are taken without replacement with
+    probability ~ exp(-cost / noise), which is what adding Gumbel noise of that scale to the
+    costs does (arXiv 2202.04200); otherwise by rising cost, ties by position.
+    """
+    if order == "random":
+        return draw.ranking(jnp.where(wanted, jnp.zeros_like(cost), -jnp.inf))
+    if isinstance(noise, float) and noise == 0:
+        return ranks(jnp.where(wanted, cost, jnp.inf))
+    return draw.ranking(jnp.where(wanted, -cost / noise, -jnp.inf))
+
+
+def share_masked(net: Net, state: SampleState, total_B: Array) -> Array:
+    """The time at which as many of `total_B` positions are expected to be masked, [B]."""
+    count = jnp.sum(masked_and_free(net, state), axis=1)
+    real = jnp.result_type(float)
+    share = jnp.maximum(count, 1).astype(real) / jnp.maximum(total_B, 1).astype(real)
+    return net.process.elapsed(jnp.minimum(share, net.process.schedule.noise(jnp.ones((), real))))

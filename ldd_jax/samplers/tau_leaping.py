@@ -1,0 +1,34 @@
+"""Tau-leaping and Euler: the intensities of time t held fixed until s, one call a step."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ldd_jax.core.registry import register
+from ldd_jax.core.types import Array, Draw
+from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.leaps import check_leap, leap_all
+
+
+@register("step", "tau_leaping")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TauLeaping(Step):
+    """Leap of length t - s at mu(z, t) (arXiv 2205.14987); KL of order 2 in the number of steps."""
+
+    leap: str = "first_jump"
+
+    def __post_init__(self):
+        check_leap(self.leap)
+
+    def __call__(
+        self,
+        net: Net,
+        state: SampleState,
+        t_B: Array,
+        s_B: Array,
+        draw: Draw,
+        segment: Array | None,
+    ) -> SampleState:
+        """One step."""
+        z, trunk = leap_all(net, state, t_B, t_B - s_B, self.leap, draw, segment)
+        return state._replace(z=z, h=trunk.latent, calls=state.calls + self.calls)

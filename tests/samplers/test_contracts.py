@@ -1,0 +1,188 @@
+"""What every step rule owes, over one list of rules and both processes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldd_jax.core.draws import Production, example_keys
+from ldd_jax.samplers import Ancestral, Clamp, Latent, sample
+from ldd_jax.samplers.base import Net
+from tests.lab import jit
+from tests.samplers.rules import MASK, PROCESSES, RULES, Toy, runs
+
+B, L, STEPS = 4, 6, 5
+INDEX = jnp.arange(B)
+FIXED = jnp.zeros((B, L), bool).at[0, 1].set(True).at[2, :3].set(True)
+TOKENS = jnp.full((B, L), 4, jnp.int32)
+SEGMENT = jnp.ones((B, L), jnp.int32).at[1, 4:].set(0)
+
+# Variants of a rule run in the whole set only.
+VARIANT = pytest.mark.slow
+PAIRS = [
+    pytest.param(rule, kind, id=f"{rule}-{kind}", marks=VARIANT if " " in rule else ())
+    for rule in RULES
+    for kind in PROCESSES
+    if runs(RULES[rule], PROCESSES[kind], latent=False, timed=False)
+]
+
+
+def runner(step, process, **settings):
+    carried = step.latent != "refused"
+    net = Net(Toy.make(carry=carried, timed=False), process, tile=8)
+
+    @jit
+    def run(index, steps, clamp):
+        prior = process.prior(example_keys(jax.random.key(1), index), clamp.tokens.shape[1])
+        draw = Production.of(jax.random.key(2), index)
+        prior = jnp.where(clamp.segment > 0, prior, clamp.tokens)
+        return sample(net, step, draw, prior, steps, clamp=clamp, **settings)[0]
+
+    return run
+
+
+def expected_calls(step, found, steps, free):
+    """[B], or None where it depends on the draws."""
+    name = step.registered[1]
+    if name in ("first_hitting",) or (name == "confidence" and step.threshold == 1):
+        return free.sum(1)
+    if name == "predictor_corrector" and step.below < 1:
+        times = np.linspace(1, 1e-5, steps + 1)[1:]
+        return np.full(B, steps + step.corrections * (times <= step.below).sum() + 1)
+    if step.clock == "own" or name == "cached_ancestral":
+        assert (found <= np.where(step.clock == "own", free.sum(1), steps + 1)).all()
+        assert (found >= 1).all()
+        return None
+    return np.full(B, steps * step.calls + (not step.finishes))
+
+
+@pytest.mark.parametrize("rule, kind", PAIRS)
+def test_contract(rule, kind):
+    step, process = RULES[rule], PROCESSES[kind]
+    run = runner(step, process)
+    clamp = Clamp(tokens=TOKENS, fixed=FIXED, segment=SEGMENT)
+    out = run(INDEX, STEPS, clamp)
+    free = np.asarray(~FIXED & (SEGMENT > 0))
+
+    assert out.z.shape == (B, L) and out.z.dtype == jnp.int32
+    assert (out.z >= 0).all() and (out.z < 5).all()
+    if kind == "masked":
+        assert (out.z != MASK).all()
+    np.testing.assert_array_equal(np.where(free, 4, out.z), 4)
+    calls = expected_calls(step, np.asarray(out.calls), STEPS, free)
+    if calls is not None:
+        np.testing.assert_array_equal(out.calls, calls)
+    if step.latent == "refused":
+        assert out.h is None
+    else:
+        np.testing.assert_array_equal(out.h[..., 0], np.tile(np.asarray(out.calls)[:, None], L))
+
+    # The same key gives the same sample, in other company and whatever stands in the padding.
+    company = jnp.asarray([2, 0, 1, 3])
+    moved = jax.tree.map(lambda a: a[company], clamp)
+    filler = jnp.where(moved.segment > 0, moved.tokens, 1)
+    again = run(company, STEPS, moved._replace(tokens=filler))
+    real = np.asarray(moved.segment > 0)
+    np.testing.assert_array_equal(np.where(real, again.z, 0), np.where(real, out.z[company], 0))
+    np.testing.assert_array_equal(again.calls, out.calls[company])
+
+    # Another number of steps is no other program.
+    more = run(INDEX, 3 * STEPS, clamp)
+    assert run._cache_size() == 1
+    more_calls = expected_calls(step, np.asarray(more.calls), 3 * STEPS, free)
+    if more_calls is not None:
+        np.testing.assert_array_equal(more.calls, more_calls)
+
+
+@pytest.mark.parametrize("rule", ["ancestral", "first_hitting", "entropy_bounded", "remdm conf"])
+def test_batched_equals_single_and_short(rule):
+    """One example alone, without its padding."""
+    run = runner(RULES[rule], PROCESSES["masked"])
+    clamp = Clamp(tokens=TOKENS, fixed=FIXED, segment=SEGMENT)
+    whole = run(INDEX, STEPS, clamp)
+    alone = run(INDEX[1:2], STEPS, jax.tree.map(lambda a: a[1:2, :4], clamp))
+    np.testing.assert_array_equal(alone.z[0], whole.z[1, :4])
+    assert alone.calls[0] == whole.calls[1]
+
+
+REFUSED = [
+    ("first_hitting", "uniform", {}, "needs masked diffusion"),
+    ("entropy_bounded", "uniform", {}, "needs masked diffusion"),
+    ("confidence", "uniform", {}, "needs masked diffusion"),
+    ("scheduled_confidence", "uniform", {}, "needs masked diffusion"),
+    ("remdm rescale", "uniform", {}, "needs masked diffusion"),
+    ("cached_ancestral", "masked", dict(carry=True), "cannot carry a latent"),
+    ("cached_ancestral", "masked", dict(carry=False, timed=True), "time conditioning"),
+    ("predictor_corrector gibbs", "masked", dict(carry=True), "cannot carry a latent"),
+]
+
+
+@pytest.mark.parametrize("rule, kind, network, why", REFUSED)
+def test_refusals(rule, kind, network, why):
+    net = Net(Toy.make(**{"carry": False, **network}), PROCESSES[kind])
+    draw = Production.of(jax.random.key(2), INDEX)
+    with pytest.raises(ValueError, match=why) as caught:
+        sample(net, RULES[rule], draw, TOKENS, 2)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_refusal_is_in_the_list():
+    for rule, step in RULES.items():
+        for kind, process in PROCESSES.items():
+            if not runs(step, process, latent=False, timed=False):
+                assert any(r[0].split()[0] == rule.split()[0] and r[1] == kind for r in REFUSED)
+
+
+def test_a_refused_latent_may_be_switched_off():
+    """Off means h = 0 before every step: the cache is exact then, call for call."""
+    net = Net(Toy.make(carry=True), PROCESSES["masked"])
+    prior = jnp.full((B, L), MASK, jnp.int32)
+    off, draw = Latent(reset_every=1), Production.of(jax.random.key(2), INDEX)
+    run = lambda step: jit(lambda: sample(net, step, draw, prior, 12, latent=off)[0])()
+    plain, cached = run(Ancestral()), run(RULES["cached_ancestral"])
+    np.testing.assert_array_equal(plain.z, cached.z)
+    assert (cached.calls < plain.calls).all()
+
+
+def test_cached_calls_are_the_distinct_states():
+    net = Net(Toy.make(carry=False), PROCESSES["masked"])
+    prior, steps = jnp.full((B, L), MASK, jnp.int32), 12
+    draw, keep = Production.of(jax.random.key(2), INDEX), dict(record=lambda s: s.z, tail="none")
+    cached, path = jit(lambda: sample(net, RULES["cached_ancestral"], draw, prior, steps, **keep))()
+    inputs = np.concatenate([np.asarray(prior)[None], path])[:-1]
+    distinct = 1 + (inputs[1:] != inputs[:-1]).any(-1).sum(0)
+    np.testing.assert_array_equal(cached.calls, distinct)
+
+
+def test_latent_of_a_remasked_position_is_taken_back():
+    process = PROCESSES["masked"]
+    net = Net(Toy.make(), process)
+    prior = jnp.full((64, L), MASK, jnp.int32)
+    draw = Production.of(jax.random.key(2), jnp.arange(64))
+    path = {}
+    for reset in (False, True):
+        latent = Latent(reset_on_remask=reset)
+        keep = dict(latent=latent, record=lambda s: (s.z, s.h))
+        run = jit(lambda keep=keep: sample(net, RULES["remdm cap"], draw, prior, 8, **keep)[1])
+        path[reset] = run()
+    for reset, (z, h) in path.items():
+        before = np.concatenate([np.asarray(prior)[None], z])[:-1]
+        back = (before != MASK) & (np.asarray(z) == MASK)
+        assert back.sum() > 10
+        assert (np.asarray(h)[back] == 0).all() == reset
+
+
+def test_own_clock_records_and_goes_on():
+    """A trace of given length, then on until all rows are done: the same samples."""
+    net = Net(Toy.make(), PROCESSES["masked"])
+    prior, step = jnp.full((B, L), MASK, jnp.int32), RULES["first_hitting"]
+    draw = Production.of(jax.random.key(2), INDEX)
+    plain, none = jit(lambda: sample(net, step, draw, prior, 1))()
+    for length in (2, 9):
+        keep = dict(record=lambda s: s.z)
+        state, path = jit(lambda n=length, keep=keep: sample(net, step, draw, prior, n, **keep))()
+        np.testing.assert_array_equal(state.z, plain.z)
+        np.testing.assert_array_equal(state.calls, L)
+        left = np.maximum(L - 1 - np.arange(length), 0)
+        np.testing.assert_array_equal((path == MASK).sum(-1)[:, 0], left)
+    assert none is None

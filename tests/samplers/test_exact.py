@@ -1,0 +1,222 @@
+"""Every rule against the exact law of its production code: draws, orders, invariances."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from ldd_jax.core.draws import Production
+from ldd_jax.evaluation import lab_report
+from ldd_jax.evaluation.lab import Enumeration, at_rest, final_laws
+from ldd_jax.evaluation.laws import Exact, Law, index, kl
+from ldd_jax.processes import Masked, Uniform
+from ldd_jax.samplers import (
+    Ancestral,
+    Confidence,
+    EntropyBounded,
+    FirstHitting,
+    GibbsCorrector,
+    LinearGrid,
+    PredictorCorrector,
+    RateCorrector,
+    ReMDM,
+    TauLeaping,
+    ThetaRK2,
+    ThetaTrapezoidal,
+)
+from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.leaps import LEAPS, chance
+from ldd_jax.samplers.loop import choose
+from ldd_jax.schedules import LinearSigma, LogLinear
+from tests.lab import jit
+from tests.samplers.rules import RULES, runs
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def toy(kind, *, seed=3, vocabulary=2, length=3, concentration=30.0):
+    law = Law(seed, vocabulary, length, concentration, masked=kind == "masked")
+    if kind == "masked":
+        return law, Masked(schedule=LogLinear(eps=0.0), tokens=law.tokens)
+    return law, Uniform(schedule=LinearSigma(sigma_max=4.0), tokens=law.tokens)
+
+
+# Variants of a rule run in the whole set only.
+VARIANT = pytest.mark.slow
+PAIRS = [
+    pytest.param(rule, kind, id=f"{rule}-{kind}", marks=VARIANT if " " in rule else ())
+    for rule, step in RULES.items()
+    for kind in ("masked", "uniform")
+    if runs(step, toy(kind)[1], latent=False, timed=kind == "uniform")
+    and getattr(step, "corrections", 1) == 1  # a loop: the same body more often
+]
+
+
+def matrix_of(step, law, process, t, s):
+    """Exact transition matrix of the production step."""
+    every = Enumeration(Net(Exact.of(law), process), step, law)
+    return np.asarray(jit(lambda table: every.matrix(table, t, s))(every.table()))
+
+
+@pytest.mark.parametrize("rule, kind", PAIRS)
+def test_draws_follow_the_exact_matrix(rule, kind):
+    """Chi-square of production draws from a mixed state against the sum over dictated outcomes."""
+    law, process = toy(kind, vocabulary=2, length=2 if "corrector" in rule else 3, concentration=1)
+    step, net = RULES[rule], Net(Exact.of(law), process)
+    draws, times = 20_000, (None, None) if step.clock == "own" else (0.65, 0.3)
+    matrix = matrix_of(step, law, process, *times)
+    np.testing.assert_allclose(matrix.sum(1), 1, rtol=1e-9)
+    origin = len(law.z) - (1 if "corrector" in rule else 3)  # masked: mask mask token; all masks
+    spread = lambda a: None if a is None else jnp.full(draws, a)
+
+    @jit
+    def run(draw):
+        state = at_rest(net, step, jnp.tile(jnp.asarray(law.z[origin]), (draws, 1)))
+        return step(net, state, *map(spread, times), draw, None).z
+
+    out = np.asarray(run(Production.of(jax.random.key(4), jnp.arange(draws))))
+    count = np.bincount(index(out, law.size), minlength=len(law.z))
+    expected = matrix[origin] * draws
+    assert count[expected < 1e-9].sum() == 0
+    on = expected > 1e-9
+    chi = ((count - expected)[on] ** 2 / expected[on]).sum()
+    assert stats.chi2.sf(chi, on.sum() - 1) > 1e-4, (count[on], expected[on])
+    assert on.sum() > 1
+
+
+def slopes(kind, step, steps, look=lambda law, p: p):
+    law, process = toy(kind)
+    net, grid = Net(Exact.of(law), process), LinearGrid(end=0.02)
+    alpha = lambda t: float(process.schedule.alpha(jnp.asarray(t)))
+    laws = final_laws(net, step, law, grid, law.marginal(alpha(1.0)))
+    target = look(law, law.marginal(alpha(0.02)))
+    gaps = [kl(target, look(law, laws(n))) for n in steps]
+    return np.log2(np.array(gaps[:-1]) / gaps[1:])
+
+
+@pytest.mark.parametrize(
+    "kind, step, steps, order",
+    [
+        ("masked", Ancestral(), (64, 128), 2),
+        ("masked", TauLeaping(), (64, 128), 2),
+        ("masked", ThetaTrapezoidal(), (64, 128), 4),
+        ("masked", ThetaTrapezoidal(leap="linear"), (128, 256), 2),
+        ("masked", ThetaRK2(leap="first_jump"), (64, 128), 2),
+        ("uniform", TauLeaping(), (64, 128), 2),
+        ("uniform", ThetaTrapezoidal(), (64, 128), 4),
+    ],
+    ids=str,
+)
+def test_orders(kind, step, steps, order):
+    assert abs(slopes(kind, step, steps)[-1] - order) < 0.25
+
+
+def test_rk2_is_of_order_four_in_one_position_and_two_in_pairs():
+    """Restarted from z, two positions revealed in one step never saw each other.
+
+    One position's law has order 4. The joint law passes through slopes near 4 while that error
+    leads, and ends at 2, the order of a pair revealed at once (as in ancestral sampling).
+    """
+    one = lambda law, p: np.bincount(law.z[:, 0], p, law.size)
+    assert abs(slopes("masked", ThetaRK2(), (64, 128, 256), one)[-1] - 4) < 0.25
+    joint = slopes("masked", ThetaRK2(), (64, 128, 512, 1024))
+    assert 3.4 < joint[0] < 4.25 and joint[-1] < 2.5, joint
+
+
+def test_one_ancestral_step_misses_the_total_correlation():
+    law, process = toy("masked", concentration=0.5)
+    out = matrix_of(Ancestral(), law, process, 1.0, 0.0)[-1]
+    clean = (law.z != law.tokens.mask).all(1)
+    assert abs(kl(law.p, out[clean]) - law.total_correlation()) < 1e-12
+    assert abs(law.total_correlation() - 0.4430) < 5e-5  # Dirichlet(0.5), seed 3
+
+
+@pytest.mark.parametrize(
+    "step",
+    [FirstHitting(), Confidence(order="random"), Confidence(), EntropyBounded(gamma=0.0)],
+    ids=str,
+)
+def test_one_position_a_call_is_exact(step):
+    law, process = toy("masked", concentration=0.5)
+    laws = final_laws(Net(Exact.of(law), process), step, law, None, law.marginal(0.0))
+    assert abs(kl(law.marginal(1.0), laws(law.length))) < 1e-13
+
+
+def test_two_at_once_and_tokens_that_choose_their_place_are_not():
+    law, process = toy("masked")
+    gap = {}
+    for name, step in {
+        "two": Confidence(count=2),
+        "wide": EntropyBounded(gamma=0.7),
+        "sampled": Confidence(order="sampled"),
+    }.items():
+        laws = final_laws(Net(Exact.of(law), process), step, law, None, law.marginal(0.0))
+        gap[name] = kl(law.marginal(1.0), laws(3))
+    assert gap["two"] > 1e-5 and gap["wide"] > 1e-5 and gap["sampled"] > 0.1
+
+
+@pytest.mark.parametrize("strength", ["cap", "rescale", "forward_backward"])
+def test_remdm_keeps_the_marginals(strength):
+    """With one position the kernel is exact: p_t times the matrix is p_s."""
+    law, process = toy("masked", vocabulary=3, length=1, concentration=1.0)
+    step = ReMDM(strength=strength, eta=0.3)
+    for t, s in ((0.9, 0.6), (0.5, 0.45)):
+        p_t, p_s = (law.marginal(1 - a) for a in (t, s))
+        matrix = matrix_of(step, law, process, t, s)
+        np.testing.assert_allclose(p_t @ matrix, p_s, rtol=0, atol=1e-14)
+        assert matrix[0, 0] < 1  # something is remasked
+
+
+@pytest.mark.parametrize("kind", ["masked", "uniform"])
+def test_gibbs_is_stationary_with_one_position_only(kind):
+    law, process = toy(kind, concentration=1.0)
+    p = law.marginal(float(process.schedule.alpha(jnp.asarray(0.4))))
+    gap = {}
+    for positions in (1, 2):
+        step = PredictorCorrector(corrector=GibbsCorrector(positions=positions))
+        # A predictor of no length leaves z alone; what remains is the corrector.
+        matrix = matrix_of(step, law, process, 0.4, 0.4)
+        gap[positions] = np.abs(p @ matrix - p).max()
+        assert np.abs(matrix - np.eye(len(p))).max() > 0.1
+    assert gap[1] < 1e-12 and gap[2] > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["masked", "uniform"])
+def test_corrector_rates_are_stationary(kind):
+    """p_s (R + Q) = 0: the leap's error in p_s is of second order in its length."""
+    law, process = toy(kind, concentration=1.0)
+    p = law.marginal(float(process.schedule.alpha(jnp.asarray(0.4))))
+    gaps = []
+    for size in (1e-3, 5e-4):
+
+        class Only(Ancestral):
+            """The corrector alone."""
+
+            def __call__(self, net, state, t_B, s_B, draw, segment, size=size):
+                return RateCorrector(size=size)(net, state, s_B, t_B * 0 + 1, draw, segment)
+
+        gaps.append(np.abs(p @ matrix_of(Only(), law, process, 0.5, 0.4) - p).max())
+    assert gaps[0] < 2e-5 and abs(np.log2(gaps[0] / gaps[1]) - 2) < 0.1, gaps
+
+
+@pytest.mark.parametrize("leap", LEAPS)
+def test_leaps_agree_to_first_order_and_are_laws(leap):
+    total = jnp.asarray([0.0, 1e-4, 0.3, 1.0, 5.0, jnp.inf])
+    p = chance(leap, total)
+    assert (p >= 0).all() and (p <= 1).all() and p[-1] == 1 and p[0] == 0
+    assert abs(p[1] / total[1] - 1) < 2e-4
+
+
+def test_finished_rows_are_left_alone():
+    keep = jnp.asarray([True, False])
+    old, new = (jnp.zeros((2, 3)), jnp.zeros(2)), (jnp.ones((2, 3)), jnp.ones(2))
+    a, b = choose(keep, old, new)
+    assert a.tolist() == [[0, 0, 0], [1, 1, 1]] and b.tolist() == [0, 1]
+
+
+def test_lab_lists_every_rule_and_says_what_it_skips():
+    from ldd_jax.core.registry import names
+
+    listed = {case.step.registered[1] for case in lab_report.CASES}
+    assert listed == set(names("step")) - {"arg_max_all"}
