@@ -18,7 +18,10 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-[ -n "$name" ] && [ -n "$image" ] && [ -n "$accelerator" ] && [ -n "$topology" ] && [ -n "$hosts" ] && [ $# -gt 0 ] || usage
+for given in "$name" "$image" "$accelerator" "$topology" "$hosts"; do
+  [ -n "$given" ] || usage
+done
+[ $# -gt 0 ] || usage
 arguments=''
 for word in "$@" --distributed=auto; do
   arguments+="

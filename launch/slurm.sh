@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Run one ldd_jax command as a Slurm job, one process per task; JAX finds the coordinator itself.
-# Use: launch/slurm.sh [--dry-run] --nodes=N [--tasks-per-node=K] [--time=HH:MM:SS] [--partition=P] [--python=PATH] -- train --config=... --workdir=DIR
+# Submit one ldd_jax command as a Slurm job, one process per task; JAX finds the coordinator itself.
+# Use: launch/slurm.sh [--dry-run] --nodes=N [--tasks-per-node=K] [--time=HH:MM:SS] [--partition=P] [--python=PATH] [--grace=SECONDS] [--wait] -- train --config=... --workdir=DIR
 set -euo pipefail
-nodes='' tasks=1 limit='' partition='' python='.venv/bin/python' dry=''
+nodes='' tasks=1 limit='' partition='' python='.venv/bin/python' grace=120 wait='' dry=''
 usage() { sed -n '2,3p' "$0" >&2; exit 2; }
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -11,16 +11,30 @@ while [ $# -gt 0 ]; do
     --time=*) limit=${1#*=} ;;
     --partition=*) partition=${1#*=} ;;
     --python=*) python=${1#*=} ;;
+    --grace=*) grace=${1#*=} ;;
+    --wait) wait=1 ;;
     --dry-run) dry=1 ;;
     --) shift; break ;;
     *) echo "slurm.sh: unknown option $1" >&2; usage ;;
   esac
   shift
 done
-[ -n "$nodes" ] && [ $# -gt 0 ] || usage
-command=(srun "--nodes=$nodes" "--ntasks-per-node=$tasks" --kill-on-bad-exit=1 --unbuffered)
+if [ -z "$nodes" ] || [ $# -eq 0 ]; then usage; fi
+# --requeue: a preempted job starts again and resumes its workdir. Running out of time is no
+# preemption to Slurm, so the job is warned $grace seconds before and puts itself back.
+command=(sbatch "--nodes=$nodes" "--ntasks-per-node=$tasks" --job-name=ldd_jax --requeue
+  --open-mode=append "--signal=B:USR1@$grace")
 [ -z "$limit" ] || command+=("--time=$limit")
 [ -z "$partition" ] || command+=("--partition=$partition")
-command+=("$python" -m ldd_jax "$@" --distributed=auto)
-if [ -n "$dry" ]; then printf '%q ' "${command[@]}"; echo; exit 0; fi
-exec "${command[@]}"
+[ -z "$wait" ] || command+=(--wait)
+printf -v words ' %q' "$python" -m ldd_jax "$@" --distributed=auto
+batch() {
+  cat <<SH
+#!/usr/bin/env bash
+trap 'scontrol requeue "\$SLURM_JOB_ID"' USR1
+srun --kill-on-bad-exit=1 --unbuffered$words &
+wait \$!
+SH
+}
+if [ -n "$dry" ]; then printf '%q ' "${command[@]}"; echo; batch; exit 0; fi
+batch | "${command[@]}"

@@ -16,7 +16,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-[ -n "$name" ] && [ -n "$zone" ] && [ $# -gt 0 ] || usage
+if [ -z "$name" ] || [ -z "$zone" ] || [ $# -eq 0 ]; then usage; fi
 printf -v words ' %q' "$@"
 remote="cd $(printf %q "$folder") && .venv/bin/python -m ldd_jax${words} --distributed=auto"
 command=(gcloud compute tpus tpu-vm ssh "$name" "--zone=$zone" --worker=all "--command=$remote")

@@ -1,19 +1,24 @@
 """Many processes: a roll call with a time limit that names who is missing, then JAX's own start.
 
 `jax.distributed.initialize` waits for all processes and then aborts the program without saying who
-did not come; so the processes meet here first, one port above the coordinator's.
+did not come; so the processes meet here first, 4,096 ports below the coordinator's.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import socket
 import time
 
 import jax
 
 from ldd_jax.core.checks import UserError, require
+
+# JAX takes a job's coordinator port from the uppermost 4,096 by the job's number, so that the
+# neighbouring ports are those of the next jobs on this host, and the last one has no port above.
+APART = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Place:
     def __post_init__(self):
         host, colon, port = self.coordinator.rpartition(":")
         require(
-            bool(colon and host) and port.isdigit() and int(port) < 65535,
+            bool(colon and host) and port.isdigit() and 0 < int(port) < 65536,
             f"coordinator {self.coordinator!r} is not host:port",
         )
         require(
@@ -39,7 +44,7 @@ class Place:
     def meeting(self) -> tuple[str, int]:
         """Address of the roll call."""
         host, _, port = self.coordinator.rpartition(":")
-        return host, int(port) + 1
+        return host, int(port) + (-APART if int(port) > 2 * APART else APART)
 
 
 def detect() -> Place | None:
@@ -50,7 +55,8 @@ def detect() -> Place | None:
         if kind.is_env_present() and not kind.opt_in_only_method:
             return Place(
                 coordinator=kind.get_coordinator_address(
-                    timeout_secs=60, override_coordinator_port=None
+                    timeout_secs=60,
+                    override_coordinator_port=os.environ.get("JAX_COORDINATOR_PORT"),
                 ),
                 count=kind.get_process_count(),
                 rank=kind.get_process_id(),
@@ -147,14 +153,17 @@ def _host(place: Place, limit: float) -> None:
 
 
 def _call(place: Place, limit: float) -> None:
-    """Other processes: call until process 0 answers."""
+    """Other processes: call until process 0 answers.
+
+    Process 0 may have started later, and then waits longer: who has reached it hears it out.
+    """
     deadline = time.monotonic() + limit
     hello = json.dumps({"rank": place.rank, "host": socket.gethostname()}) + "\n"
-    while time.monotonic() < deadline + 10:
+    while time.monotonic() < deadline:
         try:
-            with socket.create_connection(place.meeting, timeout=5) as line:
+            with socket.create_connection(place.meeting, timeout=min(5, limit)) as line:
                 line.sendall(hello.encode())
-                line.settimeout(max(deadline + 10 - time.monotonic(), 1))
+                line.settimeout(limit + 10)
                 answer = line.makefile("r").readline()
         except OSError:
             time.sleep(0.2)
