@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
 from ldd_jax.core.checks import UserError
 from ldd_jax.training.distributed import Place, detect, parse, roll_call
-
-ROOT = Path(__file__).parents[2]
-WORDS = [
-    "the",
-    "a",
-    "list",
-    "of",
-    "value",
-    "return",
-    "function",
-    "index",
-    "module",
-    "class",
-    "object",
-    "name",
-]
+from tests.training.processes import MESH, ROOT, command, corpus, environment, read
 
 
 def free_port() -> int:
@@ -72,7 +54,13 @@ def test_the_missing_are_named_in_time():
 
 def test_a_missing_coordinator_is_named():
     out = meet([1], 2, 0.5)
-    assert "process 0" in out[1][0]
+    assert "process 0" in out[1][0] and out[1][1] < 5
+
+
+def test_the_roll_call_keeps_away_from_other_jobs():
+    """JAX gives job n the port 61440 + n % 4096: neither another job's, nor past the last."""
+    ports = [Place(coordinator=f"h:{p}", count=2, rank=0).meeting[1] for p in (61440, 65535, 1234)]
+    assert ports == [57344, 61439, 5330]
 
 
 def test_places_in_words():
@@ -94,40 +82,15 @@ def test_no_cluster_is_said(monkeypatch):
 @pytest.mark.slow
 def test_two_processes_do_what_one_does(tmp_path):
     """Same losses, bound and samples on 2 processes x 4 devices and on 1 device; then 1 resumes."""
-    corpus = tmp_path / "words.txt"
-    corpus.write_text("\n\n".join(" ".join(WORDS[(7 * i + j * j) % 12] for j in range(30))
-                                  for i in range(200)))  # fmt: skip
-
-    def command(workdir, steps, *more):
-        return [
-            sys.executable, "-m", "ldd_jax", "train", "--config=configs/text.py:method=lddm_m",
-            f"--config.data.path={corpus}", "--config.data.split=paragraph",
-            "--config.data.length=32", "--config.model.width=32", "--config.model.depth=2",
-            "--config.training.batch_size=16", f"--config.training.num_steps={steps}",
-            "--config.training.log_every=1", "--config.evaluation.draws=1",
-            "--config.evaluation.max_sequences=64", "--config.sampling.num_steps=4",
-            "--config.objective.tile=64", "--config.sampling.tile=32",
-            "--config.optim.decay=constant",
-            f"--workdir={workdir}", *more,
-        ]  # fmt: skip
-
-    def environment(devices):
-        flags = f"--xla_force_host_platform_device_count={devices}"
-        return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-
-    def read(workdir):
-        lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-        losses = [line["train_loss"] for line in lines if "train_loss" in line]
-        return losses, [line["samples"] for line in lines if "samples" in line]
-
+    text = corpus(tmp_path)
     one, two = tmp_path / "one", tmp_path / "two"
-    subprocess.run(command(one, 7), env=environment(1), cwd=ROOT, check=True, timeout=300,
+    subprocess.run(command(text, one, 7), env=environment(1), cwd=ROOT, check=True, timeout=300,
                    capture_output=True)  # fmt: skip
     port = free_port()
-    mesh = ("--config.mesh.data=4", "--config.mesh.fsdp=2")
+    place = lambda rank: (f"--distributed=127.0.0.1:{port},2,{rank}", "--start_limit=120")
     running = [
         subprocess.Popen(
-            command(two, 5, *mesh, f"--distributed=127.0.0.1:{port},2,{rank}", "--start_limit=120"),
+            command(text, two, 5, *MESH, *place(rank)),
             env=environment(4), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for rank in (0, 1)
@@ -138,7 +101,7 @@ def test_two_processes_do_what_one_does(tmp_path):
     losses, _ = read(one)
     assert read(two)[0] == pytest.approx(losses[:5], abs=1e-5)
     # The checkpoint of eight devices goes on alone, to the same losses and the same samples.
-    subprocess.run(command(two, 7), env=environment(1), cwd=ROOT, check=True, timeout=300,
+    subprocess.run(command(text, two, 7), env=environment(1), cwd=ROOT, check=True, timeout=300,
                    capture_output=True)  # fmt: skip
     assert read(two)[0] == pytest.approx(losses, abs=1e-5)
     assert read(two)[1][-1] == read(one)[1][-1]

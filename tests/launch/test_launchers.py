@@ -1,0 +1,107 @@
+"""The launchers: linted, valid, and what they would run on every worker."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+TRAIN = [
+    "train",
+    "--config=configs/text.py:method=lddm_m,size=7b",
+    "--workdir=gs://bucket/it's run",
+]
+GKE = ["--name=run-1", "--image=registry/ldd:1", "--accelerator=tpu-v5p-slice", "--topology=4x4x4",
+       "--hosts=16"]  # fmt: skip
+
+
+def launch(script, *argv, check=True):
+    done = subprocess.run(
+        [f"launch/{script}", *argv], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0 or not check, done.stderr
+    return done
+
+
+def dry(script, *argv):
+    return launch(script, "--dry-run", *argv, "--", *TRAIN).stdout
+
+
+def test_shellcheck():
+    """The lint that comes with the dev extra, or the machine's."""
+    beside = Path(sys.executable).with_name("shellcheck")
+    program = str(beside) if beside.exists() else shutil.which("shellcheck")
+    if program is None:
+        pytest.skip("shellcheck is not installed")
+    scripts = [*sorted((ROOT / "launch").glob("*.sh")), ROOT / ".ci" / "run"]
+    done = subprocess.run([program, *scripts], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout
+
+
+def test_jobset_is_valid_and_runs_on_every_host():
+    jsonschema, yaml = pytest.importorskip("jsonschema"), pytest.importorskip("yaml")
+    schema = json.loads((HERE / "jobset.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    manifest = yaml.safe_load(dry("gke_jobset.sh", *GKE, "--chips-per-host=4"))
+    jsonschema.validate(manifest, schema)
+    for broken in (
+        {"spec": {**manifest["spec"], "maxRestarts": 3}},
+        {"apiVersion": "jobset.x-k8s.io/v1"},
+        {"metadata": {"name": "Run_1"}},
+    ):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**manifest, **broken}, schema)
+    # A host that is preempted fails its job at once; the set starts all hosts again and resumes.
+    assert manifest["spec"]["failurePolicy"]["maxRestarts"] >= 1
+    job = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]
+    assert job["parallelism"] == job["completions"] == 16 and job["backoffLimit"] == 0
+    pod = job["template"]["spec"]
+    assert pod["restartPolicy"] == "Never"
+    assert pod["nodeSelector"] == {
+        "cloud.google.com/gke-tpu-accelerator": "tpu-v5p-slice",
+        "cloud.google.com/gke-tpu-topology": "4x4x4",
+    }
+    (container,) = pod["containers"]
+    assert container["command"] == ["python", "-m", "ldd_jax"]
+    assert container["args"] == [*TRAIN, "--distributed=auto"]
+    assert container["resources"]["limits"] == {"google.com/tpu": 4}
+
+
+def test_tpu_vm_runs_on_all_workers():
+    words = shlex.split(dry("tpu_vm.sh", "--name=slice", "--zone=us-east5-a", "--project=p"))
+    assert words[:6] == ["gcloud", "compute", "tpus", "tpu-vm", "ssh", "slice"]
+    assert {"--worker=all", "--zone=us-east5-a", "--project=p"} <= set(words)
+    (remote,) = [w.removeprefix("--command=") for w in words if w.startswith("--command=")]
+    inner = shlex.split(remote)
+    assert inner[:3] == ["cd", "ldd_jax", "&&"]
+    assert inner[3:] == [".venv/bin/python", "-m", "ldd_jax", *TRAIN, "--distributed=auto"]
+
+
+def test_slurm_requeues_and_resumes():
+    text = dry("slurm.sh", "--nodes=2", "--tasks-per-node=4", "--time=01:00:00", "--grace=60",
+               "--partition=gpu")  # fmt: skip
+    submit, *batch = text.splitlines()
+    words = shlex.split(submit)
+    assert words[0] == "sbatch"
+    assert {"--nodes=2", "--ntasks-per-node=4", "--time=01:00:00", "--partition=gpu"} <= set(words)
+    # Preempted: Slurm starts it again. Out of time: warned a minute before, it puts itself back.
+    assert {"--requeue", "--open-mode=append", "--signal=B:USR1@60"} <= set(words)
+    assert batch[1] == """trap 'scontrol requeue "$SLURM_JOB_ID"' USR1"""
+    step = shlex.split(batch[2])
+    assert step[:3] == ["srun", "--kill-on-bad-exit=1", "--unbuffered"]
+    assert step[3:-1] == [".venv/bin/python", "-m", "ldd_jax", *TRAIN, "--distributed=auto"]
+    assert step[-1] == "&" and batch[3] == "wait $!"
+
+
+@pytest.mark.parametrize("script", ["gke_jobset.sh", "slurm.sh", "tpu_vm.sh"])
+def test_what_is_missing_or_unknown_is_refused(script):
+    for argv in (["--dry-run"], ["--dry-run", "--nonsense=1", "--", *TRAIN]):
+        done = launch(script, *argv, check=False)
+        assert done.returncode == 2 and "Use: launch/" in done.stderr and not done.stdout
