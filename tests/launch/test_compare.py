@@ -1,0 +1,24 @@
+"""The comparison with the plainly written model runs, and the two sides agree."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.training.processes import ROOT
+
+TINY = dict(width=16, depth=2, heads=2, length=16, batch=4, vocabulary=16, tile=16, repeats=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lddm_m", "udlm"])
+def test_plain_and_tiled_agree(method):
+    done = subprocess.run(
+        [sys.executable, "launch/compare.py", f"--method={method}", "--calls=3",
+         *(f"--{name}={value}" for name, value in TINY.items())],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+        cwd=ROOT, capture_output=True, text=True, timeout=500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"{method} train step" in done.stdout and f"{method} sample step" in done.stdout
