@@ -113,6 +113,13 @@ class Side:
         jax.block_until_ready((self.state, metrics))
         return 1000 * (time.perf_counter() - began), float(metrics["loss"])
 
+    def liven(self) -> None:
+        """Random parameters: an untrained network's ties are decided by rounding."""
+        leaves, tree = jax.tree.flatten(self.state.ema)
+        keys = jax.random.split(jax.random.key(1), len(leaves))
+        live = [p + 0.1 * jax.random.normal(k, p.shape) for k, p in zip(keys, leaves)]
+        self.state = self.state.replace(ema=jax.tree.unflatten(tree, live))
+
     def _one(self, params, state, draw, i, last):
         e, n = self.experiment, self.chosen.calls - 1
         net = Net(e.model.bind(params), e.process, e.sampling.readout)
@@ -153,7 +160,8 @@ def main() -> None:
     ours, plain = Side(chosen, False), Side(chosen, True)
     for what in ("train", "sample"):
         pairs = []
-        if what == "sample":  # Adam turns rounding of tiny gradients into steps: compare one model
+        if what == "sample":
+            ours.liven()
             plain.state = ours.state
         for i in range(chosen.repeats + 1):
             (a, found), (b, expected) = (getattr(side, what)() for side in (ours, plain))
