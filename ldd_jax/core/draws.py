@@ -43,13 +43,18 @@ def _fine_uniforms(keys_N: Array, count: int, dtype) -> Array:
     return high * 2.0**-32 + low * 2.0**-64
 
 
+# No ratio of small whole numbers, as near-uniform predictions have.
+MUCH_SMALLER = 0.2929
+
+
 def select(p_NV: Array, u_NK: Array) -> Array:
     """Draw one index per row with probability p / sum(p), exact in the tail in float32.
 
-    Descends the binary tree of partial sums from the root, one uniform a level. At each node the
-    *smaller* child is tried first with u * (left + right) < smaller: u has full relative precision
-    near zero, so an event of probability 1e-9 keeps its share where a cumulative sum or a 23-bit
-    Gumbel draw loses it.
+    Descends the binary tree of partial sums from the root, one uniform a level. At each node a
+    child that is much the *smaller* is tried first with u * (left + right) < smaller: u has full
+    relative precision near zero, so an event of probability 1e-9 keeps its share where a cumulative
+    sum or a 23-bit Gumbel draw loses it. Equal children are no border case, or rounding would
+    decide which comes first and change tokens.
 
     Args:
       p_NV: non-negative weights, at least one positive in every row.
@@ -68,8 +73,9 @@ def select(p_NV: Array, u_NK: Array) -> Array:
     for level in range(depth):
         pair = sums[depth - 1 - level].reshape(p_NV.shape[0], -1, 2)
         left, right = jnp.moveaxis(jnp.take_along_axis(pair, node[:, None, None], 1)[:, 0], -1, 0)
-        in_smaller = u_NK[:, level] * (left + right) < jnp.minimum(left, right)
-        node = 2 * node + jnp.where(left <= right, ~in_smaller, in_smaller).astype(jnp.int32)
+        right_first = right < MUCH_SMALLER * left
+        in_first = u_NK[:, level] * (left + right) < jnp.where(right_first, right, left)
+        node = 2 * node + jnp.where(right_first, in_first, ~in_first).astype(jnp.int32)
     return node
 
 

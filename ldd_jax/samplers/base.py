@@ -192,7 +192,8 @@ class Step:
     is applied until `done`, and t, s are None. latent: "native" (carried as in training),
     "untrained" (carried, but in a way no training pass does) or "refused". finishes: the last step
     of a grid leaves nothing to remove, so the tail is spared wherever that is so. one_way: why the
-    rule needs a process whose positions change once, from the mask; "" = it does not.
+    rule needs a process whose positions change once, from the mask; "" = it does not. processes: in
+    words, where that does not tell.
     """
 
     calls: ClassVar[int] = 1
@@ -200,6 +201,7 @@ class Step:
     latent: ClassVar[str] = "native"
     finishes: ClassVar[bool] = False
     one_way: ClassVar[str] = ""
+    processes: ClassVar[str] = ""
 
     def check(self, process: Process, *, latent: bool, timed: bool) -> None:
         """Refuse what the mathematics does not allow.

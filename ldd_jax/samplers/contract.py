@@ -20,7 +20,7 @@ def table() -> str:
         if not cls.__module__.startswith(__package__ or ""):
             continue  # a user's own rule
         step: Step = cls()
-        kinds = "masked" if step.one_way else "masked, uniform"
+        kinds = step.processes or ("masked" if step.one_way else "masked, uniform")
         clock = "on a grid" if step.clock == "grid" else "its own"
         lines.append(f"| {name} | {kinds} | {clock} | {step.calls} | {CARRIES[step.latent]} |")
     return "\n".join(lines)

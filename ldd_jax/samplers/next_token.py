@@ -23,6 +23,8 @@ class NextToken(Step):
     """
 
     clock = "own"
+    latent = "refused"
+    processes = "left to right"
 
     def init(self, net: Net, state: SampleState) -> Array:
         """Whether a row is generated: none is."""

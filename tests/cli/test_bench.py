@@ -17,6 +17,7 @@ from ldd_jax import experiment, generate, loop
 from ldd_jax.bench import cells, judging, report, run
 from ldd_jax.core.registry import _CLASSES, register
 from ldd_jax.evaluation import quality
+from ldd_jax.samplers import Step
 from tests.cli import tools
 
 FIELDS = {
@@ -172,9 +173,8 @@ def test_one_program_for_all_steps_and_seeds(trained, tmp_path):
 def newcomer():
     @register("step", "all_at_once")
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class AllAtOnce:
+    class AllAtOnce(Step):
         token: int = 1
-        clock = "grid"
         calls = 0
 
         def __call__(self, net, state, t_B, s_B, draw, segment):
@@ -185,14 +185,13 @@ def newcomer():
 
 
 def test_a_new_step_is_benched_by_its_name(newcomer, trained, tmp_path):
-    samplers = "--samplers=all_at_once:token=2:temperature=0.5,next_token"
+    samplers = "--samplers=all_at_once:token=2:temperature=0.5"
     output = f"--output={tmp_path / 'out'}"
-    run_ = tools.good("bench", f"--workdir={trained('ar')}", samplers, *FEW, output)
+    run_ = tools.good("bench", f"--workdir={trained('mdlm')}", samplers, *FEW, output)
     found = [c for c in tools.json_lines(tmp_path / "out" / "cells.jsonl") if c["workdir"]]
-    assert [c["sampler"] for c in found] == ["all_at_once:token=2:temperature=0.5"] * 2 + [
-        "next_token"
-    ]
-    assert found[0]["temperature"] == 0.5 and found[0]["entropy"] == 0 and found[0]["calls"] == 0
+    assert [c["sampler"] for c in found] == ["all_at_once:token=2:temperature=0.5"] * 2
+    assert found[0]["temperature"] == 0.5 and found[0]["entropy"] == 0
+    output = f"--output={tmp_path / 'next'}"
     run_ = tools.good("bench", f"--workdir={trained('ar')}", "--samplers=all", *FEW, output)
     assert "left out: ancestral on method=ar" in run_.err and "no reverse diffusion" in run_.err
 

@@ -7,7 +7,15 @@ import pytest
 from scipy.stats import chisquare
 
 from ldd_jax.core import rows as core_rows
-from ldd_jax.core.draws import Forced, Production, Replay, _fine_uniforms, levels, select
+from ldd_jax.core.draws import (
+    MUCH_SMALLER,
+    Forced,
+    Production,
+    Replay,
+    _fine_uniforms,
+    levels,
+    select,
+)
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -23,8 +31,9 @@ def path_thresholds(p, target):
         middle = start + width // 2
         left, right = p[start:middle].sum(), p[middle : start + width].sum()
         on_right = target % width >= width // 2
-        smaller_is_left = left <= right
-        out.append((min(left, right) / (left + right), smaller_is_left != on_right))
+        right_first = right < MUCH_SMALLER * left
+        first = right if right_first else left
+        out.append((first / (left + right), right_first == on_right))
     return out
 
 
@@ -39,10 +48,10 @@ def test_every_token_gets_its_share(size):
     for target in range(size):
         path = path_thresholds(p, target)
         inside, outside, share = [], [], 1.0
-        for c, in_smaller in path:
-            inside.append(c * (1 - off) if in_smaller else c + (1 - c) * off + c * off)
-            outside.append(c * (1 + off) if in_smaller else c * (1 - off))
-            share *= c if in_smaller else 1 - c
+        for c, in_first in path:
+            inside.append(c * (1 - off) if in_first else c + (1 - c) * off + c * off)
+            outside.append(c * (1 + off) if in_first else c * (1 - off))
+            share *= c if in_first else 1 - c
         np.testing.assert_allclose(share, p[target] / p.astype(np.float64).sum(), rtol=1e-12)
         u = np.tile(inside, (len(path) + 1, 1))
         np.fill_diagonal(u[1:], outside)
