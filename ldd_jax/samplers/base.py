@@ -215,6 +215,10 @@ class Step:
           ValueError: one line that says why and what to do.
         """
         del timed
+        if process.schedule is None and not self.processes:
+            raise ValueError(
+                "an autoregressive model has no reverse diffusion; its sampling.step is next_token"
+            )
         name = self.registered[1]  # type: ignore[attr-defined]
         if self.one_way and not process.absorbing:
             raise ValueError(
