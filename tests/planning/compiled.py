@@ -20,7 +20,8 @@ from ldd_jax.training import sharding
 from tests.training.common import experiment
 
 LENGTH, EACH, PAYING = 10, 4, 3  # rows of a device, and those of them that pay for pass 1
-ALPHABET = "".join(chr(i) for i in range(0x4E00, 0x4E00 + 96))  # with the mask, a prime number
+ALPHABET = "".join(chr(i) for i in range(0x4E00, 0x4E00 + 95))
+STATES = 97  # with the unknown character and the mask; a prime number
 
 
 def says(text: str) -> dict:
@@ -29,7 +30,7 @@ def says(text: str) -> dict:
     return {
         "loops": len(program.open),
         "in_loops": [site for site in program.sites() if site[3]],
-        "largest": hlo.largest_float32(text, len(ALPHABET) + 1),
+        "largest": hlo.largest_float32(text, STATES),
     }
 
 
@@ -57,6 +58,7 @@ def main(path: Path) -> None:
     context = PseudoContext(p=PAYING / EACH, gate=FractionGate(group=EACH))
     objective = dataclasses.replace(built.objective, context=context)
     built = dataclasses.replace(built, objective=objective)
+    assert built.tokens.size == STATES
     train, sample = aot.train_step(built, batch).text, aot.sampler(built, batch, LENGTH).text
     plain = experiment(
         "mdlm", devices, alphabet=ALPHABET, data__length=LENGTH, training__batch_size=batch,
@@ -81,7 +83,7 @@ def main(path: Path) -> None:
     out = {
         "train": says(train),
         "sample": says(sample),
-        "logits_of_a_device": EACH * LENGTH * (len(ALPHABET) + 1),
+        "logits_of_a_device": EACH * LENGTH * (STATES),
         "paying_own": holds(train, PAYING),
         "paying_whole": holds(train, PAYING * count),
         "control": {
