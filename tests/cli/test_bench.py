@@ -20,6 +20,8 @@ from ldd_jax.evaluation import quality
 from ldd_jax.samplers import Step
 from tests.cli import tools
 
+pytestmark = pytest.mark.slow  # three runs are trained for it
+
 FIELDS = {
     "sampler",
     "process",

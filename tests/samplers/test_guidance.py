@@ -35,6 +35,7 @@ def run(net, step, steps=4):
     return jit(lambda: sample(net, step, draw, prior, steps)[0])()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["masked", "uniform"])
 def test_short_cuts_equal_the_general_path(kind):
     net = Net(Labelled.make(), PROCESSES[kind], tile=6)

@@ -106,6 +106,7 @@ def test_one_compilation_for_all_numbers_of_steps():
     assert few.calls.tolist() == [5] * B and many.calls.tolist() == [17] * B
 
 
+@pytest.mark.slow
 def test_the_latent_matters_and_reset_every_one_switches_it_off():
     run = lambda latent: traced(MASKED, STEPS, latent, INDEX)
     assert np.abs(run(Latent()).h - run(Latent(reset_every=1)).h).max() > 1e-3

@@ -17,6 +17,7 @@ from tests.processes.test_bounds import exact_masked_nelbo
 pytestmark = pytest.mark.usefixtures("x64")
 
 
+@pytest.mark.slow
 def test_two_pass_bound():
     law = Law(1, 3, 3)
     process = Masked(schedule=LogLinear(eps=0.0), tokens=law.tokens)

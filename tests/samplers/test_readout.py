@@ -1,0 +1,51 @@
+"""The nucleus is what sorting in float64 says, ties and impossible tokens included."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ldd_jax.samplers.logits import Readout, keep_top_p
+
+
+def by_sorting(p, mass):
+    """Tokens at least as probable as the one whose cumulative mass crosses."""
+    order = np.argsort(-p, kind="stable")
+    crossing = int(np.searchsorted(np.cumsum(p[order]), mass))
+    return p >= p[order[min(crossing, len(p) - 1)]]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.integers(0, 12), min_size=1, max_size=9).filter(any),
+    st.sampled_from([0.01, 0.2, 0.37, 0.5, 0.77, 0.93, 0.999]),
+)
+def test_nucleus(weights, mass):
+    p = np.asarray(weights, np.float64)
+    p = p / p.sum()
+    reach = np.cumsum(np.sort(p)[::-1])
+    if np.abs(reach - mass).min() < 1e-6:
+        return  # rounding decides on which side of the mass the token lies
+    logp = jnp.log(jnp.asarray(p[None], jnp.float32))
+    np.testing.assert_array_equal(keep_top_p(logp, mass)[0], by_sorting(p, mass))
+
+
+def test_a_wide_vocabulary_and_rows_that_do_not_meet():
+    logp = jax.nn.log_softmax(3 * jax.random.normal(jax.random.key(0), (3, 5003)))
+    kept = keep_top_p(logp, 0.9)
+    for row, keep in zip(np.asarray(logp, np.float64), np.asarray(kept), strict=True):
+        p = np.exp(row)
+        assert p[keep].sum() >= 0.9 - 1e-5
+        assert p[keep].sum() - p[keep].min() < 0.9 + 1e-5
+        assert p[keep].min() >= p[~keep].max()
+    np.testing.assert_array_equal(keep_top_p(logp[1:2], 0.9)[0], kept[1])
+
+
+@pytest.mark.parametrize("readout", [Readout(top_p=0.6), Readout(top_k=3), Readout(temperature=2)])
+def test_settings_leave_a_distribution(readout):
+    logp = readout(jax.nn.log_softmax(jax.random.normal(jax.random.key(1), (4, 11))))
+    np.testing.assert_allclose(jnp.exp(logp).sum(-1), 1, rtol=1e-5)
