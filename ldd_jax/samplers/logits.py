@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array
 
-
 _BITS = {4: jnp.int32, 8: jnp.int64}
 
 
