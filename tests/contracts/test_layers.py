@@ -21,6 +21,7 @@ ORDER = [
     {"workdir", "command_line"},
     {"loop"},
     {"bench"},
+    {"commands"},
     {"main"},
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}

@@ -1,0 +1,59 @@
+"""The `evaluate` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import flags
+
+from ldd_jax.command_line import Command
+from ldd_jax.commands.shared import need, workdir_flag
+from ldd_jax.core.checks import require
+
+
+def _evaluate_flags(values: flags.FlagValues) -> None:
+    workdir_flag(values, "Folder of a trained run.")
+    d = lambda f, name, default, text: f(name, default, text, flag_values=values)
+    d(flags.DEFINE_string, "split", "validation", "train or validation.")
+    d(flags.DEFINE_string, "passes", "", "Network passes per bound, such as 1,2; default: config.")
+    d(flags.DEFINE_integer, "draws", 0, "Times drawn per sequence; default: the config's.")
+    d(flags.DEFINE_integer, "step", None, "Checkpoint; default: the newest.")
+    d(flags.DEFINE_bool, "ema", True, "Averaged parameters.")
+    d(flags.DEFINE_string, "output", "", "JSON lines file to write as well.")
+
+
+def _evaluate(values: flags.FlagValues) -> None:
+    workdir = Path(need(values, "workdir"))
+    from ldd_jax import generate, loop
+    from ldd_jax.core import registry
+
+    require(values.draws >= 0, f"--draws={values.draws}; it must be at least 1 (0: the config's)")
+    if values.output:
+        generate.check_output(values.output)
+    experiment, params, step = loop.load(workdir, ema=values.ema, step=values.step)
+    passes = [experiment.evaluation.passes]
+    if values.passes:
+        parts = values.passes.split(",")
+        bad = [p for p in parts if not p.isdecimal() or int(p) < 1]
+        require(not bad, f"--passes={values.passes}: {bad} are not positive whole numbers")
+        passes = [int(p) for p in parts]
+    require(
+        experiment.model.latent or max(passes) == 1,  # type: ignore[attr-defined]
+        f"--passes={max(passes)}: this network takes no latent, so it has one pass",
+    )
+    corpus = registry.build("data", experiment.config.data).load(experiment.tokenizer)
+    print(corpus.describe())
+    print(f"checkpoint {step}, {'averaged' if values.ema else 'raw'} parameters")
+    records = []
+    for k in passes:
+        found = loop.evaluate(
+            experiment, corpus, params, split=values.split, passes=k, draws=values.draws or None
+        )
+        record = found.record() | {"split": values.split, "step": step}
+        print(f"{found}\n  {found.meaning}")
+        records.append(record)
+    if values.output:
+        generate.write_json_lines(values.output, records)
+
+
+EVALUATE = Command("bound the likelihood of a split", _evaluate_flags, _evaluate)

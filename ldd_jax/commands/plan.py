@@ -1,0 +1,81 @@
+"""The `plan` and `lab` commands: what is known before anything is run."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from absl import flags
+
+from ldd_jax.command_line import Command
+from ldd_jax.commands.shared import config_flag, need
+from ldd_jax.core.checks import require
+
+
+def _plan_flags(values: flags.FlagValues) -> None:
+    config_flag(values)
+    d = lambda f, name, default, text: f(name, default, text, flag_values=values)
+    d(flags.DEFINE_string, "topology", "", "Slice, such as v5e:4x4 or v5p:8x8x4.")
+    flags.DEFINE_enum(
+        "what", "train", ["train", "sample", "flops"], "What to plan.", flag_values=values
+    )
+    d(flags.DEFINE_integer, "per_chip", 8, "Sequences a chip.")
+    d(flags.DEFINE_integer, "vocabulary", 50257, "Tokens of the vocabulary, mask not counted.")
+    d(flags.DEFINE_bool, "search", False, "Find the largest batch, for each remat policy.")
+    d(flags.DEFINE_string, "policies", "", "Of the search, as remat:chunks,...; default: several.")
+    d(flags.DEFINE_bool, "json", False, "Print JSON.")
+
+
+def _plan(values: flags.FlagValues) -> None:
+    config = need(values, "config")
+    os.environ["JAX_PLATFORMS"] = "cpu"  # planning never starts an accelerator
+    quiet = {  # libtpu asks for a slice's name and hosts, though none is there
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+    }
+    os.environ.update({k: os.environ.get(k, v) for k, v in quiet.items()})
+    from ldd_jax.planning import plan
+
+    require(values.per_chip >= 1, f"--per_chip={values.per_chip}; it must be at least 1")
+    require(values.vocabulary >= 1, f"--vocabulary={values.vocabulary}; it must be at least 1")
+    require(
+        values.what == "flops" or bool(values.topology),
+        f"--topology is missing; --what={values.what} needs one, such as --topology=v5e:4x4",
+    )
+    if values.what == "flops":
+        record = plan.flops(config, values.vocabulary)
+    elif values.search:
+        policies = plan.policies(values.policies)
+        record = plan.search(config, values.vocabulary, values.topology, values.per_chip, policies)
+    else:
+        make = {"train": plan.train, "sample": plan.sample}[values.what]
+        record = make(config, values.vocabulary, values.topology, values.per_chip)
+    print(json.dumps(record, indent=2) if values.json else plan.table(record))
+
+
+def _lab_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_bool("json", False, "Print JSON.", flag_values=values)
+    flags.DEFINE_string("plot", "", "PNG file of KL against calls.", flag_values=values)
+
+
+def _lab(values: flags.FlagValues) -> None:
+    os.environ["JAX_PLATFORMS"] = "cpu"  # float64
+    from ldd_jax import generate
+    from ldd_jax.evaluation import lab_report
+
+    if values.plot:
+        generate.check_output(values.plot)
+    found = list(lab_report.run())
+    if values.plot:
+        lab_report.plot(found, Path(values.plot))
+    print(
+        json.dumps([m.record() for m in found], indent=1)
+        if values.json
+        else lab_report.table(found)
+    )
+
+
+PLAN = Command("memory, operations and time on a slice, before it is rented", _plan_flags, _plan)
+LAB = Command("exact laws of all samplers on a small law", _lab_flags, _lab)

@@ -1,0 +1,51 @@
+"""Flags and checks that several commands share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from ldd_jax.core.checks import require
+
+
+def workdir_flag(values: flags.FlagValues, text: str) -> None:
+    """--workdir."""
+    flags.DEFINE_string("workdir", None, text, flag_values=values)
+
+
+def config_flag(values: flags.FlagValues) -> None:
+    """--config, with overrides."""
+    config_flags.DEFINE_config_file(
+        "config", None, "Config file, as FILE or FILE:method=...,size=...", flag_values=values
+    )
+
+
+def distributed_flags(values: flags.FlagValues) -> None:
+    """--distributed and --start_limit."""
+    flags.DEFINE_string(
+        "distributed",
+        "",
+        "Many processes: auto (Slurm, MPI, TPU pods), or COORDINATOR:PORT,COUNT,RANK.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "start_limit", 300.0, "Seconds to wait for the other processes.", flag_values=values
+    )
+
+
+def start(values: flags.FlagValues) -> None:
+    """Bring all processes together before anything of the run is looked at."""
+    if not values.distributed:
+        return
+    from ldd_jax.training import distributed
+
+    distributed.start(distributed.parse(values.distributed), limit=values.start_limit)
+
+
+def need(values: flags.FlagValues, name: str) -> Any:
+    """The value of a flag that must be given."""
+    value = getattr(values, name)
+    require(value not in (None, ""), f"--{name} is missing; give --{name}=...")
+    return value
