@@ -51,14 +51,13 @@ class Unrolled(BoundDiT):
             width=c.width, heads=c.heads, mlp_ratio=c.mlp_ratio, dropout=c.dropout,
             dtype=jnp.dtype(c.dtype), attention=c.attention,
         )  # fmt: skip
-        carry, position = (x, jnp.zeros((), jnp.int32)), jnp.arange(x.shape[1])
+        given = (condition, jnp.arange(x.shape[1]), cond.segment, key, None)
         for i in range(c.depth):
             own = jax.tree.map(lambda a, i=i: a[i], params["blocks"])
-            carry, _ = block.apply({"params": own}, carry, condition, position, cond.segment, key)
+            x, _ = block.apply({"params": own}, x, i, *given, method="one")
         finish = lambda net, x, c: layers.modulate(
             net.final_norm(x), *jnp.split(layers.spread(net.final_adaln(c)), 2, axis=-1)
         )
-        x = carry[0]
         return Trunk(features=call(finish, x, condition), latent=x if c.latent else None)
 
 
