@@ -1,7 +1,7 @@
 """The table of docs/scale.md: largest batch, memory and estimate of every size on named slices.
 
 Command:   PYTHONPATH=.tpu python launch/scale.py --output=runs/scale.jsonl
-           (make .tpu first; one compilation is 1 to 3 minutes, a row 3 to 6 of them)
+           (make .tpu/.installed first; one compilation is 1 to 3 minutes, a row 3 to 6 of them)
 Rows that the output holds already are not made again; the table is printed at the end.
 """
 
