@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ldd_jax.core.registry import register
-from ldd_jax.core.types import Array, Cond, Draw
+from ldd_jax.core.types import Array, Cond, Draw, Process
 from ldd_jax.samplers.base import Net, SampleState, Step
 
 
@@ -25,6 +25,12 @@ class NextToken(Step):
     clock = "own"
     latent = "refused"
     processes = "left to right"
+
+    def check(self, process: Process, *, latent: bool, timed: bool) -> None:
+        """Refuse a diffusion process."""
+        if process.schedule is not None:
+            raise ValueError("sampler next_token samples models trained with method=ar")
+        super().check(process, latent=latent, timed=timed)
 
     def init(self, net: Net, state: SampleState) -> Array:
         """Whether a row is generated: none is."""

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldd_jax.core.checks import UserError
 from ldd_jax.core.draws import Production
 from ldd_jax.core.types import Batch, Cond, TokenSpace
 from ldd_jax.denoisers import DiT
@@ -137,9 +136,9 @@ def test_refusals():
     two_way = DiT(tokens=TOKENS, width=16, depth=1, heads=2, cond_width=8)
     own = two_way.bind(two_way.init(jax.random.key(0)))
     prior = masked.prior(draw.keys, L)
-    with pytest.raises(UserError, match="method=ar"):
+    with pytest.raises(ValueError, match="method=ar"):
         sample(Net(own, masked), Step(), draw, prior, 1)
-    with pytest.raises(UserError, match="no reverse diffusion"):
+    with pytest.raises(ValueError, match="no reverse diffusion"):
         sample(Net(DENOISER, PROCESS), Ancestral(), draw, prior, 1)
     with pytest.raises(ValueError, match="model.causal is False"):
         own.trunk(X, Cond(), cache=DENOISER.cache(B, L))
