@@ -79,6 +79,7 @@ class Sampling:
     grid: Any = registry.part("grid", samplers.LinearGrid)
     readout: Any = registry.part("readout", Readout)
     latent: Any = registry.part("latent", Latent)
+    blocks: Any = registry.part("blocks", samplers.Whole)
     num_steps: int = 64
     num_samples: int = 8
     batch_size: int = 32
@@ -194,6 +195,7 @@ def check_sampler(sampling: Sampling, process: Process, model: Any) -> None:
     carried = model.latent and not sampling.latent.off
     try:
         sampling.step.check(process, latent=carried, timed=model.time_conditioning)
+        sampling.blocks.check(process)
     except ValueError as error:
         raise UserError(str(error)) from error
 

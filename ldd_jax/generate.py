@@ -17,7 +17,7 @@ from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.core.logical import constrain
 from ldd_jax.core.registry import section
 from ldd_jax.experiment import Experiment, Sampling, check_sampler, fingerprint
-from ldd_jax.samplers import Clamp, sample
+from ldd_jax.samplers import Clamp, sample_blocks
 from ldd_jax.samplers.base import Net, SampleState
 from ldd_jax.training import sharding
 from ldd_jax.training.metrics import finite
@@ -36,12 +36,14 @@ def program(experiment: Experiment, sampling: Sampling, length: int) -> Callable
             model.bind(params), process, sampling.readout, sampling.tile, sharding.shards(mesh)
         )
         prior = process.prior(example_keys(jax.random.fold_in(key, PRIOR), index), length)
-        state, _ = sample(
+        state = sample_blocks(
             net,
             sampling.step,
             Production.of(jax.random.fold_in(key, STEPS), index),
             constrain(prior, "batch", "length"),
             num_steps,
+            blocks=sampling.blocks,
+            window=experiment.config.data.length,
             grid=sampling.grid,
             clamp=Clamp(fixed_tokens, fixed),
             latent=sampling.latent,
@@ -72,6 +74,10 @@ class Sampler:
           UserError: for a step rule that cannot run with this network.
         """
         check_sampler(sampling, experiment.process, experiment.model)
+        try:
+            sampling.blocks.spans(length, min(experiment.config.data.length, length))
+        except ValueError as error:
+            raise UserError(f"blocks: {error}") from error
         whole = sharding.replicated(experiment.mesh)  # every process reads every sample
         run = jax.jit(program(experiment, sampling, length), out_shardings=whole)
         return cls(experiment, sampling, length, run)
@@ -141,7 +147,7 @@ def describe(sampling: Sampling) -> dict[str, Any]:
     settings = dataclasses.asdict(sampling)
     for name in ("num_steps", "num_samples", "batch_size", "tile"):
         del settings[name]
-    for name in ("step", "grid"):
+    for name in ("step", "grid", "blocks"):
         settings[name] = section(getattr(sampling, name)).to_dict()
     return settings
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.core.registry import build, names
@@ -24,6 +25,7 @@ def blocks(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.S)
 
 
+@pytest.mark.slow
 def test_extending_examples_run():
     schedule_block, step_block = blocks("extending.md")
     space: dict = {}

@@ -22,6 +22,7 @@ def _sample_flags(values: flags.FlagValues) -> None:
     d(flags.DEFINE_integer, "steps", None, "Steps of the sampler; default: the config's.")
     d(flags.DEFINE_string, "sampler", "", "Step rule, NAME or NAME:field=value,...; see docs.")
     d(flags.DEFINE_string, "grid", "", "Time grid: linear, cosine or geometric, as --sampler.")
+    d(flags.DEFINE_string, "blocks", "", "whole, fill:size=32 or slide:size=32; see docs.")
     d(flags.DEFINE_integer, "seed", 0, "Sample i of a seed is always the same.")
     d(flags.DEFINE_float, "temperature", None, "Of p(x0 | z_t).")
     d(flags.DEFINE_float, "top_p", None, "Nucleus of p(x0 | z_t).")
@@ -68,6 +69,7 @@ def _sampling(values: flags.FlagValues, defaults: Any) -> Any:
     latent = dataclasses.replace(latent, **modes[values.latent])
     step = registry.parse("step", values.sampler) if values.sampler else defaults.step
     grid = registry.parse("grid", values.grid) if values.grid else defaults.grid
+    blocks = registry.parse("blocks", values.blocks) if values.blocks else defaults.blocks
     require(
         step.clock == "grid" or (values.steps is None and not values.grid),
         "this sampler takes as many steps as its rows need; --steps and --grid do not apply",
@@ -76,6 +78,7 @@ def _sampling(values: flags.FlagValues, defaults: Any) -> Any:
         defaults,
         step=step,
         grid=grid,
+        blocks=blocks,
         readout=readout,
         latent=latent,
         **given(num_samples="num_samples", num_steps="steps", tail="tail", batch_size="batch_size"),

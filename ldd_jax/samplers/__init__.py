@@ -3,6 +3,7 @@
 from ldd_jax.samplers.analytic import Analytic
 from ldd_jax.samplers.ancestral import Ancestral
 from ldd_jax.samplers.base import Clamp, Latent, SampleState, Step
+from ldd_jax.samplers.blocks import Fill, Slide, Whole, sample_blocks
 from ldd_jax.samplers.cached import CachedAncestral
 from ldd_jax.samplers.confidence import Confidence, ScheduledConfidence
 from ldd_jax.samplers.corrector import GibbsCorrector, PredictorCorrector, RateCorrector
@@ -25,6 +26,7 @@ __all__ = [
     "CosineGrid",
     "EntropyBounded",
     "Euler",
+    "Fill",
     "FirstHitting",
     "GeometricGrid",
     "GibbsCorrector",
@@ -36,9 +38,12 @@ __all__ = [
     "ReMDM",
     "SampleState",
     "ScheduledConfidence",
+    "Slide",
     "Step",
     "TauLeaping",
     "ThetaRK2",
     "ThetaTrapezoidal",
+    "Whole",
     "sample",
+    "sample_blocks",
 ]

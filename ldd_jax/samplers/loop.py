@@ -50,8 +50,8 @@ def _arg_max(net, state, t_B, draw, segment):
     return state._replace(z=z, h=trunk.latent, calls=state.calls + 1)
 
 
-def start(net: Net, prior: Array, clamp: Clamp | None) -> SampleState:
-    """The state before the first step: prior draws, clamped positions in place, h = 0."""
+def start(net: Net, prior: Array, clamp: Clamp | None, h: Any = None) -> SampleState:
+    """The state before the first step: prior, clamped positions in place, h = 0 if not given."""
     free = jnp.ones(prior.shape, bool)
     z = prior
     if clamp is not None:
@@ -60,7 +60,8 @@ def start(net: Net, prior: Array, clamp: Clamp | None) -> SampleState:
         if clamp.segment is not None:
             free &= clamp.segment > 0
     calls = jnp.zeros(prior.shape[0], jnp.int32)
-    return SampleState(z=z, h=net.latent(*prior.shape), free=free, calls=calls)
+    h = net.latent(*prior.shape) if h is None else h
+    return SampleState(z=z, h=h, free=free, calls=calls)
 
 
 def choose(keep_B: Array, old: Any, new: Any) -> Any:
@@ -81,6 +82,7 @@ def sample(
     latent: Latent = Latent(),  # noqa: B008 (frozen)
     tail: str = "sample",
     record: Callable[[SampleState], Any] | None = None,
+    h: Any = None,
 ) -> tuple[SampleState, Any]:
     """Run `step` from the prior, h in the carry.
 
@@ -100,6 +102,7 @@ def sample(
       latent: what happens to h between steps.
       tail: "sample" (one more call with alpha_s = 1), "greedy" (arg max of x_theta) or "none".
       record: state -> pytree kept for every step, stacked along a leading axis.
+      h: the latent before the first step; None = zeros.
 
     Returns:
       Final state (calls per row counted) and the trace, or None.
@@ -110,7 +113,7 @@ def sample(
     if tail not in TAILS:
         raise ValueError(f"tail {tail!r} is not one of {', '.join(TAILS)}")
     segment = None if clamp is None else clamp.segment
-    state = start(net, prior, clamp)
+    state = start(net, prior, clamp, h)
     carried = bool(jax.tree.leaves(state.h)) and not latent.off
     step.check(net.process, latent=carried, timed=net.denoiser.timed)
     state = state._replace(memory=step.init(net, state))
@@ -125,8 +128,8 @@ def sample(
         given = state._replace(h=latent.before(state.h, i))
         new = step(net, given, t, s, draw.at(step=i), segment)
         remasked = net.process.scored(new.z) & ~net.process.scored(given.z)
-        h = latent.after(given.h, new.h, i, remasked)
-        new = paid(given, new._replace(h=h))
+        kept = latent.after(given.h, new.h, i, remasked)
+        new = paid(given, new._replace(h=kept))
         return new if on_grid else choose(step.done(net, state), state, new)
 
     def paid(given, new):

@@ -163,6 +163,14 @@ def test_a_sampler_with_its_own_clock(sampled):
     assert [r["calls"] for r in records] == [2 * records[0]["steps"] + 1] * 3
 
 
+def test_rows_longer_than_the_training_rows(sampled):
+    run, records = sampled("lddm_m", "--blocks=slide:size=8", "--length=40", "--steps=3")
+    assert [len(r["tokens"]) for r in records] == [40] * 3
+    window = len(sampled("lddm_m")[1][0]["tokens"])
+    assert [r["calls"] for r in records] == [4 * (1 + -(-(40 - window) // 8))] * 3
+    assert records[0]["settings"]["blocks"] == {"name": "slide", "size": 8, "latent": "shift"}
+
+
 def test_settings_are_taken_and_recorded(sampled):
     flags = ("--temperature=0.7", "--top_p=0.9", "--top_k=5", "--reset_every=2", "--tail=greedy")
     run, records = sampled("lddm_m", *flags, "--length=12")

@@ -201,6 +201,8 @@ SAMPLE = {
     "sampler field": (["--sampler=remdm:etta=1"], "did you mean 'eta'"),
     "sampler value": (["--sampler=theta_rk2:theta=2"], "theta is 2.0"),
     "grid": (["--grid=cosin"], "did you mean 'cosine'"),
+    "blocks": (["--blocks=slid:size=3"], "did you mean 'slide'"),
+    "block size": (["--blocks=slide:size=99", "--length=200"], "size is 99; the window has"),
     "own clock": (["--sampler=first_hitting", "--steps=3"], "--steps and --grid do not apply"),
     "cached latent": (["--sampler=cached_ancestral"], "cannot carry a latent"),
     "no gap": (["--fill=the house"], "no [MASK] to fill"),

@@ -103,6 +103,7 @@ def test_p_zero_is_the_plain_objective(name, gate):
     assert abs(float(one(params) - plain[0][0])) > 1e-4
 
 
+@pytest.mark.slow
 def test_gradient_treats_the_context_as_a_constant():
     params, batch = live_params(MODEL), batch_of()
     process, gate_key = PROCESSES["masked"], jax.random.key(0)

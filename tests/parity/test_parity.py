@@ -52,6 +52,7 @@ def copy(folder, to, name, change):
     return to
 
 
+@pytest.mark.slow
 def test_made_here(small, capsys):
     assert main([str(small)]) == 0
     out = capsys.readouterr().out

@@ -32,6 +32,7 @@ def test_accumulation_is_exact(method, gate):
     same_run(build(1), build(2, objective__tile=16), build(4))
 
 
+@pytest.mark.slow
 def test_accumulation_of_four_is_exact():
     """The fast share of the test above."""
     same_run(*(with_gate(experiment("lddm_m", training__accumulate=n), "example") for n in (1, 4)))

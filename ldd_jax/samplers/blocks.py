@@ -1,0 +1,205 @@
+"""Rows of any length, left to right by blocks: within a window, or with a window that slides."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldd_jax.core.registry import register
+from ldd_jax.core.types import Array, Draw, Process
+from ldd_jax.samplers.base import Clamp, Latent, Net, SampleState, Step
+from ldd_jax.samplers.loop import sample
+
+LATENTS = ("shift", "reset")
+
+
+class Spans(NamedTuple):
+    """Block k generates positions start[k] .. end[k] while the network sees a window from
+    offset[k]; int32 [K] each.
+    """
+
+    start: np.ndarray
+    end: np.ndarray
+    offset: np.ndarray
+
+
+def _spans(ends: list[int], length: int, window: int) -> Spans:
+    end = np.minimum(np.asarray(ends, np.int32), length)
+    start = np.concatenate([[0], end[:-1]]).astype(np.int32)
+    return Spans(start, end, np.clip(end - window, 0, length - window).astype(np.int32))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Blocks:
+    """How a row is divided; `latent` says what a new block finds of the one before.
+
+    "shift": h moves with its positions when the window slides, h = 0 at new ones; "reset": h = 0
+    everywhere.
+    """
+
+    latent: str = "shift"
+
+    def __post_init__(self):
+        if self.latent not in LATENTS:
+            raise ValueError(f"latent is {self.latent!r}; it must be one of {', '.join(LATENTS)}")
+
+    def check(self, process: Process) -> None:
+        """Refuse what the mathematics does not allow.
+
+        Raises:
+          ValueError: one line that says why and what to do.
+        """
+        if process.schedule is None:
+            raise ValueError("an autoregressive model goes left to right already; use blocks=whole")
+
+    def spans(self, length: int, window: int) -> Spans:
+        """The blocks of a row of `length` for a network that sees `window` positions."""
+        raise TypeError(f"{type(self).__name__} defines no spans")
+
+
+@register("blocks", "whole")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Whole(Blocks):
+    """One block: the network sees the whole row, whatever its length."""
+
+    def check(self, process: Process) -> None:
+        """Always possible."""
+        del process
+
+    def spans(self, length: int, window: int) -> Spans:
+        """The row."""
+        del window
+        return _spans([length], length, length)
+
+
+@register("blocks", "fill")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fill(Blocks):
+    """Semi-autoregressive filling: blocks of `size`, all masks still ahead in view.
+
+    Longer rows than the window slide on when it is full. Uniform diffusion is refused: what lies
+    ahead of a block would be noise of another time than the block's.
+    """
+
+    size: int = 32
+
+    def __post_init__(self):
+        super().__post_init__()
+        _positive(self.size)
+
+    def check(self, process: Process) -> None:
+        """Masked diffusion only."""
+        super().check(process)
+        if not process.absorbing:
+            raise ValueError(
+                "blocks=fill leaves noise of time 1 ahead of the block, which only masked "
+                "diffusion can tell from tokens; use blocks=slide"
+            )
+
+    def spans(self, length: int, window: int) -> Spans:
+        """Ends at size, 2 size, ..."""
+        return _spans(list(range(self.size, length + self.size, self.size)), length, window)
+
+
+@register("blocks", "slide")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Slide(Blocks):
+    """A first block of a whole window, then `size` more at a time, the rest of the window clamped.
+
+    size = window / 2 is the semi-autoregressive generation of MDLM (arXiv 2406.07524).
+    """
+
+    size: int = 32
+
+    def __post_init__(self):
+        super().__post_init__()
+        _positive(self.size)
+
+    def spans(self, length: int, window: int) -> Spans:
+        """Ends at window, window + size, ..."""
+        if self.size > window:
+            raise ValueError(f"size is {self.size}; the window has {window} positions")
+        return _spans(list(range(window, length + self.size, self.size)), length, window)
+
+
+def _positive(size: int) -> None:
+    if size < 1:
+        raise ValueError(f"size is {size}; a block has at least 1 position")
+
+
+def sample_blocks(
+    net: Net,
+    step: Step,
+    draw: Draw,
+    prior: Array,
+    num_steps: Array | int,
+    *,
+    blocks: Blocks,
+    window: int,
+    clamp: Clamp | None = None,
+    latent: Latent = Latent(),  # noqa: B008 (frozen)
+    **settings: Any,
+) -> SampleState:
+    """`loop.sample` block after block, each of `num_steps` steps, in one compiled loop.
+
+    Args:
+      net: as of `sample`.
+      step: as of `sample`.
+      draw: block k draws from draw.at(step=k) if there are several.
+      prior: [B, N] at t = 1, N the length of the whole row.
+      num_steps: of each block.
+      blocks: how the row is divided.
+      window: positions that the network was trained on; at most so many are seen at once.
+      clamp: of the whole row.
+      latent: as of `sample`.
+      **settings: grid and tail, as of `sample`.
+
+    Returns:
+      The state of the whole row: z [B, N], calls over all blocks; h is that of the last window.
+
+    Raises:
+      ValueError: for a process that cannot be divided so, or a block larger than the window.
+    """
+    batch, length = prior.shape
+    blocks.check(net.process)
+    spans = blocks.spans(length, min(window, length))
+    run = lambda draw, z, clamp, h: sample(
+        net, step, draw, z, num_steps, clamp=clamp, latent=latent, h=h, **settings
+    )[0]
+    if len(spans.end) == 1:
+        return run(draw, prior, clamp, None)
+    seen = min(window, length)
+    clamp = Clamp(prior, jnp.zeros(prior.shape, bool)) if clamp is None else clamp
+    z = jnp.where(clamp.fixed, clamp.tokens, prior)
+    start, end, offset = (jnp.asarray(a) for a in spans)
+    view: Callable = lambda a, o: jax.lax.dynamic_slice_in_dim(a, o, seen, axis=1)
+    place = jnp.arange(length)
+
+    def block(k, carry):
+        z, h, calls = carry
+        o = offset[k]
+        active = (place >= start[k]) & (place < end[k])
+        fixed = clamp.fixed | ~active
+        segment = None if clamp.segment is None else view(clamp.segment, o)
+        given = Clamp(view(z, o), view(jnp.broadcast_to(fixed, z.shape), o), segment)
+        moved = o - offset[jnp.maximum(k - 1, 0)]
+        h = jax.tree.map(lambda a: _shift(a, moved), h) if blocks.latent == "shift" else zero(h)
+        state = run(draw.at(step=k), view(z, o), given, h)
+        z = jax.lax.dynamic_update_slice_in_dim(z, state.z, o, axis=1)
+        return z, state.h, calls + state.calls
+
+    zero = lambda h: jax.tree.map(jnp.zeros_like, h)
+    first = (z, net.latent(batch, seen), jnp.zeros(batch, jnp.int32))
+    z, h, calls = jax.lax.fori_loop(0, len(spans.end), block, first)
+    return SampleState(z=z, h=h, free=~clamp.fixed, calls=calls)
+
+
+def _shift(a: Array, by: Array) -> Array:
+    """Move [B, W, ...] left by a traced number of positions, zeros from the right."""
+    wide = jnp.concatenate([a, jnp.zeros_like(a)], axis=1)
+    return jax.lax.dynamic_slice_in_dim(wide, by, a.shape[1], axis=1)
