@@ -17,8 +17,8 @@ from ldd_jax.core.registry import section
 from ldd_jax.data import TextData
 from ldd_jax.denoisers import DiT
 from ldd_jax.objectives import Nelbo, NextToken, NoContext, PseudoContext
-from ldd_jax.processes import LeftToRight, Masked, Uniform
-from ldd_jax.samplers import Ancestral
+from ldd_jax.processes import LeftToRight, Masked, MaskedScore, Uniform, UniformScore
+from ldd_jax.samplers import Analytic, Ancestral
 from ldd_jax.samplers import NextToken as NextTokenStep
 from ldd_jax.training.optimizers import AdamW
 from ldd_jax.training.sharding import MeshShape
@@ -46,6 +46,9 @@ METHODS = {
     "lddm_m": Method(Masked, PseudoContext, False),
     "udlm": Method(Uniform, NoContext, True),
     "lddm_u": Method(Uniform, PseudoContext, True),
+    "sedd": Method(MaskedScore, NoContext, True, step=Analytic),
+    "lddm_sedd": Method(MaskedScore, PseudoContext, True, step=Analytic),
+    "sedd_uniform": Method(UniformScore, NoContext, True, step=Analytic),
     "ar": Method(
         LeftToRight,
         NoContext,

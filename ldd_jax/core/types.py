@@ -175,6 +175,10 @@ class Process(Protocol):
         """The prediction: log p(x0 | z), or log ratios."""
         ...
 
+    def clean(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
+        """Log p(x0 | z), normalised, from the prediction."""
+        ...
+
     def log_posterior(self, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
         """Log p(z_s | z_t) from the prediction; s None means alpha_s = 1."""
         ...

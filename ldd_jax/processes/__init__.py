@@ -2,6 +2,7 @@
 
 from ldd_jax.processes.left_to_right import LeftToRight
 from ldd_jax.processes.masked import Masked
+from ldd_jax.processes.score import MaskedScore, UniformScore
 from ldd_jax.processes.uniform import Uniform
 
-__all__ = ["LeftToRight", "Masked", "Uniform"]
+__all__ = ["LeftToRight", "Masked", "MaskedScore", "Uniform", "UniformScore"]

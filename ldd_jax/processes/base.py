@@ -47,6 +47,11 @@ class Diffusion:
         """Log p(z_s | z_t)."""
         raise TypeError(f"{type(self).__name__} defines no posterior")
 
+    def clean(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
+        """Log p(x0 | z), normalised, from the prediction: itself."""
+        del z_N, t_N
+        return pred_NV
+
     def move(self, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
         """1: every row is drawn anew."""
         del s_N

@@ -69,6 +69,11 @@ class LeftToRight:
         start = jnp.arange(logits_NV.shape[-1]) == self.start
         return log_softmax(jnp.where(start, -jnp.inf, at_least_float32(logits_NV)))
 
+    def clean(self, pred_NV: Array, z_N: Any = None, t_N: Any = None) -> Array:
+        """The prediction itself."""
+        del z_N, t_N
+        return pred_NV
+
     def bound(self, logits_NV: Array, z0_N: Array, z_N: Any = None, clock_N: Any = None) -> Array:
         """-log p(x_i | x_<i), nats: no bound but the likelihood itself."""
         return -jnp.take_along_axis(self.read(logits_NV), z0_N[:, None], -1)[:, 0]

@@ -55,6 +55,7 @@ class FirstHitting(Step):
 
         def reveal(pred, z, t, args):
             row_draw, chosen = args
+            pred = net.process.clean(pred, z, t)
             return row_draw.outcome(pred, chosen.astype(pred.dtype), z)
 
         args = (draw.at(site=0).rows(state.z.shape[1]), chosen.reshape(-1))

@@ -44,7 +44,8 @@ def _arg_max(net, state, t_B, draw, segment):
     if net.passes > 1 and not net.process.absorbing:
         raise ValueError("a guided network without masks combines posteriors; use tail=sample")
     trunk = net.trunk(state, t_B, segment)
-    best = lambda pred, z, t, args: jnp.argmax(pred, -1).astype(z.dtype)
+    clean = net.process.clean
+    best = lambda pred, z, t, args: jnp.argmax(clean(pred, z, t), -1).astype(z.dtype)
     z = net.rows(best, trunk, state.z, t_B, ())
     z = jnp.where(state.free, z, state.z)
     return state._replace(z=z, h=trunk.latent, calls=state.calls + 1)

@@ -63,6 +63,7 @@ def candidates(
 
     def look(pred, z, t, args):
         row_draw, wanted = args
+        pred = net.process.clean(pred, z, t)
         token = row_draw.outcome(pred, wanted.astype(pred.dtype), z)
         return Candidates(token, _cost(order, pred, token), entropy(pred), jnp.max(pred, -1))
 

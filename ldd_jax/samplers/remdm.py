@@ -109,6 +109,7 @@ class ReMDM(Step):
 
         def move(pred, z, t, args):
             row_draw, chance = args
+            pred = process.clean(pred, z, t)
             back = onehot_log(process.hide(z, jnp.ones(z.shape, bool)), pred.shape[-1], pred.dtype)
             law = jnp.where(process.scored(z)[:, None], pred, back)
             token = row_draw.outcome(law, chance, z)

@@ -30,7 +30,7 @@ def vocabulary(tmp_path_factory):
 
 def cases():
     for file in FILES:
-        for method in tools.METHODS:
+        for method in (*tools.METHODS, "sedd", "sedd_uniform", "lddm_sedd"):
             fast = (file, method) == ("quickstart", "lddm_m")
             marks = () if fast else pytest.mark.slow
             yield pytest.param(file, method, "", marks=marks, id=f"{file}-{method}")

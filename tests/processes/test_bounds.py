@@ -93,9 +93,9 @@ def law():
     return Law(4, 3, 3)
 
 
-def exact_masked_nelbo(law, logp):
+def exact_masked_nelbo(law, logp, make=Masked):
     """sum over patterns of Beta integral * masked cross-entropies, by Masked.bound, [states x]."""
-    process = Masked(tokens=law.tokens)
+    process = make(tokens=law.tokens)
     out = np.zeros(len(law.x))
     for pattern in np.ndindex(*[2] * law.length):
         on = np.array(pattern, bool)

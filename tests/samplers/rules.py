@@ -8,7 +8,7 @@ import numpy as np
 from flax import struct
 
 from ldd_jax.core.types import TokenSpace, Trunk
-from ldd_jax.processes import Masked, Uniform
+from ldd_jax.processes import Masked, MaskedScore, Uniform, UniformScore
 from ldd_jax.samplers import (
     Analytic,
     Ancestral,
@@ -58,6 +58,10 @@ TOKENS = {"masked": TokenSpace(size=SIZE, mask=MASK), "uniform": TokenSpace(size
 PROCESSES = {
     "masked": Masked(tokens=TOKENS["masked"]),
     "uniform": Uniform(tokens=TOKENS["uniform"]),
+}
+SCORES = {
+    "masked_score": MaskedScore(tokens=TOKENS["masked"]),
+    "uniform_score": UniformScore(tokens=TOKENS["uniform"]),
 }
 
 

@@ -9,7 +9,7 @@ from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.samplers import Ancestral, Clamp, Latent, sample
 from ldd_jax.samplers.base import Net
 from tests.lab import jit
-from tests.samplers.rules import MASK, PROCESSES, RULES, Toy, runs
+from tests.samplers.rules import MASK, PROCESSES, RULES, SCORES, Toy, runs
 
 B, L, STEPS = 4, 6, 5
 INDEX = jnp.arange(B)
@@ -19,11 +19,17 @@ SEGMENT = jnp.ones((B, L), jnp.int32).at[1, 4:].set(0)
 
 # Variants of a rule run in the whole set only.
 VARIANT = pytest.mark.slow
+BOTH = PROCESSES | SCORES
 PAIRS = [
-    pytest.param(rule, kind, id=f"{rule}-{kind}", marks=VARIANT if " " in rule else ())
+    pytest.param(
+        rule,
+        kind,
+        id=f"{rule}-{kind}",
+        marks=VARIANT if " " in rule or (kind in SCORES and rule != "analytic") else (),
+    )
     for rule in RULES
-    for kind in PROCESSES
-    if runs(RULES[rule], PROCESSES[kind], latent=False, timed=False)
+    for kind in BOTH
+    if runs(RULES[rule], BOTH[kind], latent=False, timed=False)
 ]
 
 
@@ -58,7 +64,7 @@ def expected_calls(step, found, steps, free):
 
 @pytest.mark.parametrize("rule, kind", PAIRS)
 def test_contract(rule, kind):
-    step, process = RULES[rule], PROCESSES[kind]
+    step, process = RULES[rule], BOTH[kind]
     run = runner(step, process)
     clamp = Clamp(tokens=TOKENS, fixed=FIXED, segment=SEGMENT)
     out = run(INDEX, STEPS, clamp)
@@ -66,7 +72,7 @@ def test_contract(rule, kind):
 
     assert out.z.shape == (B, L) and out.z.dtype == jnp.int32
     assert (out.z >= 0).all() and (out.z < 5).all()
-    if kind == "masked":
+    if process.absorbing:
         assert (out.z != MASK).all()
     np.testing.assert_array_equal(np.where(free, 4, out.z), 4)
     calls = expected_calls(step, np.asarray(out.calls), STEPS, free)

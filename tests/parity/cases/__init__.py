@@ -7,6 +7,7 @@ from tests.parity.cases import (  # noqa: F401
     posteriors,
     sampling,
     schedules,
+    scores,
     training,
     unbuilt,
 )

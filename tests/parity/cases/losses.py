@@ -10,6 +10,7 @@ from ldd_jax.core.rows import rows_loss
 from ldd_jax.objectives.times import ImportanceTimes
 from ldd_jax.processes import LeftToRight, Masked, Uniform
 from ldd_jax.schedules import LogLinear
+from tests.parity.cases.scores import score_losses
 from tests.parity.golden import Golden, finite_logs
 from tests.parity.runner import kind
 
@@ -92,7 +93,7 @@ def losses(golden: Golden) -> None:
         inputs="logits_recon",
     )
     golden.gap(r"d3pm_\w+", "D3PM's finite-T loss is not built yet", inputs=r"t_T\d+")
-    golden.gap(r"sedd_\w+", "SEDD's score entropy is not built yet", inputs=r"sedd_\w+_x[0t]")
+    score_losses(golden, schedule)
     ar = LeftToRight(tokens=golden.tokens())
     nll = lambda: np.asarray(ar.bound(*flat(logits, x0))).reshape(x0.shape)
     golden.check("ar_nll", nll, LOSS32, each=True)

@@ -10,6 +10,7 @@ from ldd_jax.processes import Masked, Uniform
 from ldd_jax.processes.base import onehot_log
 from ldd_jax.schedules import LogLinear
 from tests.parity.cases.losses import EPS
+from tests.parity.cases.scores import score_tables
 from tests.parity.golden import Golden, normalise
 from tests.parity.runner import kind
 
@@ -19,11 +20,7 @@ def posteriors(golden: Golden) -> None:
     """Ancestral tables of MDLM and UDLM, in float64 and the noise-removal step."""
     with jax.enable_x64(True):
         _posteriors(golden)
-    golden.gap("mdlm_score|mdlmscore_.*|sedd_.*", "scores and Tweedie updates are not built yet")
     golden.gap("psi_.*", "Duo's psi-sampler is not built yet")
-    golden.gap(
-        "graph_.*", "SEDD's graphs are not built yet", inputs="graph_[a-z]+_(x|score|dsigma)"
-    )
     golden.gap(
         "cfg_.*|cbg_.*",
         "guidance is not built yet",
@@ -62,3 +59,4 @@ def _posteriors(golden: Golden) -> None:
     golden.check("udlm_posterior_final", lambda: table(uniform, z_u, None), 2e-6)
     true = onehot_log(jnp.asarray(x0.reshape(-1)), size, jnp.float64)
     golden.check("udlm_posterior_true", lambda: table(uniform, z_u, s, true), 1e-6)
+    score_tables(golden, schedule)

@@ -6,21 +6,6 @@ from tests.parity.golden import Golden
 from tests.parity.runner import kind
 
 
-@kind("sedd_absorb", "sedd_uniform")
-def score_network(golden: Golden) -> None:
-    """Log-score read-out."""
-    golden.gap("log_score", "SEDD's log-score read-out is not built yet", inputs="x|sigma")
-    golden.folder.used_weights.add(str(golden.weight_file()))
-
-
-@kind("sampler_sedd")
-def score_sampler(golden: Golden) -> None:
-    """Tweedie sampler."""
-    reason = "SEDD's analytic sampler is not built yet"
-    golden.gap(r"tokens|latents|table_\w+", reason, inputs="u")
-    golden.folder.used_weights.add(str(golden.weight_file()))
-
-
 @kind("gpt2_judge")
 def judge(golden: Golden) -> None:
     """GPT-2 as judge of samples."""

@@ -1,0 +1,32 @@
+"""Score entropy through the same commands, with and without a latent."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli import tools
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "sedd",
+        pytest.param("sedd_uniform", marks=pytest.mark.slow),
+        pytest.param("lddm_sedd", marks=pytest.mark.slow),
+    ],
+)
+def test_train_evaluate_sample(method, trained, tmp_path):
+    workdir, output = trained(method), tmp_path / "out.jsonl"
+    looped = method.startswith("lddm")
+    tools.good("evaluate", f"--workdir={workdir}", f"--output={output}")
+    (record,) = tools.json_lines(output)
+    assert record["passes"] == 1 + looped and 0 < record["nelbo_nats_per_token"] < 6
+    tools.good("sample", f"--workdir={workdir}", f"--output={output}")
+    records = tools.json_lines(output)
+    assert all(r["calls"] == 5 and "[MASK]" not in r["text"] for r in records)
+    assert records[0]["settings"]["step"] == {"name": "analytic"}
+    rules = ["euler", "theta_trapezoidal", "ancestral"]
+    rules += [] if "uniform" in method else ["confidence", "remdm"]
+    for rule in rules:
+        tools.good("sample", f"--workdir={workdir}", f"--sampler={rule}", f"--output={output}")
+        assert not any("[MASK]" in r["text"] for r in tools.json_lines(output))
