@@ -104,6 +104,11 @@ class Net:
         """Network passes of one call."""
         return 1
 
+    @property
+    def paired(self) -> bool:
+        """Whether predictions are pairs [N, 2, V], which have no arg max."""
+        return False
+
     def latent(self, batch: int, length: int) -> Any:
         """H before the first step."""
         return self.denoiser.latent(batch, length)
@@ -129,12 +134,11 @@ class Net:
         """
 
         def read(logits, inner):
-            z, t, args = inner
-            return fn(self.readout(self.process.read(logits, z, t)), z, t, args)
+            (z, t, more), args = inner
+            return fn(self.predict(logits, z, t, more), z, t, args)
 
-        features = _by_row(trunk)
-        inner = (z.reshape(-1), jnp.repeat(t_B, z.shape[1]), args)
-        return self._walk(read, features, inner, z.shape, where)
+        inner = (self._inputs(z, t_B), args)
+        return self._walk(read, _by_row(trunk), inner, z.shape, where)
 
     def rows_of_two(
         self,
@@ -153,16 +157,30 @@ class Net:
         def read(logits, inner):
             calls, args = inner
             views = [
-                (self.readout(self.process.read(logits[:, i], z, t)), z, t)
-                for i, (z, t) in enumerate(calls)
+                (self.predict(logits[:, i], z, t, more), z, t)
+                for i, (z, t, more) in enumerate(calls)
             ]
             return fn(*views, args)
 
         both = (first, second)
         features = jnp.stack([_by_row(call[0]) for call in both], axis=1)
         shape = first[1].shape
-        calls = tuple((z.reshape(-1), jnp.repeat(t_B, shape[1])) for _, z, t_B in both)
+        calls = tuple(self._inputs(z, t_B) for _, z, t_B in both)
         return self._walk(read, features, (calls, args), shape, where)
+
+    def beside(self, z: Array, t_B: Array) -> Any:
+        """What a prediction needs besides its logits, by row [B * L, ...]: nothing."""
+        del z, t_B
+        return ()
+
+    def predict(self, logits_NV: Array, z_N: Array, t_N: Array, beside: Any) -> Array:
+        """Read-out of the process, then temperature and truncation."""
+        del beside
+        return self.readout(self.process.read(logits_NV, z_N, t_N))
+
+    def _inputs(self, z: Array, t_B: Array) -> tuple[Array, Array, Any]:
+        """Tokens, times and what else goes with them, by row."""
+        return z.reshape(-1), jnp.repeat(t_B, z.shape[1]), self.beside(z, t_B)
 
     def _walk(self, read, features, args, shape, where) -> Any:
         head: Any = self.denoiser.head

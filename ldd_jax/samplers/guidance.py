@@ -20,31 +20,19 @@ def combine(log_c: Array, log_u: Array, gamma: float) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class GuidedProcess:
-    """A process that reads logits [N, 2, V], conditional first, and combines the two.
+class Paired:
+    """A process whose prediction is a pair [N, 2, V]; its laws and intensities are combined.
 
-    Masked: log x = gamma log x_c + (1 - gamma) log x_u, renormalised, and from there on as ever.
-    Otherwise the laws of the step are combined the same way, and intensities as
-    mu_c^gamma mu_u^(1 - gamma): the prediction stays a pair [N, 2, V].
+    An absorbing process combines predictions instead and is as ever from there on.
     """
 
     process: Any
-    gamma: float
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.process, name)
 
-    def read(self, logits: Array, z_N: Array, clock_N: Array) -> Array:
-        """The combined prediction, or the pair."""
-        log_c, log_u = (self.process.read(logits[:, i], z_N, clock_N) for i in (0, 1))
-        if self.process.absorbing:
-            return jax.nn.log_softmax(combine(log_c, log_u, self.gamma), axis=-1)
-        return jnp.stack([log_c, log_u], axis=1)
-
     def _of_both(self, law: Any, pred: Array) -> Array:
-        if self.process.absorbing:
-            return law(pred)
-        return combine(law(pred[:, 0]), law(pred[:, 1]), self.gamma)
+        raise TypeError(f"{type(self).__name__} does not say how the two are combined")
 
     def log_posterior(self, pred: Array, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
         """Combined log p(z_s | z_t), normalised."""
@@ -78,6 +66,29 @@ class GuidedProcess:
 
 
 @dataclasses.dataclass(frozen=True)
+class GuidedProcess(Paired):
+    """Reads logits [N, 2, V], conditional first.
+
+    Masked: log x = gamma log x_c + (1 - gamma) log x_u, renormalised. Otherwise the laws of the
+    step are combined the same way, and intensities as mu_c^gamma mu_u^(1 - gamma).
+    """
+
+    gamma: float
+
+    def read(self, logits: Array, z_N: Array, clock_N: Array) -> Array:
+        """The combined prediction, or the pair."""
+        log_c, log_u = (self.process.read(logits[:, i], z_N, clock_N) for i in (0, 1))
+        if self.process.absorbing:
+            return jax.nn.log_softmax(combine(log_c, log_u, self.gamma), axis=-1)
+        return jnp.stack([log_c, log_u], axis=1)
+
+    def _of_both(self, law: Any, pred: Array) -> Array:
+        if self.process.absorbing:
+            return law(pred)
+        return combine(law(pred[:, 0]), law(pred[:, 1]), self.gamma)
+
+
+@dataclasses.dataclass(frozen=True)
 class GuidedNet(Net):
     """Two passes a call, with the label and with the null label, each with a latent of its own."""
 
@@ -87,6 +98,11 @@ class GuidedNet(Net):
     def passes(self) -> int:
         """Two."""
         return 2
+
+    @property
+    def paired(self) -> bool:
+        """Without masks."""
+        return not self.process.absorbing
 
     def latent(self, batch: int, length: int) -> Any:
         """A latent for each pass."""

@@ -41,7 +41,7 @@ def _remove_noise(net, state, t_B, draw, segment):
 
 @tail("greedy")
 def _arg_max(net, state, t_B, draw, segment):
-    if net.passes > 1 and not net.process.absorbing:
+    if net.paired:
         raise ValueError("a guided network without masks combines posteriors; use tail=sample")
     trunk = net.trunk(state, t_B, segment)
     clean = net.process.clean
