@@ -80,6 +80,7 @@ class Sampling:
     readout: Any = registry.part("readout", Readout)
     latent: Any = registry.part("latent", Latent)
     blocks: Any = registry.part("blocks", samplers.Whole)
+    guidance: float = 1.0
     num_steps: int = 64
     num_samples: int = 8
     batch_size: int = 32
@@ -151,7 +152,12 @@ def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) ->
     process = registry.build("process", config.process, **facts)
     model = registry.build("model", config.model, **facts)
     objective = registry.build(
-        "objective", config.objective, process=process, dropout=model.dropout > 0, **facts
+        "objective",
+        config.objective,
+        process=process,
+        dropout=model.dropout > 0,
+        num_classes=model.num_classes,
+        **facts,
     )
     needs_latent = isinstance(objective.context, objectives.PseudoContext)
     require(
@@ -242,6 +248,20 @@ def check_batch(experiment: Experiment) -> None:
         f"{sharding.shards(mesh)} x accumulate {training.accumulate})",
     )
     experiment.objective.context.check(training.batch_size // pieces)
+
+
+def check_classes(experiment: Experiment, classes: tuple[str, ...]) -> None:
+    """Refuse a network whose classes are not those of the data.
+
+    Raises:
+      UserError: with both numbers.
+    """
+    number = experiment.model.num_classes  # type: ignore[attr-defined]
+    require(
+        len(classes) in (0, number),
+        f"the data have {len(classes)} classes, but model.num_classes is {number}; set it to "
+        f"{len(classes)}",
+    )
 
 
 def fingerprint(config: ConfigDict) -> str:

@@ -19,6 +19,7 @@ from ldd_jax.core.registry import section
 from ldd_jax.experiment import Experiment, Sampling, check_sampler, fingerprint
 from ldd_jax.samplers import Clamp, sample_blocks
 from ldd_jax.samplers.base import Net, SampleState
+from ldd_jax.samplers.guidance import guide, guide_prompt
 from ldd_jax.training import sharding
 from ldd_jax.training.metrics import finite
 
@@ -27,14 +28,22 @@ PRECISION = "float32, tail-exact"
 
 
 def program(experiment: Experiment, sampling: Sampling, length: int) -> Callable[..., SampleState]:
-    """The pure sampler: (params, seed, index [B], tokens, fixed [B, length], steps) -> state."""
+    """The pure sampler: (params, seed, index, label [B], tokens, fixed [B, L], steps) -> state.
+
+    A network with classes is guided towards the label with `sampling.guidance` (the label after the
+    last means none), one without towards the clamped tokens.
+    """
     process, model, mesh = experiment.process, experiment.model, experiment.mesh
 
-    def sampler(params, seed, index, fixed_tokens, fixed, num_steps):
+    def sampler(params, seed, index, label, fixed_tokens, fixed, num_steps):
         key = jax.random.key(seed)
         net = Net(
             model.bind(params), process, sampling.readout, sampling.tile, sharding.shards(mesh)
         )
+        if model.num_classes:
+            net = guide(net, label, null=model.num_classes, gamma=sampling.guidance)
+        else:
+            net = guide_prompt(net, gamma=sampling.guidance)
         prior = process.prior(example_keys(jax.random.fold_in(key, PRIOR), index), length)
         state = sample_blocks(
             net,
@@ -74,6 +83,11 @@ class Sampler:
           UserError: for a step rule that cannot run with this network.
         """
         check_sampler(sampling, experiment.process, experiment.model)
+        require(
+            sampling.guidance == 1 or experiment.objective.condition_dropout > 0,
+            f"guidance is {sampling.guidance}, but this model never saw its condition missing; "
+            "train with objective.condition_dropout, or use guidance 1",
+        )
         try:
             sampling.blocks.spans(length, min(experiment.config.data.length, length))
         except ValueError as error:
@@ -90,8 +104,9 @@ class Sampler:
         fixed_tokens: np.ndarray,
         fixed: np.ndarray,
         num_steps: int,
+        label: int | None = None,
     ) -> SampleState:
-        """Samples number first .. first + batch_size of a seed."""
+        """Samples number first .. first + batch_size of a seed; label None = of no class."""
         pieces = sharding.shards(self.experiment.mesh)
         size = -(-self.sampling.batch_size // pieces) * pieces  # every shard gets whole samples
         row = lambda a, dtype: np.broadcast_to(np.asarray(a, dtype), (size, self.length))
@@ -99,6 +114,7 @@ class Sampler:
             params,
             np.uint32(seed),
             np.arange(first, first + size, dtype=np.uint32),
+            np.full(size, self.experiment.model.num_classes if label is None else label, np.int32),
             row(fixed_tokens, np.int32),
             row(fixed, np.bool_),
             np.int32(num_steps),
@@ -113,6 +129,7 @@ class Sampler:
         num_steps: int,
         fixed_tokens: np.ndarray | None = None,
         fixed: np.ndarray | None = None,
+        label: int | None = None,
     ) -> Iterator[dict[str, Any]]:
         """`count` samples as JSON-able records: text, tokens, calls, seed, config, precision."""
         require(count >= 1, f"num_samples is {count}; it must be at least 1")
@@ -129,7 +146,7 @@ class Sampler:
             "settings": describe(self.sampling),
         }
         for first in range(0, count, self.sampling.batch_size):
-            state = self.batch(params, seed, first, fixed_tokens, fixed, num_steps)
+            state = self.batch(params, seed, first, fixed_tokens, fixed, num_steps, label)
             tokens, calls = jax.device_get((state.z, state.calls))
             for i in range(min(self.sampling.batch_size, count - first)):
                 ids = tokens[i].tolist()

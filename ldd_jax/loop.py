@@ -92,6 +92,7 @@ class Run:
         data = registry.build("data", config.data)
         self.corpus: Corpus = data.load(load_tokenizer(saved) if has_tokenizer else None)
         self.experiment = experiments.build(config, self.corpus.tokenizer)
+        experiments.check_classes(self.experiment, self.corpus.classes)
         experiments.check_batch(self.experiment)
         self.update = self.experiment.update
         like = states.abstract(self.experiment.model, self.update.optimizer, self.experiment.mesh)

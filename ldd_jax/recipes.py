@@ -110,6 +110,7 @@ def arguments(text: str, **defaults: str) -> dict[str, str]:
 def make(
     chosen: dict[str, str],
     *,
+    source: type = TextData,
     data: dict[str, Any] | None = None,
     model: dict | None = None,
     objective: dict | None = None,
@@ -122,7 +123,7 @@ def make(
 ) -> ConfigDict:
     """A whole locked config for a method and a size; each mapping overrides fields of a section.
 
-    `context` applies to methods that have one.
+    `source` is the class of the data section; `context` applies to methods that have one.
     """
     method, size = METHODS[chosen["method"]], SIZES[chosen["size"]]
     network = dict(latent=method.latent, time_conditioning=method.time_conditioning, **size)
@@ -132,7 +133,7 @@ def make(
         {
             "recipe": ",".join(f"{k}={v}" for k, v in sorted(chosen.items())),
             "seed": 0,
-            "data": section(TextData, **(data or {})),
+            "data": section(source, **(data or {})),
             "process": section(method.process),
             "model": section(DiT, **network),
             "objective": section(method.objective, context=scored, **(objective or {})),

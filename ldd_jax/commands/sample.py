@@ -36,6 +36,8 @@ def _sample_flags(values: flags.FlagValues) -> None:
     )
     d(flags.DEFINE_integer, "reset_every", None, "Put h = 0 every k steps; 0 = never.")
     d(flags.DEFINE_bool, "reset_on_remask", None, "Put h = 0 where a token is masked again.")
+    d(flags.DEFINE_string, "label", "", "Class of the samples, of a model trained with classes.")
+    d(flags.DEFINE_float, "guidance", None, "Strength of the condition; 1 = none added.")
     d(flags.DEFINE_string, "tail", None, "Last call: sample, greedy or none.")
     d(flags.DEFINE_integer, "length", None, "Tokens of a sample; default: the training length.")
     d(flags.DEFINE_integer, "batch_size", None, "Samples at a time.")
@@ -81,8 +83,26 @@ def _sampling(values: flags.FlagValues, defaults: Any) -> Any:
         blocks=blocks,
         readout=readout,
         latent=latent,
-        **given(num_samples="num_samples", num_steps="steps", tail="tail", batch_size="batch_size"),
+        **given(
+            num_samples="num_samples",
+            num_steps="steps",
+            tail="tail",
+            batch_size="batch_size",
+            guidance="guidance",
+        ),
     )
+
+
+def _label(experiment: Any, name: str) -> int | None:
+    """Number of a class."""
+    from ldd_jax.core.checks import nearest
+
+    if not name:
+        return None
+    classes = experiment.config.data.to_dict().get("classes", ())
+    require(bool(classes), "--label: this model was trained without classes")
+    require(name in classes, f"--label={name}: no such class; {nearest(name, classes)}")
+    return list(classes).index(name)
 
 
 def _sample(values: flags.FlagValues) -> None:
@@ -113,6 +133,7 @@ def _sample(values: flags.FlagValues) -> None:
     given = generate.template(experiment, values.prompt, values.fill, length)
     tokens, fixed = given if given is not None else (None, None)
     length = length if tokens is None else len(tokens)
+    label = _label(experiment, values.label)
     count, num_steps = sampling.num_samples, sampling.num_steps
     sampling = dataclasses.replace(sampling, batch_size=min(sampling.batch_size, count))
     sampler = generate.Sampler.make(experiment, sampling, length)
@@ -125,9 +146,12 @@ def _sample(values: flags.FlagValues) -> None:
         num_steps=num_steps,
         fixed_tokens=tokens,
         fixed=fixed,
+        label=label,
     ):
         print(record["text"], flush=True)
-        records.append({**record, "checkpoint": step})
+        records.append(
+            {**record, "checkpoint": step} | ({"label": values.label} if values.label else {})
+        )
     generate.write_json_lines(output, records)
     print(
         f"{count} samples of {length} tokens, {records[0]['calls']} network calls each, latent "

@@ -80,7 +80,7 @@ def as_batch(arrays: dict[str, Array]) -> Batch:
         z0=arrays["z0"],
         keep=arrays["keep"],
         weight=arrays["weight"],
-        cond=Cond(segment=arrays.get("segment"), position=arrays.get("position")),
+        cond=Cond(**{n: arrays.get(n) for n in ("label", "segment", "position")}),
         index=arrays["index"],
         total=arrays["z0"].shape[0],
         norm=jnp.sum(arrays["weight"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ldd_jax.data.characters import Bytes, Characters
+from ldd_jax.data.labelled import LabelledText
 from ldd_jax.data.pipeline import Batches, batches
 from ldd_jax.data.prepare import prepare
 from ldd_jax.data.problems import ProblemData
@@ -17,6 +18,7 @@ __all__ = [
     "Characters",
     "Corpus",
     "Json",
+    "LabelledText",
     "ProblemData",
     "SentencePiece",
     "TextData",

@@ -34,6 +34,7 @@ class Corpus:
       fingerprint: sixteen hex digits of the documents' SHA-256.
       source: the path they came from.
       note: where the validation documents come from, in words.
+      classes: names of the labels that rows carry; () = they carry none.
     """
 
     tokenizer: Tokenizer
@@ -43,6 +44,7 @@ class Corpus:
     fingerprint: str
     source: str
     note: str
+    classes: tuple[str, ...] = ()
 
     def rows(self, split: str) -> CorpusRows:
         """The rows of "train" or "validation"."""

@@ -8,14 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ldd_jax.core.draws import example_keys, fold
+from ldd_jax.core.draws import example_keys, fold, uniforms
 from ldd_jax.core.registry import injected, part, register
 from ldd_jax.core.rows import rows_loss
 from ldd_jax.core.types import Array, Batch, Denoiser, Loss, Process
 from ldd_jax.objectives.context import NoContext, PseudoContext
 from ldd_jax.objectives.times import UniformTimes, stratified
 
-TIMES, GATE, CORRUPT, DROPOUT = range(4)
+TIMES, GATE, CORRUPT, DROPOUT, CONDITION = range(5)
 
 
 @register("objective", "nelbo")
@@ -24,14 +24,18 @@ class Nelbo:
     """E_t E_{z_t} sum_i bound_i(x_theta(z_t, h)), nats per scored token.
 
     `tile` rows of logits exist at a time (0 = all at once), `groups` is the number of data shards.
+    `condition_dropout` of the examples lose their condition, for classifier-free guidance: the
+    class becomes the null class, and kept positions (a prompt) are hidden, if the process can.
     """
 
     context: Any = part("context", NoContext)
     times: Any = part("times", UniformTimes)
     tile: int = 0
+    condition_dropout: float = 0.0
     process: Process = injected()
     groups: int = injected()
     dropout: bool = injected()
+    num_classes: int = injected()
 
     exact = False
     needs_causal = False
@@ -39,12 +43,21 @@ class Nelbo:
     def __post_init__(self):
         if self.tile < 0:
             raise ValueError(f"tile is {self.tile}; it must be 0 (all rows at once) or more")
+        if not 0 <= self.condition_dropout < 1:
+            raise ValueError(
+                f"condition_dropout is {self.condition_dropout}; it must lie in [0, 1)"
+            )
+        if self.condition_dropout and not (self.process.absorbing or self.num_classes):
+            raise ValueError(
+                "condition_dropout needs classes (model.num_classes), or masked diffusion, which "
+                "can hide a prompt"
+            )
 
     def as_bound(self, passes: int) -> Nelbo:
         """The bound of evaluation: `passes` network passes always, t on all of (0, 1]."""
         context = NoContext() if passes == 1 else PseudoContext(p=1.0, passes=passes - 1)
         return dataclasses.replace(
-            self, context=context, times=UniformTimes(eps=0.0), dropout=False
+            self, context=context, times=UniformTimes(eps=0.0), dropout=False, condition_dropout=0.0
         )
 
     def __call__(self, denoiser: Denoiser, batch: Batch, key: Array) -> Loss:
@@ -54,7 +67,17 @@ class Nelbo:
         u = stratified(site(TIMES), batch.index, batch.total)
         t, factor = self.times(u, self.process.schedule)
         z, clock = self.process.corrupt(own(CORRUPT), batch.z0, t, batch.keep)
+        if self.condition_dropout:
+            batch, z = self._without(batch, z, uniforms(own(CONDITION), ()))
         return self.score(denoiser, batch, z, clock, factor, site(GATE), own(DROPOUT))
+
+    def _without(self, batch: Batch, z: Array, u_B: Array) -> tuple[Batch, Array]:
+        """The batch whose examples with u < condition_dropout have lost their condition."""
+        lost = u_B < self.condition_dropout
+        if batch.cond.label is not None:
+            label = jnp.where(lost, self.num_classes, batch.cond.label)
+            batch = batch._replace(cond=batch.cond._replace(label=label))
+        return batch, self.process.hide(z, lost[:, None] & batch.keep)
 
     def score(
         self,

@@ -46,6 +46,7 @@ class NextToken:
     dropout: bool = injected()
 
     exact = True
+    condition_dropout = 0.0
     needs_causal = True
 
     def __post_init__(self):

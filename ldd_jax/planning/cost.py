@@ -35,7 +35,7 @@ def arrays(experiment: Experiment, batch: int) -> dict[str, jax.ShapeDtypeStruct
 
 
 def sampler_arrays(experiment: Experiment, batch: int, length: int) -> tuple:
-    """Shapes of the sampler's arguments: parameters, seed, index, tokens, fixed, steps."""
+    """Shapes of the sampler's arguments: parameters, seed, index, label, tokens, fixed, steps."""
     mesh = experiment.mesh
     one, rows = sharding.replicated(mesh), sharding.batch(mesh)
     like = states.abstract(experiment.model, experiment.update.optimizer, mesh)
@@ -44,6 +44,7 @@ def sampler_arrays(experiment: Experiment, batch: int, length: int) -> tuple:
         like.params,
         shape((), jnp.uint32, one),
         shape((batch,), jnp.uint32, rows),
+        shape((batch,), jnp.int32, rows),
         shape((batch, length), jnp.int32, rows),
         shape((batch, length), jnp.bool_, rows),
         shape((), jnp.int32, one),

@@ -90,7 +90,11 @@ class GuidedProcess(Paired):
 
 @dataclasses.dataclass(frozen=True)
 class GuidedNet(Net):
-    """Two passes a call, with the label and with the null label, each with a latent of its own."""
+    """Two passes a call, with and without the condition, each with a latent of its own.
+
+    The condition is the label, replaced by `null`, or without labels (null < 0) the clamped tokens,
+    hidden.
+    """
 
     null: int = 0
 
@@ -110,14 +114,21 @@ class GuidedNet(Net):
 
     def trunk(self, state: SampleState, t_B: Array, segment: Array | None = None) -> Trunk:
         """Both passes; features [B, L, 2, D]."""
-        assert self.label is not None
-        labels = (self.label, jnp.full_like(self.label, self.null))
         found = [
-            dataclasses.replace(plain(self), label=label).trunk(state._replace(h=h), t_B, segment)
-            for label, h in zip(labels, state.h)
+            dataclasses.replace(plain(self), label=label).trunk(
+                state._replace(z=z, h=h), t_B, segment
+            )
+            for (label, z), h in zip(self._conditions(state), state.h)
         ]
         features = jnp.stack([trunk.features for trunk in found], axis=2)
         return Trunk(features=features, latent=tuple(trunk.latent for trunk in found))
+
+    def _conditions(self, state: SampleState) -> tuple[tuple[Any, Array], tuple[Any, Array]]:
+        """Label and tokens of the two passes."""
+        if self.null < 0:
+            return (None, state.z), (None, self.process.hide(state.z, ~state.free))
+        assert self.label is not None
+        return (self.label, state.z), (jnp.full_like(self.label, self.null), state.z)
 
 
 def plain(net: Net) -> Net:
@@ -140,7 +151,24 @@ def guide(net: Net, label_B: Array, *, null: int, gamma: float) -> Net:
     return pair(net, label_B, null=null, gamma=gamma)
 
 
-def pair(net: Net, label_B: Array, *, null: int, gamma: float) -> GuidedNet:
+def guide_prompt(net: Net, *, gamma: float) -> Net:
+    """The network guided towards what is clamped: the second pass has it hidden.
+
+    Args:
+      net: a network of masked diffusion, trained with prompts that were hidden at times.
+      gamma: strength; 1 = conditional, with one pass, otherwise two.
+
+    Raises:
+      ValueError: for a process that cannot hide tokens.
+    """
+    if gamma == 1.0:
+        return net
+    if not net.process.absorbing:
+        raise ValueError("guidance by a prompt hides it, which needs masked diffusion")
+    return pair(net, None, null=-1, gamma=gamma)
+
+
+def pair(net: Net, label_B: Array | None, *, null: int, gamma: float) -> GuidedNet:
     """`guide` without its short cuts."""
     fields = {f.name: getattr(net, f.name) for f in dataclasses.fields(Net)}
     process: Process = GuidedProcess(net.process, gamma)  # type: ignore[assignment]

@@ -1,0 +1,43 @@
+"""Text of named classes, for guidance: JSON lines with `text` and `label`, a document a row.
+
+Command:   python -m ldd_jax train --config=configs/labelled.py:method=lddm_m,classes=ham+spam \
+               --config.data.path=FILE.jsonl --workdir=DIR
+           python -m ldd_jax sample --workdir=DIR --label=spam --guidance=2
+           (tokenizer=characters|bytes|sentencepiece as in configs/text.py)
+Hardware:  any; minutes at size=tiny on a laptop CPU.
+Expected:  depends on the text; run in tests/cli/test_guidance.py on two classes of letters.
+"""
+
+from ldd_jax.core.checks import require
+from ldd_jax.core.registry import section
+from ldd_jax.data import Bytes, Characters, LabelledText, SentencePiece
+from ldd_jax.recipes import arguments, make
+
+TOKENIZERS = {"characters": Characters, "bytes": Bytes, "sentencepiece": SentencePiece}
+
+
+def get_config(argument=""):
+    """The recipe; structural choices in the argument."""
+    chosen = arguments(
+        argument, method="lddm_m", size="tiny", tokenizer="characters", classes="a+b"
+    )
+    require(chosen["tokenizer"] in TOKENIZERS, f"tokenizer is one of {', '.join(TOKENIZERS)}")
+    classes = tuple(chosen["classes"].split("+"))
+    return make(
+        chosen,
+        source=LabelledText,
+        data=dict(length=64, classes=classes, tokenizer=section(TOKENIZERS[chosen["tokenizer"]])),
+        model=dict(num_classes=len(classes)),
+        objective=dict(condition_dropout=0.1),
+        optim=dict(lr=3e-3, warmup_steps=200, decay="cosine", b2=0.99),
+        training=dict(
+            num_steps=5000,
+            batch_size=64,
+            ema_decay=0.999,
+            log_every=100,
+            eval_every=1000,
+            sample_every=1000,
+            checkpoint_every=1000,
+        ),
+        evaluation=dict(draws=4),
+    )
