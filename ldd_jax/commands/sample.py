@@ -137,6 +137,7 @@ def _sample(values: flags.FlagValues) -> None:
     count, num_steps = sampling.num_samples, sampling.num_steps
     sampling = dataclasses.replace(sampling, batch_size=min(sampling.batch_size, count))
     sampler = generate.Sampler.make(experiment, sampling, length)
+    labelled = {"label": values.label} if values.label else {}
     began = time.monotonic()
     records = []
     for record in sampler.records(
@@ -149,9 +150,7 @@ def _sample(values: flags.FlagValues) -> None:
         label=label,
     ):
         print(record["text"], flush=True)
-        records.append(
-            {**record, "checkpoint": step} | ({"label": values.label} if values.label else {})
-        )
+        records.append({**record, "checkpoint": step, **labelled})
     generate.write_json_lines(output, records)
     print(
         f"{count} samples of {length} tokens, {records[0]['calls']} network calls each, latent "

@@ -84,7 +84,8 @@ def test_sampler_compiles_once_for_every_number_of_steps(compiled, loaded):
 
     def size(steps):
         index, row = jnp.arange(4, dtype=jnp.uint32), jnp.zeros((4, 16), jnp.int32)
-        args = (params, jnp.uint32(0), index, row, row > 0, jnp.int32(steps))
+        label = jnp.zeros(4, jnp.int32)
+        args = (params, jnp.uint32(0), index, label, row, row > 0, jnp.int32(steps))
         return equations(jax.make_jaxpr(sampler.compiled)(*args).jaxpr)
 
     assert size(16) == size(1024) > 50
