@@ -256,7 +256,7 @@ def check_classes(experiment: Experiment, classes: tuple[str, ...]) -> None:
     Raises:
       UserError: with both numbers.
     """
-    number = experiment.model.num_classes  # type: ignore[attr-defined]
+    number = experiment.model.num_classes
     require(
         len(classes) in (0, number),
         f"the data have {len(classes)} classes, but model.num_classes is {number}; set it to "

@@ -174,7 +174,7 @@ class Bench:
 
     def _of(self, contender: Contender, text: str) -> Iterator[Job]:
         s, experiment = self.settings, contender.experiment
-        has_latent = experiment.model.latent  # type: ignore[attr-defined]
+        has_latent = experiment.model.latent
         for temperature in s.temperatures:
             base = dataclasses.replace(
                 experiment.sampling,

@@ -38,7 +38,7 @@ def _evaluate(values: flags.FlagValues) -> None:
         require(not bad, f"--passes={values.passes}: {bad} are not positive whole numbers")
         passes = [int(p) for p in parts]
     require(
-        experiment.model.latent or max(passes) == 1,  # type: ignore[attr-defined]
+        experiment.model.latent or max(passes) == 1,
         f"--passes={max(passes)}: this network takes no latent, so it has one pass",
     )
     corpus = registry.build("data", experiment.config.data).load(experiment.tokenizer)

@@ -123,7 +123,7 @@ def _sample(values: flags.FlagValues) -> None:
         sampling = _sampling(values, experiment.sampling)
     except ValueError as error:
         raise UserError(str(error)) from error
-    has_latent = experiment.model.latent  # type: ignore[attr-defined]
+    has_latent = experiment.model.latent
     require(
         has_latent
         or not (values.latent != "carry" or values.reset_every or values.reset_on_remask),

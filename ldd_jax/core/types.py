@@ -128,7 +128,22 @@ class Denoiser(Protocol):
 
 
 class Model(Protocol):
-    """A registered config that makes parameters and binds them."""
+    """A registered config that makes parameters and binds them.
+
+    latent: takes one; causal: a position sees itself and those before; time_conditioning: is told
+    the time; num_classes: of labels, 0 = takes none; dropout: probability.
+    """
+
+    @property
+    def latent(self) -> bool: ...  # noqa: D102
+    @property
+    def causal(self) -> bool: ...  # noqa: D102
+    @property
+    def time_conditioning(self) -> bool: ...  # noqa: D102
+    @property
+    def num_classes(self) -> int: ...  # noqa: D102
+    @property
+    def dropout(self) -> float: ...  # noqa: D102
 
     def init(self, key: Array) -> Any:
         """Parameters as a nested dict."""
