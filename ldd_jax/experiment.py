@@ -144,9 +144,7 @@ def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) ->
     )
     shape: MeshShape = registry.build("mesh", config.mesh)
     mesh = shape.make() if mesh is None else mesh
-    kind = registry.find("process", config.process.name)
-    size, mask = kind.token_space_size(tokenizer.size)  # type: ignore[attr-defined]
-    tokens = TokenSpace(size=size, mask=mask)
+    tokens = processes.token_space(registry.build("process", config.process), tokenizer.size)
     facts = {"tokens": tokens, "groups": sharding.shards(mesh)}
     training = registry.build("training", config.training)
     process = registry.build("process", config.process, **facts)

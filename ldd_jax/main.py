@@ -10,6 +10,7 @@ from absl import logging
 from ldd_jax import __version__
 from ldd_jax.command_line import describe, parse
 from ldd_jax.commands.bench import BENCH, GEN_PPL
+from ldd_jax.commands.bridge import EXPORT, IMPORT
 from ldd_jax.commands.evaluate import EVALUATE
 from ldd_jax.commands.plan import LAB, PLAN
 from ldd_jax.commands.sample import SAMPLE
@@ -22,6 +23,8 @@ COMMANDS = {
     "train": TRAIN,
     "evaluate": EVALUATE,
     "sample": SAMPLE,
+    "import": IMPORT,
+    "export": EXPORT,
     "bench": BENCH,
     "gen-ppl": GEN_PPL,
     "plan": PLAN,

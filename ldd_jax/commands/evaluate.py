@@ -20,6 +20,8 @@ def _evaluate_flags(values: flags.FlagValues) -> None:
     d(flags.DEFINE_integer, "step", None, "Checkpoint; default: the newest.")
     d(flags.DEFINE_bool, "ema", True, "Averaged parameters.")
     d(flags.DEFINE_string, "output", "", "JSON lines file to write as well.")
+    d(flags.DEFINE_string, "data", "", "Another text than the run's, as data.path.")
+    d(flags.DEFINE_string, "data_split", "", "Its documents: file, line or paragraph.")
 
 
 def _evaluate(values: flags.FlagValues) -> None:
@@ -41,7 +43,9 @@ def _evaluate(values: flags.FlagValues) -> None:
         experiment.model.latent or max(passes) == 1,
         f"--passes={max(passes)}: this network takes no latent, so it has one pass",
     )
-    corpus = registry.build("data", experiment.config.data).load(experiment.tokenizer)
+    other = {"path": values.data, "split": values.data_split}
+    data = experiment.config.data.to_dict() | {k: v for k, v in other.items() if v}
+    corpus = registry.build("data", data).load(experiment.tokenizer)
     print(corpus.describe())
     print(f"checkpoint {step}, {'averaged' if values.ema else 'raw'} parameters")
     records = []

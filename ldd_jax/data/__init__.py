@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ldd_jax.data.characters import Bytes, Characters
+from ldd_jax.data.found import find_tokenizer
+from ldd_jax.data.ids import Ids, IdTokenizer
 from ldd_jax.data.labelled import LabelledText
 from ldd_jax.data.pipeline import Batches, batches
 from ldd_jax.data.prepare import prepare
@@ -17,6 +19,8 @@ __all__ = [
     "Bytes",
     "Characters",
     "Corpus",
+    "IdTokenizer",
+    "Ids",
     "Json",
     "LabelledText",
     "ProblemData",
@@ -24,6 +28,7 @@ __all__ = [
     "TextData",
     "Tokenizer",
     "batches",
+    "find_tokenizer",
     "load_tokenizer",
     "prepare",
 ]

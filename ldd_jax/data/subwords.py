@@ -228,9 +228,12 @@ class Json:
     def fit(self, documents: Documents, needs: Collection[str] = ("eos", "pad")) -> Tokenizer:
         """Read the file; `documents` is not read."""
         require(bool(self.path), "the 'json' tokenizer needs path=, a tokenizers-library JSON file")
-        data = _read(self.path, "tokenizer")
+        return self.of(_read(self.path, "tokenizer"), needs)
+
+    def of(self, data: bytes | str, needs: Collection[str]) -> Tokenizer:
+        """From the JSON itself; `path` says in errors where it came from."""
         try:
-            text = data.decode("utf-8")
+            text = data if isinstance(data, str) else data.decode("utf-8")
             known = JsonTokenizer(text, {})._tokenizer.get_vocab(with_added_tokens=True)
         except ValueError as error:  # UnicodeDecodeError among them
             raise UserError(

@@ -183,6 +183,15 @@ def saved_as(name: str):
     return wrap
 
 
+def is_ours(path: Path) -> bool:
+    """Whether a JSON file was written by `Tokenizer.save`."""
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and document.get("format") == _FORMAT
+
+
 def load_tokenizer(directory: str | os.PathLike) -> Tokenizer:
     """Read what `Tokenizer.save` wrote.
 

@@ -15,9 +15,10 @@ from ldd_jax.core.types import Array
 Kernel = Callable[..., Array]  # (q, k, v, segment, causal=...), all [B, L, heads, K]
 HEADS = ("batch", None, "heads", None)
 BY_PLATFORM = "attention_by_platform"
+ROTARY_BASE = 10_000.0
 
 
-def rotary(x_BLHK: Array, position: Array, base: float = 10_000.0) -> Array:
+def rotary(x_BLHK: Array, position: Array, base: float = ROTARY_BASE) -> Array:
     """Rotary embedding, half-split pairs (RoFormer, arXiv 2104.09864), in float32.
 
     Args:

@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
-from ldd_jax.core.checks import UserError
+from ldd_jax.core.checks import UserError, require
+from ldd_jax.core.types import TokenSpace
+from ldd_jax.denoisers import DiT
+from ldd_jax.denoisers.attention import ROTARY_BASE
 
 Path = tuple[str, ...]
 
@@ -42,7 +46,8 @@ _BLOCK: dict[Path, tuple[str, bool]] = {
     ("adaln", "kernel"): ("adaLN_modulation.weight", True),
     ("adaln", "bias"): ("adaLN_modulation.bias", False),
 }
-BUFFERS = ("rotary_emb.inv_freq",)
+ROTARY = "rotary_emb.inv_freq"
+BUFFERS = (ROTARY,)
 
 
 def _leaves(tree: Any, path: Path = ()) -> dict[Path, Any]:
@@ -64,6 +69,90 @@ def _nest(leaves: Mapping[Path, Any]) -> dict:
     return root
 
 
+def states(tensors: Mapping[str, np.ndarray]) -> int:
+    """Rows of the token table."""
+    return _size(tensors, "vocab_embed.embedding", 2, 0)
+
+
+def _size(tensors: Mapping[str, np.ndarray], name: str, ndim: int, axis: int) -> int:
+    """One dimension of a tensor that must be there."""
+    require(name in tensors, f"the checkpoint lacks {name}")
+    shape = tensors[name].shape
+    require(len(shape) == ndim, f"{name} has shape {shape}; {ndim} dimensions expected")
+    return shape[axis]
+
+
+def sizes(tensors: Mapping[str, np.ndarray], *, heads: int = 0) -> dict[str, Any]:
+    """Fields of the network's config, from the shapes of its tensors alone.
+
+    Args:
+      tensors: under the reference's names.
+      heads: 0 = from the rotary buffer, whose length is half a head's width.
+
+    Raises:
+      UserError: where a tensor that tells a size is absent, or the heads cannot be told.
+    """
+    width = _size(tensors, "vocab_embed.embedding", 2, 1)
+    require(width > 0, "vocab_embed.embedding has width 0")
+    numbers = [n.split(".")[1] for n in tensors if n.startswith("blocks.")]
+    depth = 1 + max((int(n) for n in numbers if n.isdecimal()), default=-1)
+    adaln = any("adaLN_modulation." in n or n.startswith("sigma_map.") for n in tensors)
+    found: dict[str, Any] = dict(
+        width=width,
+        depth=depth,
+        heads=_heads(tensors, width, heads),
+        mlp_ratio=_size(tensors, "blocks.0.mlp.0.weight", 2, 0) // width,
+        latent="layer_norm.weight" in tensors,
+        adaln=adaln,
+        causal=not adaln,
+    )
+    if adaln:
+        found["cond_width"] = _size(tensors, "sigma_map.mlp.2.weight", 2, 0)
+    table = "cond_map.embedding_table.weight"
+    if table in tensors:
+        found["num_classes"] = _size(tensors, table, 2, 0) - 1
+    return found
+
+
+def _heads(tensors: Mapping[str, np.ndarray], width: int, heads: int) -> int:
+    """Number of heads, given or from the rotary buffer, which must be of our base."""
+    allowed = [n for n in range(1, width // 2 + 1) if width % (2 * n) == 0]
+    if ROTARY in tensors:
+        buffer = np.asarray(tensors[ROTARY], np.float64)
+        half = buffer.shape[0] if buffer.ndim == 1 else 0
+        told = width // (2 * half) if half and width % (2 * half) == 0 else 0
+        require(told > 0, f"{ROTARY} of shape {buffer.shape} does not divide the width {width}")
+        ours = float(ROTARY_BASE) ** -(np.arange(half) / half)
+        require(
+            bool(np.allclose(buffer, ours, rtol=1e-5)),
+            f"{ROTARY} holds other frequencies than base {ROTARY_BASE}; this network rotates "
+            "differently and cannot be imported",
+        )
+        require(heads in (0, told), f"{heads} heads given, but {ROTARY} tells {told}")
+        return told
+    require(
+        heads in allowed,
+        f"the file does not tell the number of heads (no {ROTARY}); give --heads, one of "
+        f"{', '.join(map(str, allowed))}"
+        if not heads
+        else f"{heads} heads do not divide the width {width}; one of "
+        f"{', '.join(map(str, allowed))}",
+    )
+    return heads
+
+
+def network(
+    tensors: Mapping[str, np.ndarray], tokens: TokenSpace, *, heads: int = 0, **choices: Any
+) -> tuple[DiT, Any]:
+    """The network of these tensors and its parameters; `choices` are fields shapes do not tell.
+
+    Raises:
+      UserError: where a tensor is missing, surplus or misshapen.
+    """
+    model = DiT(tokens=tokens, **{**sizes(tensors, heads=heads), **choices})
+    return model, from_reference(tensors, jax.eval_shape(model.init, jax.random.key(0)))
+
+
 def from_reference(tensors: Mapping[str, np.ndarray], shapes: Any) -> Any:
     """Parameters in our layout from tensors under the reference's names.
 
@@ -82,7 +171,7 @@ def from_reference(tensors: Mapping[str, np.ndarray], shapes: Any) -> Any:
             missing.append(name)
             return None
         used.add(name)
-        value = np.asarray(tensors[name])
+        value = np.asarray(tensors[name], np.float32)
         return value.T if transposed else value
 
     out: dict[Path, Any] = {}
@@ -100,12 +189,43 @@ def from_reference(tensors: Mapping[str, np.ndarray], shapes: Any) -> Any:
             wrong.append(f"{name} is {value.shape}, expected {tuple(like.shape)}")
         out[path] = value
     surplus = sorted(set(tensors) - used - set(BUFFERS))
+    _refuse(missing, surplus, wrong)
+    return _nest(out)
+
+
+def from_own(tensors: Mapping[str, np.ndarray], shapes: Any) -> Any:
+    """Parameters from tensors under our own names, the path with dots.
+
+    Raises:
+      UserError: listing missing, surplus and misshapen names.
+    """
+    wanted = {".".join(path): (path, like) for path, like in _leaves(shapes).items()}
+    _refuse(
+        sorted(set(wanted) - set(tensors)),
+        sorted(set(tensors) - set(wanted)),
+        [
+            f"{name} is {tensors[name].shape}, expected {tuple(like.shape)}"
+            for name, (_, like) in wanted.items()
+            if name in tensors and tensors[name].shape != tuple(like.shape)
+        ],
+    )
+    return _nest({path: np.asarray(tensors[n], np.float32) for n, (path, _) in wanted.items()})
+
+
+def to_own(params: Any) -> dict[str, np.ndarray]:
+    """Tensors under our own names; inverse of `from_own`."""
+    return {
+        ".".join(path): np.ascontiguousarray(np.asarray(a)) for path, a in _leaves(params).items()
+    }
+
+
+def _refuse(missing: list[str], surplus: list[str], wrong: list[str]) -> None:
+    """Both sides of a misfit, in one line."""
     if missing or surplus or wrong:
         raise UserError(
             f"checkpoint does not fit this network: missing {missing or 'none'}; "
             f"surplus {surplus or 'none'}; misshapen {wrong or 'none'}"
         )
-    return _nest(out)
 
 
 def to_reference(params: Any) -> dict[str, np.ndarray]:

@@ -63,8 +63,7 @@ class NextToken:
 
     def __call__(self, denoiser: Denoiser, batch: Batch, key: Array) -> Loss:
         """Total = sum(weight * nll) / norm; `loss_B` is the same per example, unnormalised."""
-        start = self.process.tokens.mask
-        assert start is not None
+        start = self.process.start  # type: ignore[attr-defined]  # of a left-to-right process
         z = shifted(batch.z0, batch.cond.segment, start)
         keys_B = example_keys(key, batch.index) if self.dropout else None
         features = denoiser.trunk(z, batch.cond, key=keys_B).features

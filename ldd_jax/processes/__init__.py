@@ -1,8 +1,9 @@
 """Forward processes over tokens: prior, corruption, posterior, rate and bound."""
 
+from ldd_jax.processes.base import token_space
 from ldd_jax.processes.left_to_right import LeftToRight
 from ldd_jax.processes.masked import Masked
 from ldd_jax.processes.score import MaskedScore, UniformScore
 from ldd_jax.processes.uniform import Uniform
 
-__all__ = ["LeftToRight", "Masked", "MaskedScore", "Uniform", "UniformScore"]
+__all__ = ["LeftToRight", "Masked", "MaskedScore", "Uniform", "UniformScore", "token_space"]

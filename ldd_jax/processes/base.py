@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ldd_jax.core.checks import require
 from ldd_jax.core.draws import fold, uniforms
 from ldd_jax.core.registry import injected, part
 from ldd_jax.core.types import Array, Draw, TokenSpace
@@ -25,11 +26,40 @@ def at_least_float32(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def token_space(process: Any, vocabulary: int) -> TokenSpace:
+    """The states of a process over a tokenizer's ids, those of its config where it says so.
+
+    Args:
+      process: `token_space_size` tells the usual number and mask (one more state, the last);
+        its fields `states` and `mask` are for networks made elsewhere, whose mask is one of the
+        tokenizer's own ids, or which have states that no token uses.
+      vocabulary: ids of the tokenizer.
+
+    Raises:
+      UserError: where states or mask do not fit.
+    """
+    size, mask = process.token_space_size(vocabulary)
+    size = process.states or size
+    if process.mask >= 0:
+        require(mask is not None, f"process.mask is {process.mask}, but this process has no mask")
+        mask = process.mask
+    require(
+        size >= vocabulary and (mask is None or mask < size),
+        f"a process of {size} states (mask {mask}) does not hold the tokenizer's {vocabulary} ids",
+    )
+    return TokenSpace(size=size, mask=mask)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Diffusion:
-    """Clock = t in [0, 1]; the network is told sigma(t) = -log alpha(t)."""
+    """Clock = t in [0, 1]; the network is told sigma(t) = -log alpha(t).
+
+    `states` and `mask`: see `token_space`; 0 and -1 = as usual.
+    """
 
     schedule: Any = part("schedule", LogLinear)
+    states: int = 0
+    mask: int = -1
     tokens: TokenSpace = injected()
     predicts = "clean"
     absorbing = False

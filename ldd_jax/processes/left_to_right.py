@@ -25,8 +25,13 @@ class LeftToRight:
     """p(x) = prod_i p(x_i | x_1 .. x_{i-1}); the state past the symbols stands for the start.
 
     It has no time: the clock is None everywhere, and what belongs to a reverse diffusion raises.
+    `begin`: an id to read before the first token in place of that state (-1 = the state), for
+    networks made elsewhere; `states` and `mask` as for a diffusion (`base.token_space`).
     """
 
+    states: int = 0
+    mask: int = -1
+    begin: int = -1
     tokens: TokenSpace = injected()
     schedule = None
     predicts = "clean"
@@ -34,12 +39,14 @@ class LeftToRight:
     def __post_init__(self):
         if self.tokens is not None and self.tokens.mask is None:
             raise ValueError("a left-to-right model needs a token space with a start (mask) state")
+        if self.tokens is not None and self.begin >= self.tokens.size:
+            raise ValueError(f"begin is {self.begin}; there are {self.tokens.size} states")
 
     @property
     def start(self) -> int:
         """What the network reads before the first token."""
         assert self.tokens.mask is not None
-        return self.tokens.mask
+        return self.tokens.mask if self.begin < 0 else self.begin
 
     @staticmethod
     def token_space_size(vocabulary: int) -> tuple[int, int | None]:
@@ -64,9 +71,9 @@ class LeftToRight:
         return jnp.ones(z.shape, bool)
 
     def read(self, logits_NV: Array, z_N: Array | None = None, clock_N: Any = None) -> Array:
-        """Log p(next token | those before); the start state has probability 0."""
+        """Log p(next token | those before); the start (mask) state has probability 0."""
         del z_N, clock_N
-        start = jnp.arange(logits_NV.shape[-1]) == self.start
+        start = jnp.arange(logits_NV.shape[-1]) == self.tokens.mask
         return log_softmax(jnp.where(start, -jnp.inf, at_least_float32(logits_NV)))
 
     def clean(self, pred_NV: Array, z_N: Any = None, t_N: Any = None) -> Array:

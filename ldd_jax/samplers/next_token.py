@@ -68,8 +68,7 @@ class NextToken(Step):
             new = jnp.where(at(state.free, i), new, z)
             return (new, trunk.cache), new[:, 0]
 
-        begin = net.process.tokens.mask
-        assert begin is not None
+        begin = net.process.start  # type: ignore[attr-defined]  # of a left-to-right process
         first = jnp.full((batch, 1), begin, state.z.dtype)
         start = (first, net.denoiser.cache(batch, length))
         _, z_LB = jax.lax.scan(one, start, jnp.arange(length))

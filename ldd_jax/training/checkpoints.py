@@ -42,6 +42,15 @@ class Checkpoints:
         )
         self.manager.save(int(state.step), args=args)
 
+    def save_parameters(self, step: int, params: Any, ema: Any, meta: dict[str, Any]) -> None:
+        """Start a save of parameters alone, which no training can resume from."""
+        args = ocp.args.Composite(
+            params=ocp.args.StandardSave(params),
+            ema=ocp.args.StandardSave(ema),
+            meta=ocp.args.JsonSave({"format": FORMAT, **meta}),
+        )
+        self.manager.save(step, args=args)
+
     def restore(self, like: TrainState, step: int | None = None) -> tuple[TrainState, dict]:
         """The whole state at `step` (newest by default), placed as the abstract state `like`."""
         args = ocp.args.Composite(

@@ -20,7 +20,7 @@ ORDER = [
     {"planning"},
     {"workdir", "command_line"},
     {"loop"},
-    {"bench"},
+    {"bench", "bridge"},
     {"commands"},
     {"main"},
 ]

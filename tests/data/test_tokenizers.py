@@ -50,7 +50,7 @@ KINDS = ["bytes", "characters", "sentencepiece", "bpe", "json"]
 
 
 def test_registered():
-    assert names("tokenizer") == ["bytes", "characters", "json", "sentencepiece"]
+    assert names("tokenizer") == ["bytes", "characters", "ids", "json", "sentencepiece"]
     for cls in (Bytes, Characters, Json, SentencePiece):
         assert build("tokenizer", section(cls)) == cls()
 

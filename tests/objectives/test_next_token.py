@@ -152,3 +152,14 @@ def test_refusals():
     padded = Clamp(X, X < 0, jnp.ones(X.shape, int))
     with pytest.raises(ValueError, match="one document"):
         sample(Net(DENOISER, PROCESS), Step(), draw, prior, 1, clamp=padded)
+
+
+def test_a_network_may_begin_with_one_of_its_own_tokens():
+    tokens = TokenSpace(size=5, mask=4)
+    assert LeftToRight(tokens=tokens).start == 4
+    begun = LeftToRight(tokens=tokens, begin=2)
+    assert begun.start == 2
+    logp = begun.read(jnp.zeros((1, 5)))
+    assert logp[0, 4] == -jnp.inf and jnp.isfinite(logp[0, :4]).all()
+    with pytest.raises(ValueError, match="begin is 5"):
+        LeftToRight(tokens=tokens, begin=5)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from ldd_jax.core.checks import UserError
 from ldd_jax.core.types import TokenSpace
+from ldd_jax.interop import sources
 
 
 class Case(NamedTuple):
@@ -60,9 +60,9 @@ class Folder:
         return sorted(found | {n for n in self.manifest if n.endswith(suffix)})
 
     def weights(self, name: str) -> dict[str, np.ndarray]:
-        """Tensors of one safetensors file."""
+        """Tensors of one safetensors file, as the importer reads them."""
         self.used_weights.add(name)
-        return load_file(self.path / name)
+        return sources.read_safetensors(self.path / name)[0]
 
 
 class Golden:

@@ -22,7 +22,7 @@ NOT_CAUSAL = ("sigma_map.", ".adaLN_modulation.")
 def causal(golden: Golden) -> None:
     """Logits, next-token losses, and a whole sample replayed from its Gumbel noise."""
     tensors = {k: v for k, v in golden.weights().items() if not any(n in k for n in NOT_CAUSAL)}
-    choices = dict(causal=True, adaln=False, latent=False, time_conditioning=False)
+    choices = dict(causal=True, time_conditioning=False)
     _, denoiser = network(golden, tensors, **choices)
     process = LeftToRight(tokens=golden.tokens())
     x = golden.given("x")

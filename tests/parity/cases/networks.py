@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldd_jax.core.types import Cond
-from ldd_jax.denoisers import DiT, dit, layers
-from ldd_jax.interop.reference import from_reference
+from ldd_jax.denoisers import dit, layers
+from ldd_jax.interop import recorded, reference, sources
 from tests.parity.golden import Golden
 from tests.parity.runner import kind
 
@@ -18,48 +18,34 @@ NETWORK = 2e-5  # relative to the logit scale, float32
 
 
 def network(golden: Golden, tensors: dict[str, np.ndarray], **choices: Any):
-    """The denoiser of these tensors; sizes from the manifest, choices on top."""
+    """The denoiser the importer makes of these tensors; its sizes must be the manifest's."""
     c = golden.config()
-    hidden = int(c["hidden"])
-    model = DiT(
-        tokens=golden.tokens(),
-        width=hidden,
-        depth=int(c["blocks"]),
-        heads=int(c["heads"]),
-        cond_width=int(c["cond"]),
-        mlp_ratio=tensors["blocks.0.mlp.0.weight"].shape[0] // hidden,
-        **({"latent": "layer_norm.weight" in tensors, "time_conditioning": True} | choices),
+    tensors, _ = sources.strip(tensors)
+    timed = {} if "causal" in choices else {"time_conditioning": True}
+    model, params = reference.network(
+        tensors, golden.tokens(), heads=int(c["heads"]), **(timed | choices)
     )
-    params = from_reference(tensors, jax.eval_shape(model.init, jax.random.key(0)))
+    told = model.width, model.depth, model.tokens.size
+    said = int(c["hidden"]), int(c["blocks"]), reference.states(tensors)
+    assert told == said and (not model.adaln or model.cond_width == int(c["cond"])), (told, said)
     return model, model.bind(jax.tree.map(jnp.asarray, params))
 
 
-def passer(denoiser):
-    """(z, sigma, h) -> (logits, latent), compiled."""
-
-    @jax.jit
-    def run(z, sigma, h, label=None):
-        trunk = denoiser.trunk(z, Cond(clock=sigma, label=label), h)
-        return denoiser.head(trunk.features), trunk.latent
-
-    return run
+def outputs(golden: Golden, model, denoiser) -> None:
+    """Every recorded output that the importer's own comparison knows."""
+    for name, ours in recorded.outputs(model, denoiser.params, golden.arrays):
+        golden.check(name, lambda v=ours: v, NETWORK)
 
 
 @kind("dit_lddm")
 def loophole(golden: Golden) -> None:
     """Every pass with the latent carried, and the parts of the network one by one."""
     model, denoiser = network(golden, golden.weights())
-    run = passer(denoiser)
+    run = recorded.passer(model, denoiser.params)
     x, sigma = golden.given("x"), golden.given("sigma")
-    for tail, clock in (("", sigma), ("_notime", np.zeros_like(sigma))):
-        h, i = None, 0
-        while f"logits_{i}{tail}" in golden or f"latent_{i}{tail}" in golden:
-            logits, h = run(x, clock, h)
-            golden.check(f"logits_{i}{tail}", lambda v=logits: v, NETWORK)
-            golden.check(f"latent_{i}{tail}", lambda v=h: v, NETWORK)
-            i += 1
+    outputs(golden, model, denoiser)
     if "x_soft" in golden:
-        soft = run(golden.given("x_soft"), sigma, None)
+        soft = run(golden.given("x_soft"), sigma)
         golden.check("logits_soft", lambda: soft[0], NETWORK)
         golden.check("latent_soft", lambda: soft[1], NETWORK)
 
@@ -97,10 +83,8 @@ def loophole(golden: Golden) -> None:
 @kind("dit_plain")
 def plain(golden: Golden) -> None:
     """MDLM's and UDLM's network."""
-    run = passer(network(golden, golden.weights())[1])
-    x, sigma = golden.given("x"), golden.given("sigma")
-    golden.check("logits", lambda: run(x, sigma, None)[0], NETWORK)
-    golden.check("logits_notime", lambda: run(x, np.zeros_like(sigma), None)[0], NETWORK)
+    golden.given("x"), golden.given("sigma")
+    outputs(golden, *network(golden, golden.weights()))
 
 
 @kind("dit_cfg")
@@ -108,10 +92,6 @@ def classes(golden: Golden) -> None:
     """With a class, with the no-class row, with no class term."""
     name = "cond_map.embedding_table.weight"
     table = golden.given(name)
-    number = table.shape[0] - 1
-    run = passer(network(golden, golden.weights() | {name: table}, num_classes=number)[1])
-    x, sigma, label = (golden.given(n) for n in ("x", "sigma", "label"))
-    golden.check("logits_cond", lambda: run(x, sigma, None, label)[0], NETWORK)
-    none = np.full_like(label, number)
-    golden.check("logits_uncond", lambda: run(x, sigma, None, none)[0], NETWORK)
-    golden.check("logits_nocond", lambda: run(x, sigma, None)[0], NETWORK)
+    for given in ("x", "sigma", "label"):
+        golden.given(given)
+    outputs(golden, *network(golden, golden.weights() | {name: table}))

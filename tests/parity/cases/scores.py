@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldd_jax.core.draws import Replay
+from ldd_jax.interop import recorded
 from ldd_jax.processes import Masked, MaskedScore, UniformScore
 from ldd_jax.samplers import Analytic, LinearGrid, SampleState, sample
 from ldd_jax.samplers.base import Net
 from ldd_jax.schedules import Geometric, LogLinear
-from tests.parity.cases.networks import NETWORK, network, passer
+from tests.parity.cases.networks import NETWORK, network
 from tests.parity.golden import Golden, normalise
 from tests.parity.runner import kind
 
@@ -45,7 +46,8 @@ def score_network(golden: Golden) -> None:
     """The network's read-out as log scores."""
     c = golden.config()
     x, sigma = golden.given("x"), golden.given("sigma")
-    logits = passer(network(golden, golden.weights())[1])(x, sigma, None)[0]
+    model, denoiser = network(golden, golden.weights())
+    logits = recorded.passer(model, denoiser.params)(x, sigma)[0]
     if c.get("graph", golden.kind.removeprefix("sedd_")) == "uniform":
         process = UniformScore(schedule=Told(), tokens=golden.tokens(masked=False))
     else:

@@ -1,0 +1,96 @@
+"""Parameters of a workdir as safetensors, with a card that says what they are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from ldd_jax import experiment as experiments
+from ldd_jax import loop
+from ldd_jax.bridge import card
+from ldd_jax.bridge.importing import BUFFERS, RECORD
+from ldd_jax.core.checks import UserError, require
+from ldd_jax.interop import reference
+from ldd_jax.interop.sources import FORMAT
+
+NAMES = ("reference", "own")
+
+
+def save(
+    workdir: Path,
+    output: Path,
+    *,
+    names: str = "reference",
+    prefix: str = "",
+    ema: bool = True,
+    step: int | None = None,
+) -> dict[str, int]:
+    """Write the folder `output`: model.safetensors, README.md and, under own names, the rest.
+
+    Args:
+      workdir: of a run or an import.
+      output: a new folder.
+      names: "reference" (LDDM, MDLM, Duo, SEDD) or "own", which `import` reads back whole.
+      prefix: before every name of the reference, such as "backbone." for Lightning and Hugging
+        Face models.
+      ema: averaged parameters.
+      step: None = the newest.
+
+    Returns:
+      Numbers of tensors and parameters.
+
+    Raises:
+      UserError: for a folder in use, or a network that has no reference.
+    """
+    require(
+        not output.exists() or (output.is_dir() and not any(output.iterdir())),
+        f"--output={output} exists and is not empty; give a new folder",
+    )
+    require(not prefix or names == "reference", "--prefix belongs to --names=reference")
+    experiment, params, step = loop.load(workdir, ema=ema, step=step)
+    host = jax.device_get(params)
+    metadata = {"format": "pt"}
+    if names == "reference":
+        tensors = _as_stored(reference.to_reference(host), workdir)
+        tensors = {prefix + n: a for n, a in tensors.items()}
+    else:
+        tensors = reference.to_own(host)
+        metadata = {"format": FORMAT, "config": json.dumps(experiment.config.to_dict())}
+    partial = output.with_name(output.name + ".partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_file(tensors, partial / "model.safetensors", metadata)
+        text = card.text(experiment, workdir, step=step, ema=ema, names=names)
+        (partial / "README.md").write_text(text, "utf-8")
+        experiment.tokenizer.save(partial / "tokenizer")
+        experiments.save_config(experiment.config, partial)
+        if output.exists():
+            output.rmdir()
+        partial.rename(output)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise UserError(f"cannot write --output={output}: {error.strerror or error}") from error
+    return {"tensors": len(tensors), "parameters": sum(a.size for a in jax.tree.leaves(host))}
+
+
+def _as_stored(tensors: dict[str, np.ndarray], workdir: Path) -> dict[str, np.ndarray]:
+    """Of an import: in the types of its source, with its buffers, byte for byte."""
+    if not (workdir / RECORD).is_file():
+        return tensors
+    record: dict[str, Any] = json.loads((workdir / RECORD).read_text())
+    if (workdir / BUFFERS).is_file():
+        tensors = tensors | load_file(workdir / BUFFERS)
+    return {n: a.astype(np.dtype(_dtype(record, n))) for n, a in tensors.items()}
+
+
+def _dtype(record: dict[str, Any], name: str) -> Any:
+    import ml_dtypes  # noqa: F401  (gives numpy the name bfloat16)
+
+    return record["dtypes"].get(name, "float32")

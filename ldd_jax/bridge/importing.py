@@ -1,0 +1,253 @@
+"""A checkpoint of the reference family becomes a workdir."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from safetensors.numpy import save_file
+
+from ldd_jax import experiment as experiments
+from ldd_jax import recipes
+from ldd_jax.core.checks import UserError, nearest, require
+from ldd_jax.core.registry import find, parse, section
+from ldd_jax.data import MASK_TEXT, IdTokenizer, Tokenizer, find_tokenizer, load_tokenizer
+from ldd_jax.interop import recorded, reference, sources
+from ldd_jax.interop.sources import Source
+from ldd_jax.training import sharding
+from ldd_jax.training.checkpoints import Checkpoints
+
+RECORD, BUFFERS = "import.json", "import_buffers.safetensors"
+LENGTH = 1024
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What tensors cannot tell; empty = as the file says, else as the method is published.
+
+    method: a name of `recipes.METHODS`; tokenizer: a file or folder, empty = ids; heads: where no
+    rotary buffer tells them; mask: id of the mask, -1 = the last state, or the tokenizer's own
+    [MASK]; time: "on" or "off"; schedule: as NAME:field=value,...; length: tokens of a sample;
+    data: text of `evaluate`; recording: an .npz of recorded outputs (`interop.recorded`).
+    """
+
+    method: str = ""
+    tokenizer: str = ""
+    heads: int = 0
+    mask: int = -1
+    time: str = ""
+    schedule: str = ""
+    length: int = 0
+    data: str = ""
+    recording: str = ""
+
+
+def load(path: Path, workdir: Path, choices: Choices) -> dict[str, Any]:
+    """Write `workdir` from the checkpoint at `path`; returns the record kept in import.json.
+
+    Raises:
+      UserError: whatever does not fit, before anything is written.
+    """
+    require(
+        not workdir.exists() or (workdir.is_dir() and not any(workdir.iterdir())),
+        f"{workdir} exists and is not empty; give a new --workdir",
+    )
+    source = sources.read(path)
+    if source.own is not None:
+        config, tokenizer = ConfigDict(source.own).lock(), _own_tokenizer(path, choices)
+        experiments.check_sections(config, f"the config in {path}")
+    else:
+        method = _method(source, choices)
+        tokenizer = _tokenizer(source, choices, method)
+        config = _config(source, choices, method, tokenizer)
+    experiment = experiments.build(config, tokenizer, experiments.fitting_mesh(config))
+    model: Any = experiment.model
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    convert = reference.from_own if source.own is not None else reference.from_reference
+    raw = convert(source.tensors, shapes)
+    averaged = None if source.averaged is None else convert(source.averaged, shapes)
+    buffers = {n: source.tensors[n] for n in reference.BUFFERS if n in source.tensors}
+    record = {
+        "source": path.name,
+        "sha256": _digest(path),
+        "tensors": len(source.tensors),
+        "prefix": source.prefix,
+        "dtypes": {n: str(a.dtype) for n, a in source.tensors.items()},
+        "averaged": averaged is not None,
+        "parameters": sum(a.size for a in jax.tree.leaves(raw)),
+        "said_by_file": source.said,
+        "round_trip": round_trip(source.tensors, raw, buffers, own=source.own is not None),
+        "step": 0,
+    }
+    params = raw if averaged is None else averaged
+    if choices.recording:
+        on_device = jax.tree.map(jnp.asarray, params)
+        record["recorded"] = recorded.compare(model, on_device, choices.recording)
+    _write(workdir, experiment, raw, params, buffers, record)
+    return record
+
+
+def _method(source: Source, choices: Choices) -> str:
+    """The method given or said, if the tensors allow it."""
+    sizes = reference.sizes(source.tensors, heads=choices.heads or source.said.get("heads", 0))
+    method = choices.method or source.said.get("method") or ("ar" if sizes["causal"] else "")
+    fits = [
+        n
+        for n, m in recipes.METHODS.items()
+        if m.latent == sizes["latent"] and m.network.get("causal", False) == sizes["causal"]
+    ]
+    require(
+        bool(method),
+        f"the file does not say what process it was trained for; give --method; allowed: "
+        f"{', '.join(fits)}",
+    )
+    if method not in fits:
+        kind = "causal" if sizes["causal"] else "bidirectional"
+        latent = "with" if sizes["latent"] else "without"
+        raise UserError(
+            f"method {method!r} does not fit a {kind} network {latent} a latent "
+            f"(layer_norm.weight); {nearest(method, fits)}"
+        )
+    return method
+
+
+def _tokenizer(source: Source, choices: Choices, method: str) -> Tokenizer:
+    """The user's, or one of ids, of which the mask is none if it is the last state."""
+    if choices.tokenizer:
+        return find_tokenizer(choices.tokenizer)
+    states = reference.states(source.tensors)
+    _, mask = recipes.METHODS[method].process.token_space_size(states - 1)  # type: ignore[attr-defined]
+    last = mask is not None and choices.mask in (-1, states - 1)
+    return IdTokenizer(states - 1 if last else states)
+
+
+def _own_tokenizer(path: Path, choices: Choices) -> Tokenizer:
+    if choices.tokenizer:
+        return find_tokenizer(choices.tokenizer)
+    folder = (path if path.is_dir() else path.parent) / "tokenizer"
+    return load_tokenizer(folder)
+
+
+def _config(source: Source, choices: Choices, method: str, tokenizer: Tokenizer) -> ConfigDict:
+    said = source.said
+    sizes = reference.sizes(source.tensors, heads=choices.heads or said.get("heads", 0))
+    network = sizes | ({} if sizes["adaln"] else {"time_conditioning": False})
+    if sizes["adaln"] and (choices.time or "time_conditioning" in said):
+        network["time_conditioning"] = (
+            choices.time == "on" if choices.time else said["time_conditioning"]
+        )
+    data: dict[str, Any] = {
+        "length": choices.length or said.get("length") or LENGTH,
+        "eos": tokenizer.eos is not None,
+        "tokenizer": section(find("tokenizer", tokenizer.kind)),
+    }
+    if choices.data:
+        data["path"] = choices.data
+    config = recipes.make(
+        {"method": method, "size": "tiny"},
+        data=data,
+        model=network,
+        process=_process(source, choices, method, tokenizer),
+    )
+    with config.unlocked():
+        config.recipe = f"import,method={method}"
+    return config
+
+
+def _process(source: Source, choices: Choices, method: str, tokenizer: Tokenizer) -> dict[str, Any]:
+    """States and mask of the process, where they are not the tokenizer's ids and one more."""
+    states = reference.states(source.tensors)
+    kind: Any = recipes.METHODS[method].process
+    usual, mask = kind.token_space_size(tokenizer.size)
+    require(
+        states >= tokenizer.size,
+        f"the checkpoint has {states} token states, the tokenizer {tokenizer.size} ids; it belongs "
+        "to another tokenizer",
+    )
+    found: dict[str, Any] = {} if states == usual else {"states": states}
+    if choices.schedule:
+        found["schedule"] = section(parse("schedule", choices.schedule))
+    if mask is not None and choices.mask >= 0:
+        found |= {"states": states, "mask": choices.mask}
+    elif mask is not None and states == tokenizer.size:
+        ids = tokenizer.encode(MASK_TEXT)
+        require(
+            len(ids) == 1,
+            f"the checkpoint has as many token states as the tokenizer has ids ({states}), and the "
+            f"tokenizer has no {MASK_TEXT}; give --mask=ID",
+        )
+        found["mask"] = ids[0]
+    elif mask is not None and states > usual:
+        raise UserError(
+            f"the checkpoint has {states} token states, the tokenizer {tokenizer.size} ids: the "
+            "mask may be any of the others; give --mask=ID"
+        )
+    begin = tokenizer.eos if tokenizer.bos is None else tokenizer.bos
+    if "begin" in {f.name for f in dataclasses.fields(kind)} and begin is not None:
+        found["begin"] = begin
+    return found
+
+
+def round_trip(
+    tensors: dict[str, np.ndarray], params: Any, buffers: dict[str, np.ndarray], *, own: bool
+) -> dict[str, int]:
+    """How many tensors an export of these parameters would give back byte for byte."""
+    again = (reference.to_own if own else reference.to_reference)(params) | buffers
+    same = sum(
+        again[n].astype(a.dtype).tobytes() == np.ascontiguousarray(a).tobytes()
+        for n, a in tensors.items()
+    )
+    return {"identical_tensors": same, "tensors": len(tensors)}
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of the checkpoint file."""
+    file = path / "model.safetensors" if path.is_dir() else path
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _write(
+    workdir: Path,
+    experiment: experiments.Experiment,
+    raw: Any,
+    averaged: Any,
+    buffers: dict[str, np.ndarray],
+    record: dict[str, Any],
+) -> None:
+    """The whole workdir or none: it is made beside its place and moved there."""
+    partial = workdir.with_name(workdir.name + ".partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        experiments.save_config(experiment.config, partial)
+        experiment.tokenizer.save(partial / "tokenizer")
+        if buffers:
+            save_file({n: np.ascontiguousarray(a) for n, a in buffers.items()}, partial / BUFFERS)
+        (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+        placed = sharding.parameters(experiment.mesh, experiment.model.axes())
+        checkpoints = Checkpoints(partial, keep=1)
+        meta = {
+            "step": 0,
+            "config": experiment.config.to_dict(),
+            "tokenizer": experiment.tokenizer.digest,
+            "imported": record["sha256"],
+        }
+        checkpoints.save_parameters(
+            0, jax.device_put(raw, placed), jax.device_put(averaged, placed), meta
+        )
+        checkpoints.close()
+        if workdir.exists():
+            workdir.rmdir()
+        partial.rename(workdir)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise UserError(f"cannot write --workdir={workdir}: {error.strerror or error}") from error

@@ -1,0 +1,136 @@
+"""PyTorch archives through torch's weights-only reader: no code of the file is ever run.
+
+Lightning stores configs and tokenizers beside the tensors. Their classes are replaced by `Inert`,
+which keeps what it is given and does nothing, so that such a file can be read at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ldd_jax.core.checks import UserError, require
+
+_DEEPEST = 12
+
+
+class Inert:
+    """Stands for any class or function that a file names."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Inert:
+        """An instance that holds nothing."""
+        del args, kwargs
+        return object.__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        del args, kwargs
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        del key, value
+
+
+def load(path: Path) -> Any:
+    """The content of an archive, tensors on the CPU.
+
+    Raises:
+      UserError: without torch, or for a file that its weights-only reader refuses.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(
+            f"{path} is a PyTorch archive; pip install 'ldd-jax[torch]' to read it, or store its "
+            "tensors as safetensors"
+        ) from error
+    options: dict[str, Any] = dict(map_location="cpu", weights_only=True)
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+        options["mmap"] = True
+    except ValueError:  # the format before archives; nothing in it is replaced
+        names = []
+    except Exception as error:  # a damaged archive: torch raises many types
+        raise UserError(f"{path} cannot be read: {_line(error)}") from error
+    stubs = [(type("Inert", (Inert,), {}), name) for name in names]
+    try:
+        with torch.serialization.safe_globals(stubs):
+            return torch.load(str(path), **options)
+    except Exception as error:
+        raise UserError(f"{path} is refused by torch's weights-only reader: {_line(error)}") from (
+            error
+        )
+
+
+def _line(error: BaseException) -> str:
+    return " ".join((str(error).strip() or type(error).__name__).split())[:300]
+
+
+def state_dict(content: Any, path: Path) -> dict[str, np.ndarray]:
+    """Named tensors: of a Lightning checkpoint, of SEDD's, or a bare mapping.
+
+    Raises:
+      UserError: if there are none.
+    """
+    if isinstance(content, Mapping):
+        for part in (content.get("state_dict"), content.get("model"), content):
+            if isinstance(part, Mapping) and part and all(map(_is_tensor, part.values())):
+                return {str(k): array(v) for k, v in part.items()}
+    raise UserError(f"{path} holds no table of named tensors (state_dict)")
+
+
+def shadow(content: Any) -> list[np.ndarray] | None:
+    """The bare list of moving averages, or None."""
+    ema = content.get("ema") if isinstance(content, Mapping) else None
+    listed = ema.get("shadow_params") if isinstance(ema, Mapping) else ema
+    if listed is None:
+        return None
+    require(
+        isinstance(listed, list | tuple) and all(map(_is_tensor, listed)),
+        "the checkpoint's 'ema' is no list of tensors; expected {'shadow_params': [...]}",
+    )
+    return [array(a) for a in listed]
+
+
+def config(content: Any) -> Mapping[str, Any]:
+    """The config that Lightning stored among the hyper-parameters, as plain values."""
+    given = content.get("hyper_parameters") if isinstance(content, Mapping) else None
+    found = plain(given)
+    inner = found.get("config") if isinstance(found, dict) else None
+    return inner if isinstance(inner, dict) else {}
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """Mappings, lists and scalars out of what was stored as omegaconf nodes."""
+    if depth > _DEEPEST:
+        return None
+    if isinstance(value, Inert):
+        state = value.state if isinstance(value.state, dict) else {}
+        return plain(state.get("_content", state.get("_val")), depth + 1)
+    if isinstance(value, Mapping):
+        return {k: plain(v, depth + 1) for k, v in value.items() if isinstance(k, str)}
+    if isinstance(value, list | tuple):
+        return [plain(v, depth + 1) for v in value]
+    return value if isinstance(value, str | int | float | bool) else None
+
+
+def _is_tensor(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor)
+
+
+def array(tensor: Any) -> np.ndarray:
+    """A numpy array of the same bytes."""
+    import ml_dtypes
+    import torch
+
+    tensor = tensor.detach().contiguous()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
