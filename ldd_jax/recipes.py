@@ -16,8 +16,8 @@ from ldd_jax.core.checks import UserError, nearest
 from ldd_jax.core.registry import section
 from ldd_jax.data import TextData
 from ldd_jax.denoisers import DiT
-from ldd_jax.objectives import Nelbo, NextToken, NoContext, PseudoContext
-from ldd_jax.processes import LeftToRight, Masked, MaskedScore, Uniform, UniformScore
+from ldd_jax.objectives import GridTimes, Nelbo, NextToken, NoContext, PseudoContext
+from ldd_jax.processes import LeftToRight, Masked, MaskedMean, MaskedScore, Uniform, UniformScore
 from ldd_jax.samplers import Analytic, Ancestral
 from ldd_jax.samplers import NextToken as NextTokenStep
 from ldd_jax.training.optimizers import AdamW
@@ -34,6 +34,7 @@ class Method:
     objective: type = Nelbo
     step: type = Ancestral
     network: dict[str, Any] = dataclasses.field(default_factory=dict)
+    scored: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def latent(self) -> bool:
@@ -49,6 +50,7 @@ METHODS = {
     "sedd": Method(MaskedScore, NoContext, True, step=Analytic),
     "lddm_sedd": Method(MaskedScore, PseudoContext, True, step=Analytic),
     "sedd_uniform": Method(UniformScore, NoContext, True, step=Analytic),
+    "d3pm": Method(MaskedMean, NoContext, True, scored=dict(times=GridTimes)),
     "ar": Method(
         LeftToRight,
         NoContext,
@@ -130,6 +132,7 @@ def make(
     network = dict(latent=method.latent, time_conditioning=method.time_conditioning, **size)
     network |= method.network | (model or {})
     scored = section(method.context, **((context or {}) if method.latent else {}))
+    fields = dict(context=scored, **method.scored) | (objective or {})
     config = ConfigDict(
         {
             "recipe": ",".join(f"{k}={v}" for k, v in sorted(chosen.items())),
@@ -137,7 +140,7 @@ def make(
             "data": section(source, **(data or {})),
             "process": section(method.process, **(process or {})),
             "model": section(DiT, **network),
-            "objective": section(method.objective, context=scored, **(objective or {})),
+            "objective": section(method.objective, **fields),
             "optim": section(AdamW, **(optim or {})),
             "training": section(experiment.Training, **(training or {})),
             "evaluation": section(

@@ -1,4 +1,4 @@
-"""Judges by name: an autoregressive workdir, or the n-gram model of a run's corpus."""
+"""Judges by name: an autoregressive workdir, a GPT-2 folder, or a run's n-gram model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ldd_jax.bench.baselines import training_tokens
 from ldd_jax.core import registry
 from ldd_jax.core.checks import UserError, require
 from ldd_jax.data import Corpus
-from ldd_jax.evaluation import likelihood
+from ldd_jax.evaluation import gpt2, likelihood
 from ldd_jax.evaluation.judges import Judge, NetworkJudge, NGramJudge
 from ldd_jax.evaluation.ngram import NGram
 from ldd_jax.experiment import Experiment, fingerprint
@@ -69,12 +69,15 @@ def network_judge(workdir: Path) -> NetworkJudge:
 
 
 def make_judge(name: str, corpus: Any) -> Judge:
-    """`ngram`, or an autoregressive workdir; `corpus()` is called for the first."""
+    """`ngram`, a GPT-2 folder or an autoregressive workdir; `corpus()` is called for the first."""
     if name == NGRAM:
         return ngram_judge(corpus())
+    if any(Path(name).glob("*.safetensors")):
+        return gpt2.load(Path(name))
     require(
         (Path(name) / "config.json").is_file(),
-        f"--judge={name}: give {NGRAM!r} or the workdir of an autoregressive run",
+        f"--judge={name}: give {NGRAM!r}, the workdir of an autoregressive run, or a folder with "
+        "a GPT-2 (config.json, *.safetensors)",
     )
     return network_judge(Path(name))
 

@@ -29,8 +29,8 @@ def _bench_flags(values: flags.FlagValues) -> None:
         flags.DEFINE_string,
         "judge",
         "ngram",
-        "Workdirs of autoregressive runs, or ngram (fitted to the training split); the first "
-        "one is plotted.",
+        "Workdirs of autoregressive runs, GPT-2 folders, or ngram (fitted to the training split); "
+        "the first one is plotted.",
     )
     d(flags.DEFINE_string, "output", "", "Folder; the same command again goes on in it.")
 
@@ -68,7 +68,12 @@ def _bench(values: flags.FlagValues) -> None:
 def _gen_ppl_flags(values: flags.FlagValues) -> None:
     d = lambda f, name, default, text: f(name, default, text, flag_values=values)
     d(flags.DEFINE_string, "file", "", "Samples: lines of JSON with `text`, or of plain text.")
-    d(flags.DEFINE_string, "judge", "", "Workdir of an autoregressive run, or ngram.")
+    d(
+        flags.DEFINE_string,
+        "judge",
+        "",
+        "Workdir of an autoregressive run, a GPT-2 folder, or ngram.",
+    )
     d(flags.DEFINE_string, "workdir", "", "A run whose corpus the ngram judge is fitted to.")
     d(flags.DEFINE_string, "output", "", "JSON file to write as well.")
 

@@ -190,6 +190,10 @@ class Process(Protocol):
         """The prediction: log p(x0 | z), or log ratios."""
         ...
 
+    def certain(self, z0_N: Array, z_N: Array, t_N: Array) -> Array:
+        """The prediction that knows z0."""
+        ...
+
     def clean(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
         """Log p(x0 | z), normalised, from the prediction."""
         ...

@@ -9,12 +9,13 @@ from ldd_jax.objectives.context import (
 )
 from ldd_jax.objectives.nelbo import Nelbo
 from ldd_jax.objectives.next_token import NextToken
-from ldd_jax.objectives.times import ImportanceTimes, UniformTimes
+from ldd_jax.objectives.times import GridTimes, ImportanceTimes, UniformTimes
 
 __all__ = [
     "BatchGate",
     "ExampleGate",
     "FractionGate",
+    "GridTimes",
     "ImportanceTimes",
     "Nelbo",
     "NextToken",

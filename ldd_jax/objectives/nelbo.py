@@ -57,7 +57,11 @@ class Nelbo:
         """The bound of evaluation: `passes` network passes always, t on all of (0, 1]."""
         context = NoContext() if passes == 1 else PseudoContext(p=1.0, passes=passes - 1)
         return dataclasses.replace(
-            self, context=context, times=UniformTimes(eps=0.0), dropout=False, condition_dropout=0.0
+            self,
+            context=context,
+            times=self.times.unclipped(),
+            dropout=False,
+            condition_dropout=0.0,
         )
 
     def __call__(self, denoiser: Denoiser, batch: Batch, key: Array) -> Loss:
@@ -100,7 +104,7 @@ class Nelbo:
         weight = jnp.where(on, batch.weight * factor[:, None] / batch.norm, 0)
         flat = lambda a: a.reshape(-1, *a.shape[2:])
         total, loss = rows_loss(
-            lambda logits, args: self.process.bound(logits, *args),
+            lambda logits, args: self.times.integrand(self.process, logits, *args),
             denoiser.head,
             flat(features),
             jax.tree.map(flat, (batch.z0, z, wide)),

@@ -3,7 +3,15 @@
 from ldd_jax.processes.base import token_space
 from ldd_jax.processes.left_to_right import LeftToRight
 from ldd_jax.processes.masked import Masked
-from ldd_jax.processes.score import MaskedScore, UniformScore
+from ldd_jax.processes.score import MaskedMean, MaskedScore, UniformScore
 from ldd_jax.processes.uniform import Uniform
 
-__all__ = ["LeftToRight", "Masked", "MaskedScore", "Uniform", "UniformScore", "token_space"]
+__all__ = [
+    "LeftToRight",
+    "Masked",
+    "MaskedMean",
+    "MaskedScore",
+    "Uniform",
+    "UniformScore",
+    "token_space",
+]

@@ -77,6 +77,11 @@ class Diffusion:
         """Log p(z_s | z_t)."""
         raise TypeError(f"{type(self).__name__} defines no posterior")
 
+    def certain(self, z0_N: Array, z_N: Array, t_N: Array) -> Array:
+        """The prediction that knows x = z0."""
+        del z_N
+        return onehot_log(z0_N, self.tokens.size, t_N.dtype)
+
     def clean(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
         """Log p(x0 | z), normalised, from the prediction: itself."""
         del z_N, t_N

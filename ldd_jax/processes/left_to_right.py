@@ -76,6 +76,10 @@ class LeftToRight:
         start = jnp.arange(logits_NV.shape[-1]) == self.tokens.mask
         return log_softmax(jnp.where(start, -jnp.inf, at_least_float32(logits_NV)))
 
+    def certain(self, z0_N: Array, z_N: Any, t_N: Any) -> Array:
+        """Refused: there is no reverse diffusion."""
+        _no_reverse()
+
     def clean(self, pred_NV: Array, z_N: Any = None, t_N: Any = None) -> Array:
         """The prediction itself."""
         del z_N, t_N

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw
-from ldd_jax.processes.base import at_least_float32, check_rows
+from ldd_jax.processes.base import at_least_float32, check_rows, log_softmax
 from ldd_jax.processes.masked import Masked
 from ldd_jax.processes.uniform import Uniform
 
@@ -107,7 +107,9 @@ class MaskedScore(Masked):
         jump = jnp.where(mask, 0, (noise_t - noise_s) / noise_t * jnp.exp(pred_NV))
         total = jnp.sum(jump, -1, keepdims=True)
         law = jnp.where(mask, jnp.maximum(1 - total, 0), jump) / jnp.maximum(total, 1)
-        return jnp.where(self.scored(z_N)[:, None], jnp.log(law), pred_NV)
+        on = law > 0  # log 0 has no gradient, not even times 0
+        log_law = jnp.where(on, jnp.log(jnp.where(on, law, 1)), -jnp.inf)
+        return jnp.where(self.scored(z_N)[:, None], log_law, pred_NV)
 
     def exit(self, z_N: Array, t_N: Array) -> Array:
         """Known only where it is 0: a masked row leaves with intensity weight * sum c."""
@@ -116,6 +118,43 @@ class MaskedScore(Masked):
     def log_conditional(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
         """The score over its sum."""
         return self.clean(pred_NV, z_N, t_N)
+
+
+@register("process", "d3pm")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskedMean(MaskedScore):
+    """D3PM absorbing (arXiv 2107.03006): x_theta = softmax over all states, the mask among them.
+
+    Its plug-in posterior at a masked position is x_y (alpha_s - alpha_t) / (1 - alpha_t + alpha_t
+    x_mask) off the mask: a Tweedie step of the score c_y = x_y / (1 + alpha_t x_mask / (1 -
+    alpha_t)), so its bound in the limit of many steps is a score entropy, too. With `times` grid
+    the bound is that of finite T.
+    """
+
+    scale_by_sigma: bool = False
+
+    def _log_ratio(self, logits_NV: Array, t_N: Array) -> Array:
+        logp = log_softmax(logits_NV)
+        at_mask = logp[:, self._mask]
+        return logp - jnp.log1p(jnp.exp(self._log_k(t_N) + at_mask))[:, None]
+
+    def move(self, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
+        """Whether a masked row is revealed depends on the prediction."""
+        del s_N
+        return jnp.where(self.scored(z_N), jnp.ones_like(t_N), 0)
+
+    def log_posterior(self, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
+        """The plug-in posterior; the noise removal leaves the mask out."""
+        if s_N is None:
+            return self.clean(pred_NV, z_N, t_N)
+        return self.log_analytic(pred_NV, z_N, t_N, s_N)
+
+    def sample_posterior(
+        self, draw: Draw, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None
+    ) -> Array:
+        """A draw from it."""
+        law = self.log_posterior(pred_NV, z_N, t_N, s_N)
+        return draw.outcome(law, self.move(z_N, t_N, s_N), z_N)
 
 
 @register("process", "uniform_score")
@@ -148,6 +187,12 @@ class UniformScore(Uniform):
         del t_N
         check_rows(pred_NV, z_N, self.tokens.size)
         return pred_NV + jnp.log(jnp.asarray(self.tokens.size, pred_NV.dtype))
+
+    def certain(self, z0_N: Array, z_N: Array, t_N: Array) -> Array:
+        """The law of z_t^i for a known x."""
+        return super()._log_marginal(super().certain(z0_N, z_N, t_N), z_N, t_N) - jnp.log(
+            jnp.asarray(self.tokens.size, t_N.dtype)
+        )
 
     def clean(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
         """Tweedie's denoiser: a step to alpha = 1."""

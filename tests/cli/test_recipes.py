@@ -31,7 +31,7 @@ def vocabulary(tmp_path_factory):
 
 def cases():
     for file in (f for f in FILES if f not in OWN_DATA):
-        for method in (*tools.METHODS, "sedd", "sedd_uniform", "lddm_sedd"):
+        for method in (*tools.METHODS, "sedd", "sedd_uniform", "lddm_sedd", "d3pm"):
             fast = (file, method) == ("quickstart", "lddm_m")
             marks = () if fast else pytest.mark.slow
             yield pytest.param(file, method, "", marks=marks, id=f"{file}-{method}")

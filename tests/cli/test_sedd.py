@@ -1,4 +1,4 @@
-"""Score entropy through the same commands, with and without a latent."""
+"""Score entropy and D3PM through the same commands, with and without a latent."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.cli import tools
         "sedd",
         pytest.param("sedd_uniform", marks=pytest.mark.slow),
         pytest.param("lddm_sedd", marks=pytest.mark.slow),
+        pytest.param("d3pm", marks=pytest.mark.slow),
     ],
 )
 def test_train_evaluate_sample(method, trained, tmp_path):
@@ -24,7 +25,8 @@ def test_train_evaluate_sample(method, trained, tmp_path):
     tools.good("sample", f"--workdir={workdir}", f"--output={output}")
     records = tools.json_lines(output)
     assert all(r["calls"] == 5 and "[MASK]" not in r["text"] for r in records)
-    assert records[0]["settings"]["step"] == {"name": "analytic"}
+    rule = "ancestral" if method == "d3pm" else "analytic"
+    assert records[0]["settings"]["step"] == {"name": rule}
     rules = ["euler", "theta_trapezoidal", "ancestral"]
     rules += [] if "uniform" in method else ["confidence", "remdm"]
     for rule in rules:

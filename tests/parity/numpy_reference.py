@@ -186,7 +186,7 @@ def write_set(folder: Path, seed: int = 5) -> None:
         "udlm_loss_f64": udlm,
         "valid": valid,
         "mdlm_loss_reduced": np.sum(loss * valid) / valid.sum(),
-        "d3pm_T10": loss,
+        "d3pm_other": loss,
     }
     np.savez(folder / "losses_b.npz", **losses)
     files = {

@@ -68,8 +68,6 @@ def unused_weights(folder: Folder) -> list[Case | Gap]:
         stem = name.removesuffix(".safetensors")
         if not (folder.path / name).is_file():
             out.append(_fail(stem, "in the manifest only"))
-        elif kind_of(stem) == "gpt2_judge":
-            out.append(Gap(name, "GPT-2 judge is not built yet"))
         else:
             out.append(_fail(name, "weights that no case reads"))
     return out

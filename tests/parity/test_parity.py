@@ -56,7 +56,7 @@ def copy(folder, to, name, change):
 def test_made_here(small, capsys):
     assert main([str(small)]) == 0
     out = capsys.readouterr().out
-    assert "losses_b/d3pm_T10" in out and out.splitlines()[-1].endswith("0 failed, 1 not covered")
+    assert "losses_b/d3pm_other" in out and out.splitlines()[-1].endswith("0 failed, 1 not covered")
     for name in ("logits_3", "latent_0", "logits_0_notime", "block0_out"):
         assert f"dit_lddm_b/{name}" in out
 

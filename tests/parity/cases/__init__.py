@@ -2,6 +2,7 @@
 
 from tests.parity.cases import (  # noqa: F401
     autoregressive,
+    judge,
     losses,
     networks,
     posteriors,
@@ -9,5 +10,4 @@ from tests.parity.cases import (  # noqa: F401
     schedules,
     scores,
     training,
-    unbuilt,
 )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ldd_jax.core.rows import rows_loss
-from ldd_jax.objectives.times import ImportanceTimes
-from ldd_jax.processes import LeftToRight, Masked, Uniform
+from ldd_jax.objectives.times import GridTimes, ImportanceTimes
+from ldd_jax.processes import LeftToRight, Masked, MaskedMean, Uniform
 from ldd_jax.schedules import LogLinear
 from tests.parity.cases.scores import score_losses
 from tests.parity.golden import Golden, finite_logs
@@ -31,7 +33,7 @@ def bound(process, logits, x0, z, t):
 
 @kind("losses")
 def losses(golden: Golden) -> None:
-    """MDLM and UDLM in float32 and float64, next token; the rest is not built yet."""
+    """MDLM and UDLM in float32 and float64, score entropy, finite T, next token."""
     schedule = LogLinear(eps=golden.number(EPS, ["eps"], golden.meta.get("about", ""), 1e-3))
     masked = Masked(schedule=schedule, tokens=golden.tokens())
     uniform = Uniform(schedule=schedule, tokens=golden.tokens(masked=False))
@@ -87,13 +89,50 @@ def losses(golden: Golden) -> None:
         plain = Uniform(schedule=LogLinear(eps=0.0), tokens=uniform.tokens)
         ddg = lambda: bound(plain, logits, x0_u, z_u, t_ddg)
         golden.check("udlm_ddg_diffusion", ddg, LOSS32, where=t_ddg > 0.01, each=True)
-    golden.gap(
-        "udlm_ddg_recon",
-        "no reconstruction term in this UDLM bound (alpha_0 = 1)",
-        inputs="logits_recon",
-    )
-    golden.gap(r"d3pm_\w+", "D3PM's finite-T loss is not built yet", inputs=r"t_T\d+")
+    golden.gap("udlm_ddg_recon", "no reconstruction term in this UDLM bound (alpha_0 = 1)")
+    _finite(golden)
     score_losses(golden, schedule)
     ar = LeftToRight(tokens=golden.tokens())
     nll = lambda: np.asarray(ar.bound(*flat(logits, x0))).reshape(x0.shape)
     golden.check("ar_nll", nll, LOSS32, each=True)
+
+
+def _finite(golden: Golden) -> None:
+    """T KL on the recorded grids, alpha = 1 - t as in the reference.
+
+    The arrays of the LDDM repository, and of Duo, have alpha_s = t - dt: they are compared with
+    the right form of the other repository, to which their reconstruction term is added.
+    """
+    logits, x0, z = (golden.arrays[n] for n in ("logits", "x0", "xt_mask"))
+    plain = LogLinear(eps=0.0)
+    full = MaskedMean(schedule=plain, tokens=golden.tokens())
+    subs = Masked(schedule=plain, tokens=golden.tokens())
+    steps = [n.removeprefix("t_T") for n in golden.arrays if re.fullmatch(r"t_T\d+", n)]
+
+    def loss(process, n, dtype):
+        t = np.minimum(golden.given(f"t_T{n}").astype(np.float64), 1 - 1e-4)  # their clamp
+        t = np.broadcast_to(t[:, None], z.shape).astype(dtype)
+        rows = flat(logits.astype(dtype), x0, z, t)
+        each = GridTimes(steps=int(n)).integrand(process, *rows).reshape(z.shape)
+        return np.where(z == golden.tokens().mask, each, 0)
+
+    def rebuilt(dtype):
+        rows = golden.given("logits_recon").astype(dtype)
+        logp = np.asarray(jax.nn.log_softmax(jnp.asarray(rows)))
+        return -np.take_along_axis(logp, x0[..., None], -1)[..., 0]
+
+    with jax.enable_x64(True):
+        for n in steps:
+            for tail, dtype, tolerance in (("", np.float32, LOSS32), ("_f64", np.float64, LOSS64)):
+                # All in float64: a KL of 1e-3 times T keeps few digits of float32.
+                name = f"d3pm_loss_mdlm_T{n}{tail}"
+                ours = lambda p=full, n=n: loss(p, n, np.float64)
+                golden.check(name, ours, tolerance, each=True)
+                subs_ours = lambda n=n: loss(subs, n, np.float64)
+                golden.check(f"d3pm_subs_loss_mdlm_T{n}{tail}", subs_ours, tolerance, each=True)
+                if name in golden and f"d3pm_loss_lddm_T{n}{tail}" in golden:
+                    right = golden.arrays[name] + rebuilt(dtype)
+                    whole = lambda n=n: loss(full, n, np.float64) + rebuilt(np.float64)
+                    at = dict(reference=right, each=True)
+                    golden.check(f"d3pm_loss_lddm_T{n}{tail}", whole, tolerance, **at)
+    golden.gap(r"d3pm_\w+", "no counterpart in this file")
