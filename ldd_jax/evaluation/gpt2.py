@@ -73,10 +73,17 @@ class Shape:
             config["n_embd"] % config["n_head"] == 0,
             f"{where}: n_embd {config['n_embd']} is no multiple of n_head {config['n_head']}",
         )
-        eps = config.get("layer_norm_epsilon", 1e-5)
-        eos = config.get("eos_token_id", config.get("eos"))
-        sizes = [config[field] for field in names]
-        return cls(*sizes, eps=float(eps), tanh=ACTIVATIONS[name], eos=eos)
+        vocabulary, positions, width, depth, heads = (config[field] for field in names)
+        return cls(
+            vocabulary=vocabulary,
+            positions=positions,
+            width=width,
+            depth=depth,
+            heads=heads,
+            eps=float(config.get("layer_norm_epsilon", 1e-5)),
+            tanh=ACTIVATIONS[name],
+            eos=config.get("eos_token_id", config.get("eos")),
+        )
 
 
 def parameters(tensors: Mapping[str, np.ndarray], shape: Shape) -> dict[str, Any]:
