@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from ldd_jax import experiment as experiments
+from ldd_jax import scoring
 from ldd_jax.core import registry
 from ldd_jax.core.checks import require
 from ldd_jax.data import Corpus, batches, load_tokenizer
-from ldd_jax.evaluation import curves, likelihood
+from ldd_jax.evaluation import curves, estimators, likelihood
 from ldd_jax.experiment import Experiment
 from ldd_jax.generate import Sampler
 from ldd_jax.planning import chips, cost
@@ -38,9 +40,15 @@ def evaluate(
     split: str = "validation",
     passes: int | None = None,
     draws: int | None = None,
+    estimator: str = estimators.NELBO,
+    prompt: int = 0,
     compiled: dict | None = None,
 ) -> likelihood.Estimate:
-    """The bound of a split; `compiled` keeps the program for the next call with these passes."""
+    """The bound of a split, given the first `prompt` tokens of each row; `compiled` keeps programs.
+
+    Raises:
+      UserError: for an estimator that this model has not.
+    """
     settings = experiment.evaluation
     passes = passes or settings.passes
     exact = experiment.objective.exact
@@ -49,14 +57,9 @@ def evaluate(
     pieces = sharding.shards(experiment.mesh)
     size = -(-min(settings.batch_size, len(rows)) // pieces) * pieces
     compiled = {} if compiled is None else compiled
-    if passes not in compiled:
-        objective = experiment.objective.as_bound(passes)
-        score = likelihood.score_fn(experiment.model, objective)
-        mesh = experiment.mesh
-        run = jax.jit(sharding.on(mesh, score), out_shardings=sharding.replicated(mesh))
-        compiled[passes] = lambda params, arrays, key: run(
-            params, arrays, sharding.everywhere(mesh, key)
-        )
+    program = (passes, estimator)
+    if program not in compiled:
+        compiled[program] = scoring.program(experiment, passes, estimator)
     stream = batches(
         rows,
         batch_size=size,
@@ -67,16 +70,27 @@ def evaluate(
     )
     limit = settings.max_sequences and -(-settings.max_sequences // size)
     return likelihood.estimate(
-        compiled[passes],
+        compiled[program],
         params,
-        (b for i, b in enumerate(stream) if not limit or i < limit),
+        (kept(b, prompt) for i, b in enumerate(stream) if not limit or i < limit),
         key=experiment.key(2),
         passes=passes,
         draws=draws,
         boundary=float(experiment.process.boundary()),
         put=lambda arrays: sharding.put(experiment.mesh, arrays),
         exact=exact,
+        estimator=estimator,
+        prompt=prompt,
     )
+
+
+def kept(arrays: dict[str, np.ndarray], prompt: int) -> dict[str, np.ndarray]:
+    """A batch whose first `prompt` tokens are given and not scored."""
+    if not prompt:
+        return arrays
+    given = np.arange(arrays["z0"].shape[1]) < prompt
+    weight = np.where(given, 0, arrays["weight"]).astype(arrays["weight"].dtype)
+    return arrays | {"keep": arrays["keep"] | given, "weight": weight}
 
 
 class Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from absl import flags
@@ -17,6 +18,8 @@ def _evaluate_flags(values: flags.FlagValues) -> None:
     d(flags.DEFINE_string, "split", "validation", "train or validation.")
     d(flags.DEFINE_string, "passes", "", "Network passes per bound, such as 1,2; default: config.")
     d(flags.DEFINE_integer, "draws", 0, "Times drawn per sequence; default: the config's.")
+    d(flags.DEFINE_string, "estimator", "nelbo", "nelbo, k_form, time_free, lambda; or several.")
+    d(flags.DEFINE_integer, "prompt_tokens", 0, "First tokens of each row, given and not scored.")
     d(flags.DEFINE_integer, "step", None, "Checkpoint; default: the newest.")
     d(flags.DEFINE_bool, "ema", True, "Averaged parameters.")
     d(flags.DEFINE_string, "output", "", "JSON lines file to write as well.")
@@ -45,13 +48,25 @@ def _evaluate(values: flags.FlagValues) -> None:
     )
     other = {"path": values.data, "split": values.data_split}
     data = experiment.config.data.to_dict() | {k: v for k, v in other.items() if v}
+    length = experiment.config.data.length
+    require(
+        0 <= values.prompt_tokens < length,
+        f"--prompt_tokens={values.prompt_tokens}; rows have {length} tokens",
+    )
     corpus = registry.build("data", data).load(experiment.tokenizer)
     print(corpus.describe())
     print(f"checkpoint {step}, {'averaged' if values.ema else 'raw'} parameters")
     records = []
-    for k in passes:
+    for k, estimator in itertools.product(passes, values.estimator.split(",")):
         found = loop.evaluate(
-            experiment, corpus, params, split=values.split, passes=k, draws=values.draws or None
+            experiment,
+            corpus,
+            params,
+            split=values.split,
+            passes=k,
+            draws=values.draws or None,
+            estimator=estimator,
+            prompt=values.prompt_tokens,
         )
         record = found.record() | {"split": values.split, "step": step}
         print(f"{found}\n  {found.meaning}")

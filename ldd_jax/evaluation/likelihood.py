@@ -41,6 +41,8 @@ class Estimate:
     passes: int
     calls: int
     exact: bool = False
+    estimator: str = "nelbo"
+    prompt: int = 0
 
     @property
     def name(self) -> str:
@@ -69,8 +71,16 @@ class Estimate:
             "passes": self.passes,
             "network_calls_per_sequence": self.calls,
             "exact": self.exact,
+            "estimator": self.estimator,
+            "prompt_tokens": self.prompt,
             "bounds": "" if self.exact else bounds(self.passes),
         }
+
+    @property
+    def _how(self) -> str:
+        """What is not the default."""
+        how = "" if self.estimator == "nelbo" else f", estimator {self.estimator}"
+        return how + (f", given {self.prompt} tokens" if self.prompt else "")
 
     def __str__(self) -> str:
         ppl = math.exp(min(self.nats, 700))
@@ -78,7 +88,7 @@ class Estimate:
         return (
             f"{self.name} {self.nats:.4f} +- {self.se:.4f} nats/token, perplexity {sign} {ppl:.3f} "
             f"+- {ppl * self.se:.3f} ({self.passes} {passes}, {self.sequences} sequences, "
-            f"{self.tokens} tokens, {self.draws} draws each)"
+            f"{self.tokens} tokens, {self.draws} draws each{self._how})"
         )
 
 
@@ -106,6 +116,8 @@ def estimate(
     boundary: float,
     put: Callable,
     exact: bool = False,
+    estimator: str = "nelbo",
+    prompt: int = 0,
 ) -> Estimate:
     """Sum in float64 on the host over all sequences and draws; `put` places a batch."""
     nats, tokens = [], []
@@ -135,4 +147,6 @@ def estimate(
         passes=passes,
         calls=passes * draws,
         exact=exact,
+        estimator=estimator,
+        prompt=prompt,
     )

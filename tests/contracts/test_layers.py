@@ -15,7 +15,7 @@ ORDER = [
     {"evaluation", "training", "interop"},
     {"contrib"},
     {"experiment"},
-    {"recipes"},
+    {"recipes", "scoring", "observe"},
     {"generate"},
     {"planning"},
     {"workdir", "command_line"},

@@ -1,0 +1,55 @@
+"""Estimators and prompts through `evaluate`, and the scoring of given texts."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from ldd_jax import loop, scoring
+from tests.cli import tools
+
+
+def test_estimators_agree_within_their_errors(trained, tmp_path):
+    workdir, output = trained("lddm_m"), tmp_path / "out.jsonl"
+    names = "nelbo,k_form,time_free,lambda"
+    flags = (f"--estimator={names}", "--draws=32", f"--output={output}")
+    run = tools.good("evaluate", f"--workdir={workdir}", *flags)
+    records = tools.json_lines(output)
+    assert [r["estimator"] for r in records] == names.split(",") and "time_free" in run.out
+    for record in records[1:]:
+        gap = record["nelbo_nats_per_token"] - records[0]["nelbo_nats_per_token"]
+        assert abs(gap) < 4 * math.hypot(record["monte_carlo_se"], records[0]["monte_carlo_se"])
+
+
+def test_a_prompt_is_given(trained, tmp_path):
+    output = tmp_path / "out.jsonl"
+    flags = ("--prompt_tokens=10", f"--output={output}")
+    tools.good("evaluate", f"--workdir={trained('lddm_m')}", *flags, "--estimator=time_free")
+    (record,) = tools.json_lines(output)
+    assert record["prompt_tokens"] == 10 and record["tokens"] <= 6 * record["sequences"]
+
+
+def test_scoring_of_pairs(trained):
+    experiment, params, _ = loop.load(trained("lddm_m"))
+    encode = experiment.tokenizer.encode
+    pairs = [(encode("the "), encode("house")), (encode("the "), encode("eshou"))]
+    found = scoring.conditional(experiment, params, pairs, draws=16)
+    assert list(found.tokens) == [5, 5] and (found.nats > 0).all() and (found.se > 0).all()
+    again = scoring.conditional(experiment, params, pairs, draws=16)
+    assert (again.nats == found.nats).all()
+    exact = scoring.conditional(*loop.load(trained("ar"))[:2], pairs)
+    assert math.isnan(exact.se[0]) and (exact.nats > 0).all()
+
+
+@pytest.mark.parametrize(
+    "method, flag, why",
+    [
+        ("lddm_m", "--estimator=timefree", "did you mean 'time_free'"),
+        ("ar", "--estimator=k_form", "counts masks"),
+        ("lddm_m", "--prompt_tokens=16", "rows have 16 tokens"),
+    ],
+)
+def test_refusals(trained, method, flag, why):
+    run = tools.call("evaluate", f"--workdir={trained(method)}", flag)
+    assert run.status == 2 and why in run.err and len(run.err.splitlines()) == 1, run
