@@ -56,6 +56,13 @@ def _plan(values: flags.FlagValues) -> None:
 
 
 def _lab_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_enum(
+        "law",
+        "toy",
+        ["toy", "chain"],
+        "toy: two letters in three places, exact laws; chain: 64 places, samples.",
+        flag_values=values,
+    )
     flags.DEFINE_bool("json", False, "Print JSON.", flag_values=values)
     flags.DEFINE_string("plot", "", "PNG file of KL against calls.", flag_values=values)
 
@@ -63,10 +70,17 @@ def _lab_flags(values: flags.FlagValues) -> None:
 def _lab(values: flags.FlagValues) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"  # float64
     from ldd_jax import generate
-    from ldd_jax.evaluation import lab_report
+    from ldd_jax.evaluation import chain, lab_report
 
+    require(not values.plot or values.law == "toy", "--plot shows the exact laws of --law=toy")
     if values.plot:
         generate.check_output(values.plot)
+    if values.law == "chain":
+        rules = ((case.name, case.step) for case in lab_report.LONG)
+        samples = list(chain.Bench().run(rules))
+        records = [m.record() for m in samples]
+        print(json.dumps(records, indent=1) if values.json else chain.table(samples))
+        return
     found = list(lab_report.run())
     if values.plot:
         lab_report.plot(found, Path(values.plot))

@@ -76,6 +76,17 @@ CASES = (
 )
 
 
+# Rules worth the minutes that long rows take.
+LONG = (
+    *(c for c in CASES if c.name in ("ancestral", "tau_leaping", "theta_trapezoidal", "theta_rk2")),
+    Case("predictor_corrector gibbs", PredictorCorrector(corrector=GibbsCorrector(positions=4))),
+    *(c for c in CASES if c.name in ("remdm rescale", "first_hitting", "confidence count=2")),
+    Case("confidence order=sampled count=2", Confidence(order="sampled", count=2)),
+    Case("entropy_bounded gamma=0.7", EntropyBounded(gamma=0.7)),
+    Case("scheduled_confidence order=confidence", ScheduledConfidence(order="confidence")),
+)
+
+
 def toys() -> dict[str, tuple[Any, Law]]:
     """The law of two letters in three places under both processes.
 
