@@ -168,7 +168,7 @@ class Bench:
         return (emit.T @ (total / total.sum()) @ emit).reshape(-1)
 
     def run(
-        self, cases: Iterator[tuple[str, Step]], steps: tuple[int, ...] = (16, 64)
+        self, cases: Iterator[tuple[str, Step]], steps: tuple[int, ...] = (2, 8, 32)
     ) -> Iterator[Sampled]:
         """Every rule with both processes, where it can run."""
         law = Chain.random(self.seed, self.states, self.vocabulary)
