@@ -7,7 +7,7 @@ wrong with the samples is the sampler's doing.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ from ldd_jax.core.types import Array, Cond, TokenSpace, Trunk
 from ldd_jax.evaluation.laws import Identity
 from ldd_jax.processes import Masked, Uniform
 from ldd_jax.samplers import LinearGrid, sample
-from ldd_jax.samplers.base import Net, Step
+from ldd_jax.samplers.base import Net, SampleState, Step
 
 
 @struct.dataclass
@@ -178,33 +178,20 @@ class Bench:
         truth = self.exact_pairs(law)
         tv = lambda x: float(np.abs(self.pairs(np.asarray(x)) - truth).sum() / 2)
         floor = float(np.mean([tv(x) for x in exact]))
-        spaces = {
-            Masked: TokenSpace(size=self.vocabulary + 1, mask=self.vocabulary),
-            Uniform: TokenSpace(size=self.vocabulary),
-        }
-        index = jnp.arange(self.number)
+        spaces = (
+            Masked(tokens=TokenSpace(size=self.vocabulary + 1, mask=self.vocabulary)),
+            Uniform(tokens=TokenSpace(size=self.vocabulary)),
+        )
         for name, step in cases:
-            for kind, space in spaces.items():
-                process = kind(tokens=space)
+            process: Any
+            for process in spaces:
                 try:
-                    step.check(process, latent=False, timed=space.mask is None)
+                    step.check(process, latent=False, timed=not process.absorbing)
                 except ValueError:
                     continue
-                prior = process.prior(example_keys(jax.random.key(1), index), self.length)
-                draw = Production.of(jax.random.key(2), index)
-                run = jax.jit(
-                    lambda n, process=process, step=step, prior=prior, draw=draw: sample(
-                        Net(ExactChain(law, process.absorbing), process),
-                        step,
-                        draw,
-                        prior,
-                        n,
-                        grid=LinearGrid(),
-                    )[0]
-                )
-                own = step.clock == "own"
-                given: list[int | None] = [None] if own else list(steps)
-                states = [run(n or 1) for n in given]
+                given: list[int | None] = [None] if step.clock == "own" else list(steps)
+                sampler = self._sampler(law, process, step)
+                states = [sampler(n or 1) for n in given]
                 values = [np.asarray(nll(s.z)) for s in states]
                 spread = lambda v: np.sqrt(v.var() / len(v) + entropy.var() / len(entropy))
                 yield Sampled(
@@ -218,6 +205,15 @@ class Bench:
                     pair_tv=[tv(s.z) for s in states],
                     floor=floor,
                 )
+
+    def _sampler(self, law: Chain, process: Any, step: Step) -> Callable[[int], SampleState]:
+        """Number of steps -> samples; compiled once."""
+        denoiser: Any = ExactChain(law, process.absorbing)
+        index = jnp.arange(self.number)
+        prior = process.prior(example_keys(jax.random.key(1), index), self.length)
+        draw = Production.of(jax.random.key(2), index)
+        run = lambda n: sample(Net(denoiser, process), step, draw, prior, n, grid=LinearGrid())[0]
+        return jax.jit(run)
 
 
 def table(found: list[Sampled]) -> str:
