@@ -142,7 +142,7 @@ class Side:
             z = state.z
         else:
             nothing = np.zeros(c.length, bool)
-            z = self.sampler.batch(self.state.ema, 0, 0, nothing, nothing, n).z
+            z = self.sampler.batch(self.state.ema, 0, 0, nothing, nothing, n)[0].z
         z = np.asarray(z)
         return 1000 * (time.perf_counter() - began) / c.calls, z
 

@@ -27,11 +27,17 @@ PRIOR, STEPS = 0, 1
 PRECISION = "float32, tail-exact"
 
 
-def program(experiment: Experiment, sampling: Sampling, length: int) -> Callable[..., SampleState]:
-    """The pure sampler: (params, seed, index, label [B], tokens, fixed [B, L], steps) -> state.
+def program(
+    experiment: Experiment,
+    sampling: Sampling,
+    length: int,
+    record: Callable[[SampleState], Any] | None = None,
+) -> Callable[..., tuple[SampleState, Any]]:
+    """The pure sampler: (params, seed, index, label [B], tokens, fixed [B, L], steps) -> both.
 
-    A network with classes is guided towards the label with `sampling.guidance` (the label after the
-    last means none), one without towards the clamped tokens.
+    Both: the state, and the trace that `record` makes (see `samplers.sample`) or None. A network
+    with classes is guided towards the label with `sampling.guidance` (the label after the last
+    means none), one without towards the clamped tokens.
     """
     process, model, mesh = experiment.process, experiment.model, experiment.mesh
 
@@ -45,7 +51,7 @@ def program(experiment: Experiment, sampling: Sampling, length: int) -> Callable
         else:
             net = guide_prompt(net, gamma=sampling.guidance)
         prior = process.prior(example_keys(jax.random.fold_in(key, PRIOR), index), length)
-        state = sample_blocks(
+        state, trace = sample_blocks(
             net,
             sampling.step,
             Production.of(jax.random.fold_in(key, STEPS), index),
@@ -57,15 +63,16 @@ def program(experiment: Experiment, sampling: Sampling, length: int) -> Callable
             clamp=Clamp(fixed_tokens, fixed),
             latent=sampling.latent,
             tail=sampling.tail,
+            record=record,
         )
-        return state._replace(h=None)  # the latent stays inside
+        return state._replace(h=None), trace  # the latent stays inside
 
     return sharding.on(mesh, sampler)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """A jitted sampler of one shape; `tokens` may be called with any number of steps.
+    """A jitted sampler of one shape, for any number of steps; with a record, one program for each.
 
     Sample number i of a seed is the same whatever the batch, its size or its padding.
     """
@@ -76,7 +83,13 @@ class Sampler:
     compiled: Any
 
     @classmethod
-    def make(cls, experiment: Experiment, sampling: Sampling, length: int) -> Sampler:
+    def make(
+        cls,
+        experiment: Experiment,
+        sampling: Sampling,
+        length: int,
+        record: Callable[[SampleState], Any] | None = None,
+    ) -> Sampler:
         """Prepare the program; it compiles at the first call.
 
         Raises:
@@ -93,7 +106,11 @@ class Sampler:
         except ValueError as error:
             raise UserError(f"blocks: {error}") from error
         whole = sharding.replicated(experiment.mesh)  # every process reads every sample
-        run = jax.jit(program(experiment, sampling, length), out_shardings=whole)
+        run = jax.jit(
+            program(experiment, sampling, length, record),
+            out_shardings=whole,
+            static_argnums=() if record is None else 6,
+        )
         return cls(experiment, sampling, length, run)
 
     def batch(
@@ -105,8 +122,12 @@ class Sampler:
         fixed: np.ndarray,
         num_steps: int,
         label: int | None = None,
-    ) -> SampleState:
-        """Samples number first .. first + batch_size of a seed; label None = of no class."""
+    ) -> tuple[SampleState, Any]:
+        """Samples number first .. first + batch_size of a seed, and the trace.
+
+        Tokens and where they are fixed: [length] for all rows, or [batch, length]; label None = of
+        no class.
+        """
         pieces = sharding.shards(self.experiment.mesh)
         size = -(-self.sampling.batch_size // pieces) * pieces  # every shard gets whole samples
         row = lambda a, dtype: np.broadcast_to(np.asarray(a, dtype), (size, self.length))
@@ -146,7 +167,7 @@ class Sampler:
             "settings": describe(self.sampling),
         }
         for first in range(0, count, self.sampling.batch_size):
-            state = self.batch(params, seed, first, fixed_tokens, fixed, num_steps, label)
+            state, _ = self.batch(params, seed, first, fixed_tokens, fixed, num_steps, label)
             tokens, calls = jax.device_get((state.z, state.calls))
             for i in range(min(self.sampling.batch_size, count - first)):
                 ids = tokens[i].tolist()

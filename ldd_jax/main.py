@@ -14,7 +14,7 @@ from ldd_jax.commands.bridge import EXPORT, IMPORT
 from ldd_jax.commands.evaluate import EVALUATE
 from ldd_jax.commands.plan import LAB, PLAN
 from ldd_jax.commands.sample import SAMPLE
-from ldd_jax.commands.tasks import VERIFY
+from ldd_jax.commands.tasks import SOLVE, VERIFY
 from ldd_jax.commands.train import PREPARE, TRAIN
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.memory import keep_freed_memory
@@ -30,6 +30,7 @@ COMMANDS = {
     "plan": PLAN,
     "lab": LAB,
     "prepare": PREPARE,
+    "solve": SOLVE,
     "verify": VERIFY,
 }
 

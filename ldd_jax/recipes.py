@@ -14,11 +14,11 @@ from ml_collections import ConfigDict
 from ldd_jax import experiment
 from ldd_jax.core.checks import UserError, nearest
 from ldd_jax.core.registry import section
-from ldd_jax.data import TextData
+from ldd_jax.data import ProblemData, TextData
 from ldd_jax.denoisers import DiT
-from ldd_jax.objectives import GridTimes, Nelbo, NextToken, NoContext, PseudoContext
+from ldd_jax.objectives import GridTimes, Mgdm, Nelbo, NextToken, NoContext, PseudoContext
 from ldd_jax.processes import LeftToRight, Masked, MaskedMean, MaskedScore, Uniform, UniformScore
-from ldd_jax.samplers import Analytic, Ancestral
+from ldd_jax.samplers import Analytic, Ancestral, EasyFirst
 from ldd_jax.samplers import NextToken as NextTokenStep
 from ldd_jax.training.optimizers import AdamW
 from ldd_jax.training.sharding import MeshShape
@@ -51,6 +51,8 @@ METHODS = {
     "lddm_sedd": Method(MaskedScore, PseudoContext, True, step=Analytic),
     "sedd_uniform": Method(UniformScore, NoContext, True, step=Analytic),
     "d3pm": Method(MaskedMean, NoContext, True, scored=dict(times=GridTimes)),
+    "mgdm": Method(Masked, NoContext, False, objective=Mgdm, step=EasyFirst),
+    "lddm_g": Method(Masked, PseudoContext, False, objective=Mgdm, step=EasyFirst),
     "ar": Method(
         LeftToRight,
         NoContext,
@@ -63,6 +65,7 @@ METHODS = {
 
 SIZES = {
     "tiny": dict(width=96, depth=3, heads=4, cond_width=32),
+    "6m": dict(width=384, depth=3, heads=12),
     "small": dict(width=768, depth=12, heads=12),
     "medium": dict(width=1024, depth=24, heads=16),
     "1b": dict(width=2048, depth=24, heads=16),
@@ -151,3 +154,43 @@ def make(
         }
     )
     return config.lock()
+
+
+def problems(
+    chosen: dict[str, str],
+    *,
+    tiny: dict[str, Any],
+    published: dict[str, Any],
+    epochs: int,
+    gamma: float = 2.0,
+) -> ConfigDict:
+    """A config for a task with a verifier: minutes on a core at size=tiny, else as published.
+
+    All methods share one network without adaLN (but for those that are told the time), so that they
+    have the same parameters. Published (MGDM, arXiv 2410.14157): batch 1,024, cosine, lr 1e-3 at 6M
+    and 3e-4 at 85M, `epochs` over the training problems.
+    """
+    method, small = METHODS[chosen["method"]], chosen["size"] == "tiny"
+    data = tiny if small else published
+    steps = 1200 if small else epochs * data["train_count"] // 1024
+    return make(
+        chosen,
+        source=ProblemData,
+        data=dict(validation_count=500 if small else 1000) | data,
+        model=dict(adaln=method.time_conditioning, dtype="float32" if small else "bfloat16"),
+        objective=dict(gamma=gamma) if method.objective is Mgdm else {},
+        optim=dict(
+            lr=5e-3 if small else 1e-3 if chosen["size"] == "6m" else 3e-4,
+            warmup_steps=100 if small else 1000,
+            decay="cosine",
+            b2=0.99 if small else 0.999,
+        ),
+        training=dict(
+            num_steps=steps,
+            batch_size=64 if small else 1024,
+            ema_decay=0.999,
+            log_every=100,
+            checkpoint_every=1000 if small else 5000,
+        ),
+        sampling=dict(num_steps=16 if small else 20, num_samples=4, batch_size=4),
+    )

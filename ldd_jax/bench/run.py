@@ -209,7 +209,7 @@ class Bench:
 
     def _batch(self, job: Job, params: Any, seed: int, first: int, steps: int) -> Any:
         nothing = np.zeros(self.length, np.int32)
-        return self._program(job).batch(params, seed, first, nothing, nothing > 0, steps)
+        return self._program(job).batch(params, seed, first, nothing, nothing > 0, steps)[0]
 
     def execute(self) -> list[dict[str, Any]]:
         """All cells, the new ones written as they come."""

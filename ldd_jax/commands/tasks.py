@@ -1,13 +1,16 @@
-"""The `verify` command: solutions of generated problems, checked exactly."""
+"""The `verify` and `solve` commands: solutions of generated problems, checked exactly."""
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from pathlib import Path
 
 from absl import flags
 
 from ldd_jax.command_line import Command
-from ldd_jax.core.checks import UserError
+from ldd_jax.commands.shared import need, workdir_flag
+from ldd_jax.core.checks import UserError, require
 
 
 def _verify_flags(values: flags.FlagValues) -> None:
@@ -33,4 +36,52 @@ def _verify(values: flags.FlagValues) -> None:
         raise UserError(f"the input is not UTF-8 text: {error}") from error
 
 
+def _solve_flags(values: flags.FlagValues) -> None:
+    workdir_flag(values, "Folder of a run trained on problems.")
+    d = lambda f, name, default, text: f(name, default, text, flag_values=values)
+    d(flags.DEFINE_string, "problem", "", 'The problem, such as "86,28,13,31,96".')
+    d(flags.DEFINE_integer, "steps", None, "Steps of the sampler; default: the config's.")
+    d(flags.DEFINE_string, "sampler", "", "Step rule, NAME or NAME:field=value,...; see docs.")
+    flags.DEFINE_enum(
+        "latent", "carry", ["carry", "off", "frozen"], "Latent between steps.", flag_values=values
+    )
+    d(flags.DEFINE_integer, "seed", 0, "Of the draws.")
+
+
+def _solve(values: flags.FlagValues) -> None:
+    problem, workdir = need(values, "problem"), Path(need(values, "workdir"))
+    require(values.steps is None or values.steps >= 1, f"--steps={values.steps}; at least 1")
+    require(
+        0 <= values.seed < 2**32, f"--seed={values.seed}; it must lie between 0 and {2**32 - 1}"
+    )
+    from ldd_jax import loop, solving
+    from ldd_jax.bench.cells import LATENTS
+    from ldd_jax.core import registry
+
+    experiment, params, step = loop.load(workdir)
+    require(
+        experiment.model.latent or values.latent == "carry",  # type: ignore[attr-defined]
+        f"this network takes no latent; --latent={values.latent} does not apply",
+    )
+    sampling = experiment.sampling
+    rule = registry.parse("step", values.sampler) if values.sampler else sampling.step
+    latent = dataclasses.replace(sampling.latent, **LATENTS[values.latent])
+    sampling = dataclasses.replace(sampling, step=rule, latent=latent, batch_size=1)
+    solver = solving.Solver.make(experiment, sampling, solving.tokens_of)
+    num_steps = values.steps or sampling.num_steps
+    (answer,) = solver.answers(params, [problem], seed=values.seed, num_steps=num_steps)
+    shown = ""
+    for number, picture in enumerate(answer.steps, 1):
+        if picture != shown:
+            print(f"{number:4d}  {picture}")
+        shown = picture
+    print(*solver.task.lines(answer.solution), sep="\n")
+    verdict = "solves it" if answer.strict else "does not solve it"
+    print(
+        f"{problem}: {verdict} (strict {answer.strict:d}, legacy {answer.legacy:d}); "
+        f"{answer.calls} network calls, checkpoint {step}"
+    )
+
+
 VERIFY = Command("check lines problem|solution from stdin: strict legacy", _verify_flags, _verify)
+SOLVE = Command("solve a problem with a trained model", _solve_flags, _solve, argument="problem")

@@ -7,6 +7,7 @@ from ldd_jax.objectives.context import (
     NoContext,
     PseudoContext,
 )
+from ldd_jax.objectives.mgdm import Mgdm, StepTimes
 from ldd_jax.objectives.nelbo import Nelbo
 from ldd_jax.objectives.next_token import NextToken
 from ldd_jax.objectives.times import GridTimes, ImportanceTimes, UniformTimes
@@ -17,9 +18,11 @@ __all__ = [
     "FractionGate",
     "GridTimes",
     "ImportanceTimes",
+    "Mgdm",
     "Nelbo",
     "NextToken",
     "NoContext",
     "PseudoContext",
+    "StepTimes",
     "UniformTimes",
 ]

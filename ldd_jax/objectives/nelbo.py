@@ -75,6 +75,10 @@ class Nelbo:
             batch, z = self._without(batch, z, uniforms(own(CONDITION), ()))
         return self.score(denoiser, batch, z, clock, factor, site(GATE), own(DROPOUT))
 
+    def integrand(self, logits_NV: Array, z0_N: Array, z_N: Array, clock_N: Array) -> Array:
+        """What is summed over rows: the bound, as the times ask for it."""
+        return self.times.integrand(self.process, logits_NV, z0_N, z_N, clock_N)
+
     def _without(self, batch: Batch, z: Array, u_B: Array) -> tuple[Batch, Array]:
         """The batch whose examples with u < condition_dropout have lost their condition."""
         lost = u_B < self.condition_dropout
@@ -104,7 +108,7 @@ class Nelbo:
         weight = jnp.where(on, batch.weight * factor[:, None] / batch.norm, 0)
         flat = lambda a: a.reshape(-1, *a.shape[2:])
         total, loss = rows_loss(
-            lambda logits, args: self.times.integrand(self.process, logits, *args),
+            lambda logits, args: self.integrand(logits, *args),
             denoiser.head,
             flat(features),
             jax.tree.map(flat, (batch.z0, z, wide)),

@@ -60,6 +60,7 @@ def flops(config: ConfigDict, vocabulary: int) -> dict[str, Any]:
         "measured_16_shards_of_64": cost.measured(experiment, 1024, 16),
         "closed_form_forward": cost.closed_form(experiment, tokens),
         "tokens": tokens,
+        "updates": experiment.training.num_steps,
         "parameters": _parameters(experiment),
         "remat": config.model.remat,
     }

@@ -7,6 +7,7 @@ from ldd_jax.samplers.blocks import Fill, Slide, Whole, sample_blocks
 from ldd_jax.samplers.cached import CachedAncestral
 from ldd_jax.samplers.confidence import Confidence, ScheduledConfidence
 from ldd_jax.samplers.corrector import GibbsCorrector, PredictorCorrector, RateCorrector
+from ldd_jax.samplers.easy_first import EasyFirst
 from ldd_jax.samplers.entropy_bounded import EntropyBounded
 from ldd_jax.samplers.euler import Euler
 from ldd_jax.samplers.first_hitting import FirstHitting
@@ -24,6 +25,7 @@ __all__ = [
     "Clamp",
     "Confidence",
     "CosineGrid",
+    "EasyFirst",
     "EntropyBounded",
     "Euler",
     "Fill",

@@ -143,8 +143,9 @@ def sample_blocks(
     window: int,
     clamp: Clamp | None = None,
     latent: Latent = Latent(),  # noqa: B008 (frozen)
+    record: Callable[[SampleState], Any] | None = None,
     **settings: Any,
-) -> SampleState:
+) -> tuple[SampleState, Any]:
     """`loop.sample` block after block, each of `num_steps` steps, in one compiled loop.
 
     Args:
@@ -157,22 +158,27 @@ def sample_blocks(
       window: positions that the network was trained on; at most so many are seen at once.
       clamp: of the whole row.
       latent: as of `sample`.
+      record: as of `sample`; of a single block only.
       **settings: grid and tail, as of `sample`.
 
     Returns:
-      The state of the whole row: z [B, N], calls over all blocks; h is that of the last window.
+      The state of the whole row: z [B, N], calls over all blocks; h is that of the last window. And
+      the trace, or None.
 
     Raises:
-      ValueError: for a process that cannot be divided so, or a block larger than the window.
+      ValueError: for a process that cannot be divided so, a block larger than the window, or a
+        record of several blocks.
     """
     batch, length = prior.shape
     blocks.check(net.process)
     spans = blocks.spans(length, min(window, length))
     run = lambda draw, z, clamp, h: sample(
-        net, step, draw, z, num_steps, clamp=clamp, latent=latent, h=h, **settings
-    )[0]
+        net, step, draw, z, num_steps, clamp=clamp, latent=latent, h=h, record=record, **settings
+    )
     if len(spans.end) == 1:
         return run(draw, prior, clamp, None)
+    if record is not None:
+        raise ValueError("a record is of one block; use blocks=whole")
     seen = min(window, length)
     clamp = Clamp(prior, jnp.zeros(prior.shape, bool)) if clamp is None else clamp
     z = jnp.where(clamp.fixed, clamp.tokens, prior)
@@ -189,14 +195,14 @@ def sample_blocks(
         given = Clamp(view(z, o), view(jnp.broadcast_to(fixed, z.shape), o), segment)
         moved = o - offset[jnp.maximum(k - 1, 0)]
         h = jax.tree.map(lambda a: _shift(a, moved), h) if blocks.latent == "shift" else zero(h)
-        state = run(draw.at(step=k), view(z, o), given, h)
+        state, _ = run(draw.at(step=k), view(z, o), given, h)
         z = jax.lax.dynamic_update_slice_in_dim(z, state.z, o, axis=1)
         return z, state.h, calls + state.calls
 
     zero = lambda h: jax.tree.map(jnp.zeros_like, h)
     first = (z, net.latent(batch, seen), jnp.zeros(batch, jnp.int32))
     z, h, calls = jax.lax.fori_loop(0, len(spans.end), block, first)
-    return SampleState(z=z, h=h, free=~clamp.fixed, calls=calls)
+    return SampleState(z=z, h=h, free=~clamp.fixed, calls=calls), None
 
 
 def _shift(a: Array, by: Array) -> Array:

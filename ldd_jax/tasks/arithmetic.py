@@ -64,6 +64,16 @@ def parse_problem(problem: str) -> tuple[list[int], int] | None:
     return numbers, target
 
 
+def reads(problem: str) -> bool:
+    """Whether a text is numbers and a target."""
+    return parse_problem(problem) is not None
+
+
+def lines(solution: str) -> list[str]:
+    """One equation a line."""
+    return solution.split(",")
+
+
 def strict(problem: str, solution: str) -> bool:
     """Whether the chain uses every number once and ends in the target.
 

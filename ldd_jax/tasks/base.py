@@ -12,6 +12,8 @@ SEPARATOR = "|"
 class Task(Protocol):
     """One kind of problem; text only, no tokens."""
 
+    registered: tuple[str, str]
+
     @property
     def symbols(self) -> str:
         """Every character that problems and solutions may hold, the separator not."""
@@ -26,6 +28,14 @@ class Task(Protocol):
         """Up to `count` distinct (problem, solution) of "train" or "validation"; fewer if the
         split holds fewer. No problem of one split is in the other.
         """
+        ...
+
+    def reads(self, problem: str) -> bool:
+        """Whether a text is a problem of this task, solvable or not."""
+        ...
+
+    def lines(self, solution: str) -> list[str]:
+        """A solution as lines for a reader: equations, rows of a grid."""
         ...
 
     def strict(self, problem: str, solution: str) -> bool:

@@ -25,6 +25,7 @@ class Countdown:
       highest_target: see above.
       held_out: share of the targets that validation has to itself.
       largest_result: no intermediate result is larger.
+      orders: whether the same numbers in another order are another problem, within a split.
     """
 
     numbers: int = 4
@@ -33,8 +34,11 @@ class Countdown:
     highest_target: int = 100
     held_out: float = 0.1
     largest_result: int = 9999
+    orders: bool = False
 
     symbols = "0123456789+-*/=,"
+    reads = staticmethod(arithmetic.reads)
+    lines = staticmethod(arithmetic.lines)
     strict = staticmethod(arithmetic.strict)
     legacy = staticmethod(arithmetic.legacy)
 
@@ -64,7 +68,7 @@ class Countdown:
         return sorted(every[:held] if split == "validation" else every[held:])
 
     def problems(self, split: str, count: int, seed: int) -> Iterator[tuple[str, str]]:
-        """Distinct by the multiset of numbers and the target."""
+        """Distinct by the multiset of numbers (with `orders`: by their order) and the target."""
         rng = random.Random(f"{split} {seed}")
         targets = set(self.targets(split, seed))
         seen: set[tuple] = set()
@@ -75,7 +79,7 @@ class Countdown:
             chain = self._reduce(rng, numbers)
             if chain is None or chain[-1].result not in targets:
                 continue
-            key = (*sorted(numbers), chain[-1].result)
+            key = (*(numbers if self.orders else sorted(numbers)), chain[-1].result)
             if key in seen:
                 continue
             seen.add(key)

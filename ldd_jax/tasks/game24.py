@@ -32,6 +32,8 @@ class Game24:
     held_out: float = 0.1
 
     symbols = "0123456789+-*/=,"
+    reads = staticmethod(arithmetic.reads)
+    lines = staticmethod(arithmetic.lines)
     strict = staticmethod(arithmetic.strict)
     legacy = staticmethod(arithmetic.legacy)
 

@@ -135,6 +135,14 @@ class Sudoku:
         good = len(text) == self.size**2 and all(c in self.symbols[low:] for c in text)
         return [int(c) for c in text] if good else None
 
+    def reads(self, problem: str) -> bool:
+        """Whether a text is a grid of digits and zeros."""
+        return self._grid(problem, 0) is not None
+
+    def lines(self, solution: str) -> list[str]:
+        """Row by row."""
+        return [solution[i : i + self.size] for i in range(0, len(solution), self.size)]
+
     def strict(self, problem: str, solution: str) -> bool:
         """Every row, column and box holds every digit once, and the givens stay."""
         given, grid = self._grid(problem, 0), self._grid(solution, 1)

@@ -7,10 +7,14 @@ import re
 import pytest
 import tokenizers
 
+from ldd_jax.main import COMMANDS, parse
+from ldd_jax.tasks import Countdown
 from tests.cli import tools
 
 FILES = sorted(p.stem for p in (tools.ROOT / "configs").glob("*.py"))
-OWN_DATA = ("labelled",)  # read no plain text; trained and sampled in tests of their own
+PROBLEMS = {"countdown": 18, "game24": 64, "sudoku": 34}  # tokens of a row
+# Read no plain text; trained and sampled in tests of their own.
+OWN_DATA = ("labelled", *PROBLEMS)
 STEPS = ("--config.training.num_steps=2", "--config.training.log_every=1")
 
 
@@ -60,6 +64,37 @@ def test_train_and_sample(file, method, extra, text, vocabulary, tmp_path):
     assert not any("[MASK]" in r["text"] for r in records)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ar", "mdlm", "lddm_m", "mgdm", "lddm_g", "lddm_u"])
+@pytest.mark.parametrize("file", PROBLEMS)
+def test_train_on_problems(file, method, tmp_path):
+    data = dict(length=PROBLEMS[file], train_count=32, validation_count=8)
+    flags = [f"--config.data.{k}={v}" for k, v in data.items()]
+    workdir = f"--workdir={tmp_path / 'run'}"
+    run = tools.good("train", tools.recipe(method, file), workdir, *tools.SIZES, *flags, *STEPS)
+    assert "32 documents" in run.out
+    tools.good("sample", workdir)
+    records = tools.json_lines(tmp_path / "run" / "samples.jsonl")
+    calls = {"ar": PROBLEMS[file], "mgdm": 4, "lddm_g": 4}.get(method, 5)
+    assert [r["calls"] for r in records] == [calls] * 3
+
+
+@pytest.mark.parametrize("numbers, length", [("3", 37), ("4", 64), ("5", 74)])
+def test_published_rows_hold_every_countdown_problem(numbers, length):
+    """Up to the largest result that the published length has room for."""
+    argv = [tools.recipe(f"lddm_g,size=6m,numbers={numbers}", "countdown")]
+    config = parse("train", COMMANDS["train"], argv).config
+    assert (config.data.length, config.data.task.numbers) == (length, int(numbers))
+    rows = Countdown(numbers=int(numbers)).problems("train", 300, 0)
+    assert max(len(p) + len(s) + 2 for p, s in rows) <= length
+
+
+def test_unknown_numbers_are_refused(tmp_path):
+    argv = (tools.recipe("mgdm,size=6m,numbers=6", "countdown"), f"--workdir={tmp_path / 'run'}")
+    run = tools.call("train", *argv)
+    assert run.status == 2 and "unknown numbers '6'" in run.err
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_file(file):
     source = (tools.ROOT / "configs" / f"{file}.py").read_text()
@@ -71,13 +106,12 @@ def test_file(file):
     )
 
 
-@pytest.mark.parametrize("size", ["tiny", "small", "medium", "1b", "7b", "70b"])
+@pytest.mark.parametrize("size", ["tiny", "6m", "small", "medium", "1b", "7b", "70b"])
 @pytest.mark.parametrize("file", FILES)
 def test_sizes_are_described(file, size):
     """All sizes make a config whose widths go with their heads; nothing is allocated."""
     from ldd_jax.core.registry import build
     from ldd_jax.core.types import TokenSpace
-    from ldd_jax.main import COMMANDS, parse
 
     config = parse("train", COMMANDS["train"], [tools.recipe(f"lddm_m,size={size}", file)]).config
     model = build("model", config.model, tokens=TokenSpace(size=28, mask=27))

@@ -17,7 +17,7 @@ ORDER = [
     {"experiment"},
     {"recipes", "scoring", "observe"},
     {"generate"},
-    {"planning"},
+    {"planning", "solving"},
     {"workdir", "command_line"},
     {"loop"},
     {"bench", "bridge"},

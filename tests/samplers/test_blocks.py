@@ -27,7 +27,7 @@ def run(kind, blocks, length, *, step=None, steps=3, window=5, clamp=None, index
     return jit(
         lambda: sample_blocks(
             net, step, draw, prior, steps, blocks=blocks, window=window, clamp=clamp
-        )
+        )[0]
     )()
 
 
@@ -107,7 +107,9 @@ def test_law_of_blocks_with_an_exact_network(size):
     prior = process.prior(example_keys(jax.random.key(1), index), 3)
     draw = Production.of(jax.random.key(7), index)
     z = jit(
-        lambda: sample_blocks(net, Ancestral(), draw, prior, 1, blocks=Fill(size=size), window=3).z
+        lambda: (
+            sample_blocks(net, Ancestral(), draw, prior, 1, blocks=Fill(size=size), window=3)[0].z
+        )
     )()
     p = law.p.reshape(2, 2, 2)
     first = p.sum(2) if size == 1 else np.outer(p.sum((1, 2)), p.sum((0, 2)))

@@ -116,6 +116,7 @@ REFUSED = [
     ("entropy_bounded", "uniform", {}, "needs masked diffusion"),
     ("confidence", "uniform", {}, "needs masked diffusion"),
     ("scheduled_confidence", "uniform", {}, "needs masked diffusion"),
+    ("easy_first", "uniform", {}, "needs masked diffusion"),
     ("remdm rescale", "uniform", {}, "needs masked diffusion"),
     ("cached_ancestral", "masked", dict(carry=True), "cannot carry a latent"),
     ("cached_ancestral", "masked", dict(carry=False, timed=True), "time conditioning"),

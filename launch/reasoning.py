@@ -1,0 +1,160 @@
+"""Train methods x seeds on a task with a verifier at equal operations, and print who solves it.
+
+    python launch/reasoning.py --folder=runs/countdown [--config=configs/countdown.py] \
+        [--methods=ar,mdlm,lddm_m,mgdm,lddm_g] [--seeds=0,1,2] [--calls=4,8,16,32] \
+        [--problems=500] [--task=game24] [-- --config.training.num_steps=...]
+
+Each cell is an ordinary `train` run in FOLDER/METHOD-SEED, so that a stopped table resumes. The
+first method runs the config's number of updates and every other as many as make the same number of
+operations (`plan --what=flops`, all five have the same network). Success is the share of held-out
+problems whose solution passes `strict`; its error is that of the mean over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from ldd_jax import generate, loop
+from ldd_jax.core import registry
+from ldd_jax.core.memory import keep_freed_memory
+from ldd_jax.samplers import Latent
+from ldd_jax.solving import Solver
+
+METHODS = "ar,mdlm,lddm_m,mgdm,lddm_g"
+DECODERS = "ancestral,easy_first"
+
+
+def command(*argv: str) -> list[str]:
+    """A command line of this package."""
+    return [sys.executable, "-m", "ldd_jax", *argv]
+
+
+def operations(config: str, method: str, overrides: list[str]) -> dict:
+    """Operations of an update, and parameters."""
+    flags = command("plan", f"--config={config}:method={method}", "--what=flops", "--json",
+                    "--vocabulary=20", *overrides)  # fmt: skip
+    done = subprocess.run(flags, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+def train(workdir: Path, config: str, method: str, seed: str, flags: list[str]) -> None:
+    """One run, unless it has been."""
+    if (workdir / "summary.json").exists():
+        return
+    flags = command("train", f"--config={config}:method={method}", f"--config.seed={seed}",
+                    f"--workdir={workdir}", *flags)  # fmt: skip
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    with workdir.with_suffix(".log").open("a") as log:
+        subprocess.run(flags, check=True, stdout=log, stderr=log)
+
+
+def success(
+    workdir: Path, calls: list[int], decoders: list[str], problems: int, task: str
+) -> list[dict]:
+    """Share of held-out problems solved, by decoder, latent and network calls."""
+    found = workdir / f"success{task and '-'}{task}.jsonl"
+    if found.exists():
+        return [json.loads(line) for line in found.read_text().splitlines()]
+    experiment, params, _ = loop.load(workdir)
+    data = registry.build("data", experiment.config.data)
+    asked = registry.parse("task", task) if task else data.task
+    held_out = [p for p, _ in asked.problems("validation", problems, data.seed)]
+    timeless = experiment.process.schedule is None
+    steps = [experiment.step] if timeless else [registry.parse("step", d) for d in decoders]
+    latents = {"on": Latent(), "off": Latent(reset_every=1)}
+    records = []
+    for step in steps:
+        for name, latent in latents.items() if experiment.model.latent else [("none", Latent())]:
+            sampling = dataclasses.replace(
+                experiment.sampling, step=step, latent=latent, batch_size=len(held_out)
+            )
+            solver = dataclasses.replace(Solver.make(experiment, sampling), task=asked)
+            for n in [1] if timeless else calls:
+                count = n if timeless or step.finishes else n - 1  # the last call removes the noise
+                answers = list(solver.answers(params, held_out, seed=0, num_steps=count))
+                share = lambda verdicts: sum(verdicts) / len(held_out)
+                records.append({
+                    "decoder": step.registered[1],
+                    "latent": name,
+                    "calls": max(a.calls for a in answers),
+                    "problems": len(held_out),
+                    "strict": share(a.strict for a in answers),
+                    "legacy": share(a.legacy for a in answers),
+                })  # fmt: skip
+    generate.write_json_lines(str(found), records)
+    return records
+
+
+def mean_and_error(values: list[float]) -> str:
+    """In percent."""
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return f"{100 * statistics.mean(values):.1f} +- {100 * error:.1f}"
+
+
+def table(cells: dict[str, list[list[dict]]], verdict: str) -> str:
+    """Markdown: a line for method, decoder and latent; a column for each number of calls."""
+    columns = sorted({r["calls"] for runs in cells.values() for run in runs for r in run})
+    lines = ["| method | decoder | latent | " + " | ".join(map(str, columns)) + " |"]
+    lines.append("|---" * (3 + len(columns)) + "|")
+    for method, runs in cells.items():
+        for decoder, latent in dict.fromkeys((r["decoder"], r["latent"]) for r in runs[0]):
+            of = lambda run, n, key=(decoder, latent): [
+                r[verdict] for r in run if (r["decoder"], r["latent"]) == key and r["calls"] == n
+            ]
+            shares = [[v for run in runs for v in of(run, n)] for n in columns]
+            shown = " | ".join(mean_and_error(s) if s else "" for s in shares)
+            lines.append(f"| {method} | {decoder} | {latent} | {shown} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Fill and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--config", default="configs/countdown.py")
+    parser.add_argument("--methods", default=METHODS)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--calls", default="4,8,16,32")
+    parser.add_argument("--decoders", default=DECODERS)
+    parser.add_argument("--problems", type=int, default=500)
+    parser.add_argument("--task", default="", help="ask these problems, such as game24")
+    parser.add_argument("overrides", nargs="*")
+    chosen = parser.parse_args()
+    keep_freed_memory()
+    methods, calls = chosen.methods.split(","), [int(n) for n in chosen.calls.split(",")]
+    cost = {m: operations(chosen.config, m, chosen.overrides) for m in methods}
+    budget = None
+    cells: dict[str, list[list[dict]]] = {m: [] for m in methods}
+    for seed in chosen.seeds.split(","):
+        for method in methods:
+            step = cost[method]["step"]
+            budget = budget or step * cost[method]["updates"]
+            flags = [*chosen.overrides, f"--config.training.num_steps={round(budget / step)}"]
+            workdir = chosen.folder / f"{method}-{seed}"
+            train(workdir, chosen.config, method, seed, flags)
+            found = success(
+                workdir, calls, chosen.decoders.split(","), chosen.problems, chosen.task
+            )
+            cells[method].append(found)
+            best = max(found, key=lambda r: r["strict"])
+            print(
+                f"{method} seed {seed}: {best['strict']:.3f} at {best['calls']} calls", flush=True
+            )
+    for method in methods:
+        record = cost[method]
+        print(f"{method}: {record['parameters']:,} parameters, {record['step']:.4g} operations an "
+              f"update, {round(budget / record['step'])} updates")  # fmt: skip
+    for verdict in ("strict", "legacy"):
+        print(f"\n{verdict}, % of {found[0]['problems']} held-out problems\n")
+        print(table(cells, verdict))
+
+
+if __name__ == "__main__":
+    main()

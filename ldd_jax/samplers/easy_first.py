@@ -1,0 +1,62 @@
+"""Easy-first decoding of MGDM: the surest predictions stay, all others are masked again."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from ldd_jax.core.registry import register
+from ldd_jax.core.types import Array, Draw
+from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.orders import rank
+
+
+@register("step", "easy_first")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EasyFirst(Step):
+    """The most probable token everywhere; then the floor(n s) least sure are masked (MGDM).
+
+    n is the number of free positions, s the time that the step goes to, so that the grid is the
+    schedule of counts (linear and cosine: the published ones, arXiv 2410.14157). A position is as
+    sure as log max p + `noise` * s * Gumbel. With `revise` positions already revealed are predicted
+    anew, as published, and may change or be masked again; the published network reads position i
+    at i - 1, where a revealed token is predicted too. A network that predicts in place learns
+    nothing there, so that revealed tokens stay by default.
+    """
+
+    finishes = True
+    one_way = "reveals masked positions one after the other, so it needs masked diffusion"
+    noise: float = 0.5
+    revise: bool = False
+
+    def __post_init__(self):
+        if not self.noise >= 0:
+            raise ValueError(f"noise is {self.noise}; it must be 0 (none) or more")
+
+    def __call__(
+        self,
+        net: Net,
+        state: SampleState,
+        t_B: Array,
+        s_B: Array,
+        draw: Draw,
+        segment: Array | None,
+    ) -> SampleState:
+        """One step."""
+        trunk = net.trunk(state, t_B, segment)
+        masked = net.process.scored(state.z)
+        open_ = state.free if self.revise else state.free & masked
+        # Read as if masked: the network's own prediction, not the token carried over.
+        hidden = net.process.hide(state.z, open_)
+        look = lambda pred, z, t, args: (jnp.argmax(pred, -1).astype(z.dtype), jnp.max(pred, -1))
+        best, top = net.rows(look, trunk, hidden, t_B, (), where=open_)
+        scale: Any = self.noise * s_B[:, None]
+        place = rank(-top, open_, draw, order="confidence", noise=scale if self.noise else 0.0)
+        count = jnp.sum(state.free, axis=1)
+        left = jnp.floor(count * s_B).astype(jnp.int32)
+        stay = place < (jnp.sum(open_, axis=1) - left)[:, None]
+        z = jnp.where(open_, best, state.z)
+        z = net.process.hide(z, open_ & ~stay)
+        return state._replace(z=z, h=trunk.latent, calls=state.calls + self.calls)
