@@ -12,7 +12,9 @@ from ldd_jax.command_line import describe, parse
 from ldd_jax.commands.bench import BENCH, GEN_PPL
 from ldd_jax.commands.bridge import EXPORT, IMPORT
 from ldd_jax.commands.evaluate import EVALUATE
+from ldd_jax.commands.mechanism import MECHANISM
 from ldd_jax.commands.plan import LAB, PLAN
+from ldd_jax.commands.report import REPORT
 from ldd_jax.commands.sample import SAMPLE
 from ldd_jax.commands.tasks import SOLVE, VERIFY
 from ldd_jax.commands.train import PREPARE, TRAIN
@@ -27,6 +29,8 @@ COMMANDS = {
     "export": EXPORT,
     "bench": BENCH,
     "gen-ppl": GEN_PPL,
+    "mechanism": MECHANISM,
+    "report": REPORT,
     "plan": PLAN,
     "lab": LAB,
     "prepare": PREPARE,

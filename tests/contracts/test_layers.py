@@ -20,7 +20,7 @@ ORDER = [
     {"planning", "solving"},
     {"workdir", "command_line"},
     {"loop"},
-    {"bench", "bridge"},
+    {"bench", "bridge", "report"},
     {"commands"},
     {"main"},
 ]

@@ -1,0 +1,79 @@
+"""The `mechanism` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import flags
+
+from ldd_jax.command_line import Command
+from ldd_jax.commands.shared import need, workdir_flag
+from ldd_jax.core.checks import require
+
+
+def _mechanism_flags(values: flags.FlagValues) -> None:
+    workdir_flag(values, "Folder of a trained run.")
+    d = lambda f, name, default, text: f(name, default, text, flag_values=values)
+    d(flags.DEFINE_integer, "steps", 64, "Steps of the sampler.")
+    d(flags.DEFINE_integer, "num_samples", 32, "Rows that are averaged over.")
+    d(flags.DEFINE_integer, "seed", 0, "Of noise and draws.")
+    d(flags.DEFINE_string, "resets", "0", "h = 0 every k steps, such as 0,1,4: 0 never, 1 always.")
+    d(flags.DEFINE_integer, "every", 4, "Distance K of the temporal KL, in steps.")
+    d(flags.DEFINE_string, "output", "", "JSON lines file; default: WORKDIR/mechanism.jsonl.")
+
+
+def _mechanism(values: flags.FlagValues) -> None:
+    workdir = Path(need(values, "workdir"))
+    parts = values.resets.split(",")
+    bad = [p for p in parts if not p.isdecimal()]
+    require(not bad, f"--resets={values.resets}: {bad} are no whole numbers from 0 on")
+    for name in ("steps", "num_samples", "every"):
+        require(
+            getattr(values, name) >= 1, f"--{name}={getattr(values, name)}; it must be at least 1"
+        )
+    require(0 <= values.seed < 2**32, f"--seed={values.seed}; it must lie in [0, 2^32)")
+    from ldd_jax import generate, loop, observe
+
+    output = values.output or str(workdir / "mechanism.jsonl")
+    experiment, params, step = loop.load(workdir)
+    generate.check_output(output)
+    records = []
+    for reset in map(int, parts):
+        found = observe.watch(
+            experiment,
+            params,
+            steps=values.steps,
+            samples=values.num_samples,
+            seed=values.seed,
+            reset_every=reset,
+            every=values.every,
+        )
+        print(describe(found))
+        records.append(found | {"checkpoint": step})
+    generate.write_json_lines(output, records)
+    print(f"written to {output}")
+
+
+def describe(found: dict) -> str:
+    """A run in a few lines: early, middle and late thirds of every curve, and the counts."""
+    latent = {0: "carried", 1: "off"}.get(found["reset_every"], f"reset {found['reset_every']}")
+    lines = [f"{found['recipe']}: {found['samples']} samples, {found['steps']} steps, h {latent}"]
+    for name, values in found["curves"].items():
+        if name.endswith("_se"):
+            continue
+        third = -(-len(values) // 3)
+        parts = [[v for v in values[i : i + third] if v is not None] for i in (0, third, 2 * third)]
+        shown = "  ".join(f"{sum(p) / len(p):8.4f}" if p else "       -" for p in parts)
+        lines.append(f"  {name:10s} early, middle, late thirds {shown}")
+    counts = found["counts"]
+    expected = counts.get("busy_expected")
+    closed = "" if expected is None else f" (closed form {expected:.2f})"
+    lines.append(
+        f"  busy steps {counts['busy']:.2f} +- {counts['busy_se']:.2f}{closed}; oscillations "
+        f"{counts['oscillations']:.3f} +- {counts['oscillations_se']:.3f}, returns "
+        f"{counts['returns']:.3f} +- {counts['returns_se']:.3f} a position"
+    )
+    return "\n".join(lines)
+
+
+MECHANISM = Command("watch what the latent does while sampling", _mechanism_flags, _mechanism)

@@ -1,0 +1,221 @@
+"""What the latent does while a sample is made: measured inside the scan, by a step around a step.
+
+`Observed` runs a step rule unchanged and looks at the same state through the same network call. No
+[B, L, V] array is kept: predictions that are compared are projected again, row by row. Beside its
+own latent it shows the network the pseudo-context of training (the latent of a pass with h = 0 on
+the same tokens), so that the shift between what was trained and what is met is a number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldd_jax.core.kl import entropy, kl
+from ldd_jax.core.types import Array, Draw, Process, Trunk
+from ldd_jax.samplers.base import Net, SampleState, Step
+
+
+class Look(NamedTuple):
+    """Of one step, before it is taken; NaN where there is nothing to average.
+
+    tokens [B, L] after the step; open [B, L]: masked and free before it (all free ones without
+    masks); entropy [B, L] of p(x0 | z) in nats; temporal [B, L] KL(p_{i-K} || p_i) at every K-th
+    step; norm [B, L] root mean square of the latent after the call; turn [B, L] cosine of the
+    latents before and after; shift [B, L] KL(p || p with the pseudo-context); pseudo [B, L] entropy
+    of the latter; likeness [B, L] cosine of latent met and pseudo-context.
+    """
+
+    tokens: Array
+    open: Array
+    entropy: Array
+    temporal: Array
+    norm: Array
+    turn: Array
+    shift: Array
+    pseudo: Array
+    likeness: Array
+
+
+class Past(NamedTuple):
+    """What the next steps compare with: row features, tokens and times K steps ago; the count."""
+
+    features: Array
+    z: Array
+    t: Array
+    seen: Array
+
+
+def cosine(a_BLK: Array, b_BLK: Array) -> Array:
+    """Cosine of the angle of two latents, [B, L]; NaN where one is 0."""
+    dot = lambda x, y: jnp.sum(x * y, -1)
+    size = jnp.sqrt(dot(a_BLK, a_BLK) * dot(b_BLK, b_BLK))
+    return jnp.where(size > 0, dot(a_BLK, b_BLK) / jnp.where(size > 0, size, 1), jnp.nan)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Observed(Step):
+    """`inner` on a grid, and a `Look` at every step in the memory; K = `every`."""
+
+    inner: Step
+    every: int = 4
+
+    @property
+    def calls(self) -> int:  # type: ignore[override]
+        """Those of the rule; looking is not counted."""
+        return self.inner.calls
+
+    @property
+    def finishes(self) -> bool:  # type: ignore[override]
+        """As the rule."""
+        return self.inner.finishes
+
+    def check(self, process: Process, *, latent: bool, timed: bool) -> None:
+        """What the rule refuses, and rules without a grid."""
+        if self.inner.clock != "grid":
+            raise ValueError("the mechanism is looked at step by step on a time grid")
+        self.inner.check(process, latent=latent, timed=timed)
+
+    def init(self, net: Net, state: SampleState) -> Any:
+        """The rule's memory, the past, and an empty look."""
+        batch, length = state.z.shape
+        ones = jnp.ones(batch, jnp.result_type(float))
+        like = jax.eval_shape(lambda: net.trunk(state, ones).features)
+        past = Past(
+            features=jnp.zeros(like.shape, like.dtype),
+            z=state.z,
+            t=ones,
+            seen=jnp.zeros(batch, jnp.int32),
+        )
+        blank = jnp.full((batch, length), jnp.nan, jnp.float32)
+        look = Look(state.z, state.free, *[blank] * (len(Look._fields) - 2))
+        return self.inner.init(net, state), past, look
+
+    def __call__(
+        self,
+        net: Net,
+        state: SampleState,
+        t_B: Array | None,
+        s_B: Array | None,
+        draw: Draw,
+        segment: Array | None,
+    ) -> SampleState:
+        """The rule's step."""
+        assert t_B is not None
+        own, past, _ = state.memory
+        trunk = net.trunk(state, t_B, segment)
+        before = state
+        state = self.inner(net, state._replace(memory=own), t_B, s_B, draw, segment)
+        past, look = self._look(net, before, trunk, past, t_B, segment)
+        look = look._replace(tokens=state.z)
+        return state._replace(memory=(state.memory, past, look))
+
+    def _look(self, net, state, trunk, past, t_B, segment) -> tuple[Past, Look]:
+        z, process = state.z, net.process
+        where = process.scored(z) & state.free
+        clean = lambda view: process.clean(*view)
+        single = lambda a: jnp.where(where, a, jnp.nan).astype(jnp.float32)
+
+        def both(first, second, args):
+            p, q = clean(first), clean(second)
+            return kl(p, q), entropy(p), entropy(q)
+
+        here = (trunk, z, t_B)
+        then = (Trunk(features=past.features, latent=None), past.z, past.t)
+        moved, _, own = net.rows_of_two(both, then, here, (), where=where)
+        due = (past.seen % self.every == 0) & (past.seen > 0)
+        fresh = past.seen % self.every == 0
+        keep = lambda new, old: jnp.where(fresh.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+        new_past = Past(
+            keep(trunk.features, past.features),
+            keep(z, past.z),
+            keep(t_B, past.t),
+            past.seen + 1,
+        )
+        blank = jnp.full(z.shape, jnp.nan, jnp.float32)
+        look = Look(
+            tokens=z,
+            open=where,
+            entropy=single(own),
+            temporal=jnp.where(due[:, None], single(moved), jnp.nan),
+            norm=blank,
+            turn=blank,
+            shift=blank,
+            pseudo=blank,
+            likeness=blank,
+        )
+        if state.h is None:
+            return new_past, look
+        none = jax.tree.map(jnp.zeros_like, state.h)
+        pseudo = net.trunk(state._replace(h=none), t_B, segment).latent
+        trained = net.trunk(state._replace(h=pseudo), t_B, segment)
+        apart, _, other = net.rows_of_two(both, here, (trained, z, t_B), (), where=where)
+        h = trunk.latent
+        return new_past, look._replace(
+            norm=jnp.sqrt(jnp.mean(jnp.square(h), -1)),
+            turn=cosine(state.h, h),
+            shift=single(apart),
+            pseudo=single(other),
+            likeness=cosine(state.h, pseudo),
+        )
+
+
+def busy_steps(process: Process, grid: Any, steps: int, length: int) -> float:
+    """Expected number of steps, the noise removal included, at which an ancestral masked sampler
+    changes a row: sum_i 1 - (1 - p_i)^L, as every token is revealed in exactly one interval, of
+    probability p_i = (noise(t_i) - noise(t_{i+1})) / noise(1).
+    """
+    at = np.asarray([float(grid(jnp.asarray(float(i)), steps)) for i in range(steps + 1)])
+    noise = np.append(np.asarray(process.schedule.noise(jnp.asarray(at)), np.float64), 0)
+    p = (noise[:-1] - noise[1:]) / noise[0]
+    return float(np.sum(1 - (1 - p) ** length))
+
+
+def path_counts(path_TBL: np.ndarray) -> dict[str, float]:
+    """Of tokens by step, the prior first: busy steps, changes beyond the first, and returns.
+
+    oscillations: changes of a position less one, where it changes at all; returns: changes back to
+    a token that the position has held before. Means per position, with standard errors over rows.
+    """
+    moved = path_TBL[1:] != path_TBL[:-1]
+    busy = moved.any(-1).sum(0)
+    changes = moved.sum(0)
+    extra = np.maximum(changes - 1, 0).mean(-1)
+    returns = np.zeros(path_TBL.shape[1:])
+    for i in range(1, len(path_TBL)):
+        held = (path_TBL[:i] == path_TBL[i]).any(0)
+        returns += held & moved[i - 1]
+    out: dict[str, float] = {}
+    for name, rows in (("busy", busy), ("oscillations", extra), ("returns", returns.mean(-1))):
+        out[name] = float(rows.mean())
+        out[f"{name}_se"] = float(rows.std(ddof=1) / np.sqrt(len(rows))) if len(rows) > 1 else 0.0
+    return out
+
+
+MEASURES = ("entropy", "temporal", "norm", "turn", "shift", "pseudo", "likeness")
+
+
+def curves(looks: Look) -> dict[str, list]:
+    """Mean over open positions and rows of every measure by step, and its error over rows.
+
+    The latent's (norm, turn, likeness) are over all positions. None where nothing is averaged.
+    """
+    out: dict[str, list] = {}
+    for name in MEASURES:
+        value = np.asarray(getattr(looks, name), np.float64)
+        known = ~np.isnan(value)
+        count = known.sum(-1)
+        rows = np.where(count > 0, np.where(known, value, 0).sum(-1) / np.maximum(count, 1), np.nan)
+        means, errors = [], []
+        for step in rows:
+            some = step[~np.isnan(step)]
+            means.append(float(some.mean()) if len(some) else None)
+            several = len(some) > 1
+            errors.append(float(some.std(ddof=1) / np.sqrt(len(some))) if several else None)
+        if any(m is not None for m in means):
+            out[name], out[f"{name}_se"] = means, errors
+    return out

@@ -1,0 +1,163 @@
+"""`mechanism` and `report`, and the page in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from ldd_jax.report import page
+from tests.cli import tools
+from tests.cli.browser import Browser, found
+
+FEW = ("--steps=5", "--num_samples=3")
+EVIL = "</script><img src=x onerror=\"document.title='owned'\"><!--"
+
+
+def test_mechanism(trained, tmp_path):
+    output = tmp_path / "m.jsonl"
+    flags = (*FEW, "--resets=0,1", "--every=2", f"--output={output}")
+    run = tools.good("mechanism", f"--workdir={trained('lddm_m')}", *flags)
+    carried, off = tools.json_lines(output)
+    assert carried["curves"]["entropy"][0] == pytest.approx(off["curves"]["entropy"][0])
+    assert carried["curves"]["entropy"][3] != off["curves"]["entropy"][3]
+    assert set(carried["curves"]) >= {"temporal", "norm", "turn", "shift", "likeness"}
+    assert "turn" not in off["curves"] and off["reset_every"] == 1
+    assert carried["counts"]["busy_expected"] > 0 and "closed form" in run.out
+    path = carried["paths"][0]
+    assert len(path["tokens"]) == 7 and len(path["entropy"]) == len(path["norm"]) == 5
+
+
+@pytest.mark.parametrize(
+    "method, flags, why",
+    [
+        ("mdlm", ("--resets=4",), "no latent"),
+        ("ar", (), "left to right|time grid|autoregressive"),
+        ("mdlm", ("--resets=-1",), "whole numbers"),
+        ("mdlm", ("--steps=0",), "at least 1"),
+    ],
+)
+def test_mechanism_refuses(trained, method, flags, why):
+    run = tools.call("mechanism", f"--workdir={trained(method)}", *flags)
+    assert run.status == 2 and re.search(why, run.err) and len(run.err.splitlines()) == 1, run
+    assert not (trained(method) / "mechanism.jsonl").exists()
+
+
+@pytest.fixture(scope="module")
+def written(trained, tmp_path_factory):
+    """A report of two runs."""
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    both = [f"--workdir={trained(m)}" for m in ("mdlm", "lddm_m")]
+    tools.good("report", *both, *FEW, f"--output={path}")
+    return path
+
+
+def test_the_page_needs_nothing_else(written):
+    text = written.read_text()
+    assert not re.search(r"""(?:src|href)=["'](?!data:)""", text)
+    assert "default-src 'none'" in text and text.count("data:image/png") >= 2
+    assert [p.name for p in written.parent.iterdir()] == [written.name]
+    data = re.search(r'<script type="application/json" id="runs">(.*?)</script>', text, re.S)
+    runs = json.loads(data[1])
+    assert [r["label"] for r in runs] == ["mdlm", "lddm_m"]
+    assert runs[0]["paths"][0]["tokens"][0] == ["[MASK]"] * 16
+
+
+def test_refusals(trained, tmp_path):
+    given = f"--workdir={trained('mdlm')}"
+    for flags, why in (
+        (("--bench=/nowhere",), "--bench=/nowhere"),
+        (("--num_samples=0",), "at least 1"),
+        ((f"--output={tmp_path / 'no' / 'r.html'}",), "r.html"),
+    ):
+        run = tools.call("report", given, *FEW, *flags)
+        assert run.status == 2 and why in run.err and len(run.err.splitlines()) == 1, run
+    run = tools.call("report")
+    assert run.status == 2 and "--workdir is missing" in run.err
+
+
+def hostile(text):
+    """A run whose every string is an attack."""
+    steps = [[text, "[MASK]", "b"], [text, text, "b"], [text, text, text]]
+    path = {"tokens": steps, "entropy": [[0.5, None, 9.0]] * 2, "norm": [[1, 2, 0]] * 2}
+    counts = {f"{n}{s}": 1.0 for n in ("busy", "oscillations", "returns") for s in ("", "_se")}
+    return {
+        "label": text,
+        "summary": {"nelbo_nats_per_token": 2.0, "exact": False},
+        "metrics": [{"step": 1, "train_loss": 2.0}],
+        "curves": {"entropy": [1.0, 0.5], "entropy_se": [0.1, None]},
+        "counts": counts,
+        "paths": [path | {"text": text}],
+        "samples": 1,
+        "steps": 2,
+        "seed": 0,
+        "every": 1,
+    }
+
+
+@pytest.fixture
+def browser(tmp_path):
+    if found() is None:
+        pytest.skip("no chromium here; install one to test the report in a browser")
+    opened = Browser(tmp_path / "profile")
+    yield opened
+    opened.close()
+
+
+def move(browser, step):
+    """Drag the slider."""
+    browser.run(
+        f"(s => {{ s.value = {step}; s.dispatchEvent(new Event('input')); }})"
+        "(document.getElementById('step'))"
+    )
+
+
+SIDES = "['panel0', 'panel1'].map(i => document.getElementById(i)).map(p => "
+
+
+def test_slider_and_comparison_in_a_browser(browser, written):
+    browser.open(written)
+    data = json.loads(browser.run("document.getElementById('runs').textContent"))
+    assert browser.run("document.getElementById('step').max") == "6"
+    for step in (0, 3, 6):
+        move(browser, step)
+        shown = browser.run(
+            SIDES + "[...p.querySelectorAll('.tokens span')].map(s=>s.textContent))"
+        )
+        for side, run in zip(shown, data):
+            tokens = run["paths"][0]["tokens"][step]
+            assert side == [
+                "\u00b7" if t == "[MASK]" else t.replace("\n", "\u21b5") for t in tokens
+            ]
+        changed = browser.run(SIDES + "Number(p.dataset.changed))")
+        before = [run["paths"][0]["tokens"][max(step - 1, 0)] for run in data]
+        now = [run["paths"][0]["tokens"][step] for run in data]
+        assert changed == [sum(a != b for a, b in zip(*pair)) for pair in zip(before, now)]
+    assert "\u00b7" not in browser.run(SIDES + "p.querySelector('.tokens').textContent).join('')")
+    # The left side shows the other model, another sample, and the latent's bars are drawn.
+    browser.run(
+        "(s => { s.value = '1'; s.dispatchEvent(new Event('change')); })"
+        "(document.querySelector('#panel0 select'))"
+    )
+    both = browser.run(SIDES + "p.querySelector('.tokens').textContent)")
+    assert both[0] == both[1]
+    move(browser, 2)
+    ink = "p.querySelector('canvas').getContext('2d').getImageData(0,0,520,70).data.some(v => v))"
+    assert browser.run(SIDES + ink) == [True, True]
+    browser.run("document.getElementById('play').click()")
+    assert browser.run("document.getElementById('play').textContent") == "stop"
+    assert browser.errors == []
+
+
+def test_model_output_is_never_markup(browser, tmp_path):
+    path = tmp_path / "evil.html"
+    path.write_text(page.page([hostile(EVIL), hostile(EVIL)], None))
+    browser.open(path)
+    move(browser, 2)
+    assert browser.run("document.querySelectorAll('img[src=x]').length") == 0
+    assert browser.run("document.querySelectorAll('script').length") == 2
+    assert browser.run("document.title") != "owned"
+    assert browser.run("document.querySelector('.tokens span').textContent") == EVIL
+    assert browser.run("document.querySelector('h1').textContent").count(EVIL) == 2
+    assert browser.errors == []

@@ -1,0 +1,112 @@
+"""Measures on cases whose answer is known, and the observed step leaves the samples alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldd_jax.core.draws import Production
+from ldd_jax.core.kl import entropy, kl
+from ldd_jax.core.types import Cond
+from ldd_jax.evaluation import mechanism
+from ldd_jax.processes import Masked
+from ldd_jax.samplers import Ancestral, FirstHitting, LinearGrid, sample
+from ldd_jax.samplers.base import Net
+from tests.lab import jit
+from tests.samplers.rules import MASK, PROCESSES, Toy
+
+B, L, STEPS = 5, 6, 8
+
+
+def run(kind, carry, every=2):
+    """Final states with and without watching, the looks, and the states step by step."""
+    net = Net(Toy.make(carry=carry), PROCESSES[kind])
+    prior = net.process.prior(jax.random.split(jax.random.key(0), B), L)
+    draw = Production.of(jax.random.key(1), jnp.arange(B))
+    step = mechanism.Observed(inner=Ancestral(), every=every)
+
+    @jit
+    def both():
+        plain, path = sample(net, Ancestral(), draw, prior, STEPS, record=lambda s: (s.z, s.h))
+        seen, looks = sample(net, step, draw, prior, STEPS, record=lambda s: s.memory[2])
+        return plain, path, seen, looks
+
+    return net, prior, *both()
+
+
+@pytest.mark.parametrize("kind, carry", [("masked", True), ("uniform", False)])
+def test_watching_changes_nothing(kind, carry):
+    _, _, plain, path, seen, looks = run(kind, carry)
+    np.testing.assert_array_equal(plain.z, seen.z)
+    np.testing.assert_array_equal(plain.calls, seen.calls)
+    np.testing.assert_array_equal(path[0], looks.tokens)
+
+
+def test_measures_are_those_of_the_definition():
+    """Entropy, temporal KL, shift and norms recomputed with a Python loop."""
+    net, prior, _, (zs, hs), _, looks = run("masked", True)
+    process, toy, grid = net.process, net.denoiser, LinearGrid()
+    z, h, past = prior, toy.latent(B, L), None
+    flat = lambda a: a.reshape(-1, *a.shape[2:])
+
+    def predict(z, h):
+        logits = toy.head(flat(toy.trunk(z, Cond(), h).features))
+        return process.read(logits, flat(z), None)
+
+    for i in range(STEPS):
+        assert float(grid(jnp.asarray(float(i)), STEPS)) > 0
+        hidden = np.asarray(z) == MASK
+        pred, pseudo = predict(z, h), predict(z, jnp.ones_like(h))  # the latent counts passes
+        only = lambda a, on=hidden: np.where(on, np.asarray(a).reshape(B, L), np.nan)
+        np.testing.assert_array_equal(looks.open[i], hidden)
+        np.testing.assert_allclose(looks.entropy[i], only(entropy(pred)), rtol=1e-4)
+        np.testing.assert_allclose(looks.pseudo[i], only(entropy(pseudo)), rtol=1e-4)
+        np.testing.assert_allclose(looks.shift[i], only(kl(pred, pseudo)), rtol=1e-3, atol=1e-5)
+        if i % 2 == 0 and past is not None:
+            np.testing.assert_allclose(
+                looks.temporal[i], only(kl(past, pred)), rtol=1e-3, atol=1e-5
+            )
+        else:
+            assert np.isnan(looks.temporal[i]).all()
+        past = pred if i % 2 == 0 else past
+        np.testing.assert_allclose(looks.norm[i], i + 1)
+        assert np.isnan(looks.turn[0]).all() and (i == 0 or (looks.turn[i] == 1).all())
+        z, h = zs[i], hs[i]
+
+
+def test_curves_average_over_open_positions():
+    _, _, _, _, _, looks = run("masked", True)
+    found = mechanism.curves(jax.device_get(looks))
+    value, on = np.asarray(looks.entropy[2], np.float64), np.asarray(looks.open[2])
+    rows = [value[b][on[b]].mean() for b in range(B) if on[b].any()]
+    assert found["entropy"][2] == pytest.approx(np.mean(rows))
+    assert found["entropy_se"][2] == pytest.approx(np.std(rows, ddof=1) / np.sqrt(len(rows)))
+    assert found["temporal"][0] is None and found["temporal"][2] is not None
+
+
+def test_busy_steps_of_the_closed_form():
+    """Z11: simulated ancestral steps, with the noise removal."""
+    process, steps, length, rows = Masked(tokens=PROCESSES["masked"].tokens), 16, 12, 4000
+    net, grid = Net(Toy.make(carry=False), process), LinearGrid()
+    prior = jnp.full((rows, length), MASK, jnp.int32)
+    draw = Production.of(jax.random.key(2), jnp.arange(rows))
+    keep = dict(grid=grid, record=lambda s: s.z)
+    last, path = jit(lambda: sample(net, Ancestral(), draw, prior, steps, **keep))()
+    found = mechanism.path_counts(np.concatenate([prior[None], path, last.z[None]]))
+    expected = mechanism.busy_steps(process, grid, steps, length)
+    assert abs(found["busy"] - expected) < 4 * found["busy_se"] and expected < 11
+    assert found["oscillations"] == 0 and found["returns"] == 0
+
+
+def test_oscillations_and_returns_by_hand():
+    """One position: a b a c c; another never moves."""
+    path = np.array([[[0, 7]], [[1, 7]], [[0, 7]], [[2, 7]], [[2, 7]]])
+    found = mechanism.path_counts(path)
+    assert found["busy"] == 3 and found["oscillations"] == 1.0 and found["returns"] == 0.5
+
+
+def test_a_rule_without_a_grid_is_refused():
+    with pytest.raises(ValueError, match="time grid"):
+        mechanism.Observed(inner=FirstHitting()).check(
+            PROCESSES["masked"], latent=False, timed=False
+        )
