@@ -29,7 +29,10 @@ from ldd_jax.training.step import Update
 @registry.register("training", "training")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
-    """How long, how much at a time, and what is written when (in updates; 0 = only at the end)."""
+    """How long, how much at a time, and what is written when (in updates; 0 = only at the end).
+
+    An update whose loss or gradient is not finite is skipped; `max_skipped` in a row end the run.
+    """
 
     num_steps: int = 1000
     batch_size: int = 64
@@ -40,9 +43,11 @@ class Training:
     sample_every: int = 0
     checkpoint_every: int = 500
     keep: int = 2
+    max_skipped: int = 10
 
     def __post_init__(self):
-        at_least_one(self, "num_steps", "batch_size", "accumulate", "log_every", "keep")
+        positive = ("num_steps", "batch_size", "accumulate", "log_every", "keep", "max_skipped")
+        at_least_one(self, *positive)
         for name in ("eval_every", "sample_every", "checkpoint_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; 0 = never, n = every n steps")

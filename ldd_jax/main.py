@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from logging import getLogger
 
 from absl import logging
 
@@ -17,8 +18,8 @@ from ldd_jax.commands.plan import LAB, PLAN
 from ldd_jax.commands.report import REPORT
 from ldd_jax.commands.sample import SAMPLE
 from ldd_jax.commands.tasks import SOLVE, VERIFY
-from ldd_jax.commands.train import PREPARE, TRAIN
-from ldd_jax.core.checks import UserError, nearest, require
+from ldd_jax.commands.train import PREPARE, REPLAY, TRAIN
+from ldd_jax.core.checks import RunError, UserError, nearest, require
 from ldd_jax.core.memory import keep_freed_memory
 
 COMMANDS = {
@@ -35,6 +36,7 @@ COMMANDS = {
     "lab": LAB,
     "prepare": PREPARE,
     "solve": SOLVE,
+    "replay": REPLAY,
     "verify": VERIFY,
 }
 
@@ -64,9 +66,9 @@ def main(argv: list[str]) -> int:
             print(describe(argv[0], command, values))
             return 0
         command.execute(values)
-    except UserError as error:
+    except (UserError, RunError) as error:
         print(f"ldd_jax: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
         print("ldd_jax: interrupted", file=sys.stderr)
         return 1
@@ -76,7 +78,9 @@ def main(argv: list[str]) -> int:
 def run() -> None:
     """Console entry point."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.set_verbosity(logging.ERROR)
+    # What a failed write is for the user is said in one line; Orbax prints its own traces as well.
+    logging.set_verbosity(logging.FATAL)
+    getLogger("asyncio").setLevel("CRITICAL")
     keep_freed_memory()
     status = main(sys.argv[1:])
     sys.stdout.flush()

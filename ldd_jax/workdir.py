@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,16 @@ FREE = (
     "training.log_every",
     "training.eval_every",
     "training.keep",
+    "training.max_skipped",
     "training.sample_every",
     "training.checkpoint_every",
     "evaluation.",
     "sampling.",
     "mesh.",
 )
+
+
+LOCK = "lock"
 
 
 def open_workdir(workdir: Path, config: ConfigDict) -> None:
@@ -34,7 +40,7 @@ def open_workdir(workdir: Path, config: ConfigDict) -> None:
       UserError: listing the fields that differ.
     """
     if not (workdir / "config.json").exists():
-        own = {experiments.PARTIAL}  # left by a run that was killed in its first moment
+        own = {experiments.PARTIAL, LOCK}  # left by a run that was killed in its first moment
         require(
             not workdir.exists()
             or (workdir.is_dir() and all(f.name in own for f in workdir.iterdir())),
@@ -66,14 +72,20 @@ def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def claim(workdir: Path, config: ConfigDict, tokenizer: Tokenizer) -> None:
-    """Create the folder with its config and tokenizer, as far as they are not there.
+def claim(
+    workdir: Path, config: ConfigDict, tokenizer: Tokenizer, held: contextlib.ExitStack
+) -> None:
+    """Create the folder with its config and tokenizer, as far as they are not there, and lock it.
+
+    The lock dies with the process, however that ends, or with `held`.
 
     Raises:
-      UserError: if it cannot be written.
+      UserError: if it cannot be written, or another run holds it.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+        _lock(workdir, held)
+        open_workdir(workdir, config)  # another run may have come between
         if not (workdir / "config.json").exists():
             experiments.save_config(config, workdir)
         if not (workdir / "tokenizer" / "tokenizer.json").is_file():
@@ -82,30 +94,24 @@ def claim(workdir: Path, config: ConfigDict, tokenizer: Tokenizer) -> None:
         raise UserError(f"cannot write --workdir={workdir}: {error.strerror}") from error
 
 
-@dataclasses.dataclass
-class Interval:
-    """Sums since the last logged step, on the host in float64; saved with the checkpoint."""
+def _lock(workdir: Path, held: contextlib.ExitStack) -> None:
+    """Hold `workdir/lock`; while it is held it names the process."""
+    import fcntl
 
-    loss: float = 0.0
-    scored: float = 0.0
-    grad_norm: float = 0.0
-    steps: int = 0
-
-    def add(self, values: dict[str, Any]) -> None:
-        """One step."""
-        self.loss += float(values["loss"])
-        self.scored += float(values["scored"])
-        self.grad_norm += float(values["grad_norm"])
-        self.steps += 1
-
-    def means(self) -> dict[str, float]:
-        """Means of the interval."""
-        n = self.steps
-        return {
-            "train_loss": self.loss / n,
-            "scored_share": self.scored / n,
-            "grad_norm": self.grad_norm / n,
-        }
+    stream = held.enter_context((workdir / LOCK).open("a+"))
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        stream.seek(0)
+        holder = stream.read().strip() or "another process"
+        raise UserError(
+            f"{workdir} is in use by another run ({holder}); wait for it, end it, or give another "
+            "--workdir"
+        ) from error
+    held.callback(stream.truncate, 0)
+    stream.truncate(0)
+    stream.write(f"process {os.getpid()} on {socket.gethostname()}")
+    stream.flush()
 
 
 def check_tokenizer(experiment: Experiment, meta: dict[str, Any], workdir: Path) -> None:

@@ -1,4 +1,4 @@
-"""The `train` and `prepare` commands; what they run is imported when they run."""
+"""The `train`, `replay` and `prepare` commands; what they run is imported when they run."""
 
 from __future__ import annotations
 
@@ -24,10 +24,22 @@ def _train(values: flags.FlagValues) -> None:
     config, workdir = need(values, "config"), need(values, "workdir")
     require(values.profile >= 0, f"--profile={values.profile}; it must be 0 (off) or more")
     start(values)
-    from ldd_jax import experiment, loop
+    from ldd_jax import experiment, run
 
     experiment.check_sections(config, "the config file")
-    loop.train(config, Path(workdir), values.profile)
+    run.train(config, Path(workdir), values.profile)
+
+
+def _replay_flags(values: flags.FlagValues) -> None:
+    workdir_flag(values, "Folder of the run.")
+    flags.DEFINE_integer("step", None, "The skipped update.", flag_values=values)
+
+
+def _replay(values: flags.FlagValues) -> None:
+    workdir, step = Path(need(values, "workdir")), need(values, "step")
+    from ldd_jax import replay
+
+    print(replay.describe(replay.replay(workdir, step)))
 
 
 def _prepare_flags(values: flags.FlagValues) -> None:
@@ -48,4 +60,5 @@ def _prepare(values: flags.FlagValues) -> None:
 
 
 TRAIN = Command("train a model in a workdir, or resume it", _train_flags, _train)
+REPLAY = Command("run a skipped update again and say what is not finite", _replay_flags, _replay)
 PREPARE = Command("tokenise a corpus into hashed shards", _prepare_flags, _prepare)

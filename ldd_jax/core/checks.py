@@ -11,6 +11,10 @@ class UserError(Exception):
     """The user's input was bad; the command line prints it as one line and exits with status 2."""
 
 
+class RunError(Exception):
+    """A run cannot go on, through no fault of the command; one line, and exit status 1."""
+
+
 def nearest(given: str, allowed: Iterable[str]) -> str:
     """`allowed: a, b, c (did you mean b?)`, the tail of a refusal."""
     names = sorted(allowed)

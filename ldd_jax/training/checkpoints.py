@@ -1,46 +1,113 @@
-"""Orbax checkpoints: parameters, average and optimizer are items that restore alone."""
+"""Orbax checkpoints: parameters, average and optimizer are items that restore alone.
+
+Sizes and SHA-256 of all files are part of a checkpoint before it gets its name, so that a damaged
+one is known, passed over in favour of the newest whole one, and said.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import re
+import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 
-from ldd_jax.core.checks import UserError
+from ldd_jax.core.checks import RunError, UserError
+from ldd_jax.training import digests, distributed
 from ldd_jax.training.state import TrainState
 
-FORMAT = 1
+# 1 had no digests and said less of the run; it is still read.
+FORMAT = 2
+READABLE = (1, 2)
+DAMAGED = "damaged"
+
+
+class _Manager(ocp.CheckpointManager):
+    """Stops are the loop's: it counts its own calls, and must be the only one that asks."""
+
+    def reached_preemption(self, step: int) -> bool:
+        """Never."""
+        return False
 
 
 class Checkpoints:
-    """Asynchronous saves of a TrainState and a JSON record under `workdir/checkpoints`."""
+    """Asynchronous saves of a TrainState and a JSON record under `workdir/checkpoints`.
+
+    A writer moves damaged checkpoints that are newer than the newest whole one to
+    `workdir/damaged` before it starts; a reader leaves everything where it is.
+
+    Raises:
+      UserError: for a reader, if there are none; for a writer, if there are some but none is whole.
+    """
 
     def __init__(self, workdir: Path, *, keep: int = 2, read_only: bool = False):
         self.directory = Path(workdir).absolute() / "checkpoints"
         if read_only and not self.directory.is_dir():
             raise UserError(f"{workdir} holds no checkpoints; train there first")
+        if not read_only:
+            if distributed.leader():
+                self._set_aside()
+            distributed.barrier("checkpoints")
+        self.saving, self.read_only, self.closed = 0, read_only, False
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             create=not read_only,
             read_only=read_only,
+            cleanup_tmp_directories=not read_only,
             enable_async_checkpointing=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
-        self.manager = ocp.CheckpointManager(self.directory, options=options)
+        self.manager = _Manager(self.directory, options=options)
 
     def latest(self) -> int | None:
-        """Newest complete step."""
+        """Newest complete step; for a writer, it is whole."""
         return self.manager.latest_step()
 
     def save(self, state: TrainState, meta: dict[str, Any]) -> None:
-        """Start a save of `state`; returns before it is on disk."""
+        """Start a save of `state`; returns before it is on disk.
+
+        Raises:
+          RunError: if this save, or the one before, cannot be written.
+        """
         args = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
             ema=ocp.args.StandardSave(state.ema),
             optim=ocp.args.StandardSave({"step": state.step, "opt_state": state.opt_state}),
             meta=ocp.args.JsonSave({"format": FORMAT, **meta}),
         )
-        self.manager.save(int(state.step), args=args)
+        self._save(int(state.step), args)
+
+    def _save(self, step: int, args: Any) -> None:
+        self._wait()
+        self.saving = step
+        try:
+            self.manager.save(step, args=args, force=True)
+        except (ValueError, RuntimeError, OSError) as error:
+            raise self._unwritten(error) from error
+
+    def _seal(self) -> None:
+        """Add the digests; called when all files of a save are written, before it is named."""
+        if distributed.leader():
+            for folder in self.directory.glob(f"{self.saving}.orbax-checkpoint-tmp*"):
+                digests.write(folder)
+
+    def _wait(self) -> None:
+        try:
+            self.manager.wait_until_finished()
+        except (ValueError, RuntimeError, OSError) as error:
+            raise self._unwritten(error) from error
+
+    def _unwritten(self, error: Exception) -> RunError:
+        return RunError(
+            f"cannot write checkpoint {self.saving} in {self.directory}: {_reason(error)}; those "
+            "before it are untouched, the same command goes on from the newest"
+        )
 
     def save_parameters(self, step: int, params: Any, ema: Any, meta: dict[str, Any]) -> None:
         """Start a save of parameters alone, which no training can resume from."""
@@ -49,15 +116,14 @@ class Checkpoints:
             ema=ocp.args.StandardSave(ema),
             meta=ocp.args.JsonSave({"format": FORMAT, **meta}),
         )
-        self.manager.save(step, args=args)
+        self._save(step, args)
 
     def restore(self, like: TrainState, step: int | None = None) -> tuple[TrainState, dict]:
         """The whole state at `step` (newest by default), placed as the abstract state `like`."""
-        args = ocp.args.Composite(
+        args = dict(
             params=ocp.args.StandardRestore(like.params),
             ema=ocp.args.StandardRestore(like.ema),
             optim=ocp.args.StandardRestore({"step": like.step, "opt_state": like.opt_state}),
-            meta=ocp.args.JsonRestore(),
         )
         found = self._read(args, step)
         state = TrainState(params=found["params"], ema=found["ema"], **found["optim"])
@@ -66,19 +132,15 @@ class Checkpoints:
     def restore_params(self, like: Any, *, ema: bool, step: int | None = None) -> tuple[Any, dict]:
         """Parameters only, averaged or not, placed as `like`."""
         item = "ema" if ema else "params"
-        args = ocp.args.Composite(
-            **{item: ocp.args.StandardRestore(like)}, meta=ocp.args.JsonRestore()
-        )
-        found = self._read(args, step)
+        found = self._read({item: ocp.args.StandardRestore(like)}, step)
         return found[item], found["meta"]
 
-    def _read(self, args: Any, step: int | None) -> Any:
-        step = self.latest() if step is None else step
-        if step is None or step not in self.manager.all_steps():
-            have = ", ".join(map(str, self.manager.all_steps())) or "none"
-            raise UserError(f"{self.directory.parent}: no checkpoint {step}; there are: {have}")
+    def _read(self, args: dict[str, Any], step: int | None) -> Any:
+        step = self._choose([*args, "meta"], step)
         try:
-            return self.manager.restore(step, args=args)
+            return self.manager.restore(
+                step, args=ocp.args.Composite(**args, meta=ocp.args.JsonRestore())
+            )
         except (ValueError, KeyError, TypeError, OSError) as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(
@@ -86,7 +148,97 @@ class Checkpoints:
                 f"architecture, vocabulary or method?): {first}"
             ) from error
 
+    def _choose(self, parts: Collection[str], step: int | None) -> int:
+        """`step`, or the newest whose parts are whole; what is passed over is said."""
+        have = sorted(self.manager.all_steps(), reverse=True)
+        if not have or step not in (None, *have):
+            listed = ", ".join(map(str, sorted(have))) or "none"
+            raise UserError(f"{self.directory.parent}: no checkpoint {step}; there are: {listed}")
+        passed: list[str] = []
+        for number in have if step is None else [step]:
+            why = self._fault(number, parts) if self.read_only else ""  # a writer has looked
+            if not why:
+                for damage in passed:
+                    _say(f"{damage}; checkpoint {number} is used")
+                return number
+            passed.append(f"checkpoint {number} in {self.directory.parent} is damaged ({why})")
+        raise UserError("; ".join(passed))
+
+    def _fault(self, step: int, parts: Collection[str] = ()) -> str:
+        """What is wrong with a checkpoint; formats that this library cannot read are refused."""
+        folder = self.directory / str(step)
+        meta = _meta(folder)
+        version = meta.get("format")
+        newer = isinstance(version, int) and version > FORMAT
+        if newer:
+            raise UserError(
+                f"checkpoint {step} in {self.directory.parent} has format {version}; this library "
+                f"reads {READABLE[0]} to {READABLE[-1]}: use the version that wrote it, or later"
+            )
+        if version not in READABLE:
+            return "its record (meta) is missing or damaged"
+        return digests.fault(folder, parts) if version > 1 else ""
+
+    def _set_aside(self) -> None:
+        """Move damaged checkpoints that are newer than the newest whole one out of the way."""
+        steps = [int(p.name) for p in self.directory.glob("*") if p.name.isdigit()]
+        damaged = {}
+        for step in sorted(steps, reverse=True):
+            why = self._fault(step)
+            if not why:
+                break
+            damaged[step] = why
+        if damaged and len(damaged) == len(steps):
+            words = "; ".join(f"{s}: {why}" for s, why in damaged.items())
+            raise UserError(
+                f"none of the checkpoints in {self.directory} is whole ({words}); put a copy back, "
+                "or give another --workdir"
+            )
+        place = self.directory.parent / DAMAGED
+        for step, why in damaged.items():
+            place.mkdir(exist_ok=True)
+            number = sum(1 for _ in place.glob(f"{step}.*"))
+            (self.directory / str(step)).rename(place / f"{step}.{number}")
+            _say(f"checkpoint {step} is damaged ({why}); moved to {place / f'{step}.{number}'}")
+
     def close(self) -> None:
-        """Wait until everything is on disk."""
-        self.manager.wait_until_finished()
+        """Wait until everything is on disk.
+
+        Raises:
+          RunError: if it cannot be written.
+        """
+        self._wait()
         self.manager.close()
+        self.closed = True
+
+    def abandon(self) -> None:
+        """Close after an error, unless that is done; a write that fails too is left as it is."""
+        if not self.closed:
+            with contextlib.suppress(RunError):
+                self.close()
+
+
+def _meta(folder: Path) -> dict[str, Any]:
+    """The record of a checkpoint, read by this process alone; empty if it cannot be."""
+    try:
+        found = json.loads((folder / "meta" / "metadata").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _reason(error: BaseException | None) -> str:
+    """What the operating system said, through Orbax and TensorStore; else the error's own words."""
+    text = " ".join(str(error).split())[:200]
+    while error is not None:
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror
+        if found := re.search(r"os_error_code='(\d+)'", str(error)):
+            return os.strerror(int(found[1]))
+        error = error.__cause__ or error.__context__
+    return text
+
+
+def _say(text: str) -> None:
+    if jax.process_index() == 0:
+        print(f"ldd_jax: {text}", file=sys.stderr, flush=True)

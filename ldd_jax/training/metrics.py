@@ -36,13 +36,14 @@ def finite(values: dict[str, Any]) -> dict[str, Any]:
 class JsonLines:
     """`metrics.jsonl`; lines past the step that a run resumes from are dropped.
 
-    So are, at that step, those of an evaluation that a `finished` run is about to repeat.
+    So are, at that step, those with a name that starts with one of `again`: what the run is about
+    to repeat.
     """
 
-    def __init__(self, path: Path, resume_step: int, finished: bool = False):
-        again = lambda r: finished and r["step"] == resume_step and "train_loss" not in r
+    def __init__(self, path: Path, resume_step: int, again: tuple[str, ...] = ()):
+        repeated = lambda r: r["step"] == resume_step and any(n.startswith(again) for n in r)
         found = read_metrics(path) if path.exists() else []
-        kept = [r for r in found if r["step"] <= resume_step and not again(r)]
+        kept = [r for r in found if r["step"] <= resume_step and not repeated(r)]
         partial = path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(r) + "\n" for r in kept))
         partial.replace(path)
@@ -59,13 +60,16 @@ class JsonLines:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a metrics file; a torn last line is left out."""
+    """All whole lines of a metrics file; from a torn or damaged one on, they are left out."""
     out = []
-    for line in path.read_text().splitlines():
+    for line in path.read_bytes().splitlines():
         try:
-            out.append(json.loads(line))
-        except ValueError:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+            break
+        out.append(record)
     return out
 
 

@@ -63,7 +63,11 @@ class Update:
     def __call__(
         self, state: TrainState, arrays: dict[str, Array], seed_key: Array
     ) -> tuple[TrainState, dict[str, Array]]:
-        """The next state and scalar metrics."""
+        """The next state and scalar metrics.
+
+        Where the loss or the gradient's norm is not finite, only `step` moves on: the update is
+        skipped, optimizer and average included, and `finite` is False.
+        """
         batch = as_batch(arrays)
         key = jax.random.fold_in(seed_key, state.step)
         loss, g = self.gradients(state.params, batch, key)
@@ -71,10 +75,16 @@ class Update:
         params = optax.apply_updates(state.params, updates)
         step = state.step + 1
         ema = update_ema(state.ema, params, step, self.ema_decay)
+        norm = optax.global_norm(g)
+        finite = jnp.isfinite(loss.total) & jnp.isfinite(norm)
+        moved, stayed = (params, ema, opt_state), (state.params, state.ema, state.opt_state)
+        chosen = jax.tree.map(lambda a, b: jnp.where(finite, a, b), moved, stayed)
+        new = TrainState(step, *chosen)
         metrics = {
             "loss": loss.total,
-            "grad_norm": optax.global_norm(g),
+            "grad_norm": norm,
+            "finite": finite,
             "scored": loss.metrics["scored"] / batch.z0.size,
             "tokens": batch.norm,
         }
-        return TrainState(step=step, params=params, ema=ema, opt_state=opt_state), metrics
+        return new, metrics

@@ -330,9 +330,10 @@ def empty_checkpoints(workdir):
         shutil.rmtree(path)
 
 
-def torn_checkpoint(workdir):
-    for item in ("ema", "params"):
-        shutil.rmtree(workdir / "checkpoints" / "12" / item)
+def torn_checkpoints(workdir):
+    for step in ("10", "12"):
+        for item in ("ema", "params"):
+            shutil.rmtree(workdir / "checkpoints" / step / item)
 
 
 BROKEN = {
@@ -350,7 +351,7 @@ BROKEN = {
     no_tokenizer: "holds no tokenizer",
     no_checkpoints: "holds no checkpoints",
     empty_checkpoints: "there are: none",
-    torn_checkpoint: "checkpoint 12",
+    torn_checkpoints: "is missing); checkpoint 10",
 }
 
 

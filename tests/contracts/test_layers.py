@@ -20,6 +20,8 @@ ORDER = [
     {"planning", "solving"},
     {"workdir", "command_line"},
     {"loop"},
+    {"replay"},
+    {"run"},
     {"bench", "bridge", "report"},
     {"commands"},
     {"main"},

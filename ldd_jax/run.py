@@ -1,0 +1,324 @@
+"""One training run in a workdir: one loop, sharding always on."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from ldd_jax import experiment as experiments
+from ldd_jax import loop, replay
+from ldd_jax.core import registry
+from ldd_jax.core.checks import RunError, require
+from ldd_jax.data import Corpus, batches, load_tokenizer
+from ldd_jax.evaluation import curves, likelihood
+from ldd_jax.generate import Sampler
+from ldd_jax.planning import chips, cost
+from ldd_jax.training import distributed, metrics, sharding
+from ldd_jax.training import state as states
+from ldd_jax.training.checkpoints import Checkpoints
+from ldd_jax.training.preemption import Stop, Stopped
+from ldd_jax.training.recorder import Recorder
+from ldd_jax.workdir import check_tokenizer, claim, open_workdir
+
+# Steps of a process before a profile begins: compiling and warming up.
+PROFILE_AFTER = 3
+# What may be due after an update, in order, and how its lines in metrics.jsonl begin.
+WORK = {"evaluate": "validation/", "sample": "samples", "save": ""}
+
+
+class Run:
+    """`execute` trains from where the last run in this workdir stopped.
+
+    `stop` says when to end early; `held` lets go at the end (lock, checkpoints).
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: Path,
+        profile: int,
+        stop: Stop,
+        held: contextlib.ExitStack,
+    ):
+        self.profile, self.tracing, self.stop = profile, False, stop
+        if distributed.leader():
+            open_workdir(workdir, config)
+        self.workdir = workdir
+        saved = workdir / "tokenizer"
+        has_tokenizer = (saved / "tokenizer.json").is_file()
+        data = registry.build("data", config.data)
+        self.corpus: Corpus = data.load(load_tokenizer(saved) if has_tokenizer else None)
+        self.experiment = experiments.build(config, self.corpus.tokenizer)
+        experiments.check_classes(self.experiment, self.corpus.classes)
+        experiments.check_batch(self.experiment)
+        update = self.experiment.update
+        self.like = states.abstract(self.experiment.model, update.optimizer, self.experiment.mesh)
+        require(
+            self.experiment.training.batch_size <= len(self.corpus.train),
+            f"training.batch_size {self.experiment.training.batch_size} is larger than the "
+            f"training split ({len(self.corpus.train)} rows); lower it or give a longer text",
+        )
+        if distributed.leader():
+            claim(workdir, config, self.corpus.tokenizer, held)
+        distributed.barrier("workdir")
+        self.checkpoints = Checkpoints(workdir, keep=self.experiment.training.keep)
+        held.callback(self.checkpoints.abandon)
+        self.programs: dict = {}
+        meta = self._restore()
+        self.first = self.step = int(meta["step"])
+        self.owed: list[str] = list(meta["owed"])
+        if distributed.leader():
+            experiments.save_config(config, workdir)
+        self.recorder = self._recorder(meta)
+
+    def _restore(self) -> dict[str, Any]:
+        """Set the state, from the newest checkpoint if there is one; returns its record."""
+        newest, e = self.checkpoints.latest(), self.experiment
+        if newest is None:
+            self.state = states.initial(e.model, e.update.optimizer, e.mesh, e.key(0))
+            return {"step": 0, "owed": []}
+        wanted = e.training.num_steps
+        require(
+            newest <= wanted,
+            f"{self.workdir} is at step {newest} already; training.num_steps={wanted} is behind it",
+        )
+        self.state, meta = self.checkpoints.restore(self.like)
+        check_tokenizer(e, meta, self.workdir)
+        require(
+            meta["corpus"] == self.corpus.fingerprint,
+            f"{e.config.data.path} has changed since {self.workdir} was trained on it "
+            f"({meta['corpus']} then, {self.corpus.fingerprint} now); give another --workdir",
+        )
+        return {"owed": [], **meta}  # format 1 knew no owed work
+
+    def _recorder(self, meta: dict[str, Any]) -> Recorder:
+        settings = self.experiment.training
+        tokens = settings.batch_size * self.experiment.config.data.length
+        progress = metrics.Progress(
+            self.first, settings.num_steps, tokens, quiet=not distributed.leader()
+        )
+        writers: list[metrics.Writer] = []
+        if distributed.leader():
+            again = WORK if self.first == settings.num_steps else self.owed
+            starts = tuple(WORK[work] for work in again if WORK[work])
+            writers = [
+                metrics.JsonLines(self.workdir / "metrics.jsonl", self.first, starts),
+                metrics.TensorBoard(self.workdir / "tensorboard", self.first),
+                progress,
+            ]
+        operations = cost.model_operations(self.experiment, tokens)
+        peak = chips.peak(self.experiment.mesh.devices.flat)
+        return Recorder(
+            writers,
+            progress,
+            metrics.Throughput(tokens, operations, peak),
+            every=settings.log_every,
+            patience=settings.max_skipped,
+            dump=functools.partial(replay.dump, self.workdir),
+            saved=meta,
+        )
+
+    def execute(self) -> dict[str, Any]:
+        """Train to the end, evaluate, sample, plot; returns the summary that is also on disk.
+
+        A run that is asked to stop saves what it has; then the summary says `stopped`.
+        """
+        self._announce()
+        self.stop.begin()
+        try:
+            self._serve()
+            self._train()
+            return self._finish(self.experiment.training.num_steps)
+        except Stopped:
+            return self._leave()
+
+    def _train(self) -> None:
+        settings, mesh = self.experiment.training, self.experiment.mesh
+        step_fn = loop.step_function(self.experiment, self.like)
+        stream = batches(
+            self.corpus.train,
+            batch_size=settings.batch_size,
+            seed=self.experiment.config.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        stream.set_state({"next_step": self.first})
+        key = sharding.everywhere(mesh, self.experiment.key(1))
+        pending = None
+        for step in range(self.first + 1, settings.num_steps + 1):
+            self._trace(step - self.first)
+            arrays = next(stream)
+            self.state, new = step_fn(self.state, sharding.put(mesh, arrays), key)
+            if pending is not None:  # read the step before only now that this one is under way
+                self.recorder.record(*pending)
+            pending = (step, new, arrays)
+            self.step, self.owed = step, self._due(step)
+            if self.stop.reached() or self.owed:
+                self.recorder.record(*pending)
+                pending = None
+                self._serve()
+        self._trace(self.profile + PROFILE_AFTER)
+        if pending is not None:
+            self.recorder.record(*pending)
+
+    def _due(self, step: int) -> list[str]:
+        settings = self.experiment.training
+        if step == settings.num_steps:
+            return []  # the end does all of it
+        every = (settings.eval_every, settings.sample_every, settings.checkpoint_every)
+        return [work for work, n in zip(WORK, every) if n and step % n == 0]
+
+    def _serve(self) -> None:
+        """Do what is due at this step; what a stop cuts short stays owed."""
+        work = {"evaluate": self._evaluate, "sample": self._sample, "save": self._save}
+        while self.owed:
+            self.stop.check()
+            now, *rest = self.owed
+            work[now](self.step)
+            self.owed = rest
+        self.stop.check()
+        self.recorder.rest()
+
+    def _trace(self, number: int) -> None:
+        """Start or end the profile at the `number`-th step of this process, if one was asked."""
+        if self.profile and number == PROFILE_AFTER:
+            jax.profiler.start_trace(str(self.workdir / "profile"))
+            self.tracing = True
+        elif self.tracing and number >= PROFILE_AFTER + self.profile:
+            jax.block_until_ready(self.state)
+            jax.profiler.stop_trace()
+            self.tracing = False
+            self.recorder.say(f"profile: {self.workdir / 'profile'}")
+
+    def _announce(self) -> None:
+        self.recorder.say(self.corpus.describe())
+        e = self.experiment
+        self.recorder.say(
+            f"{e.config.recipe}: {states.count(self.state.params):,} parameters, "
+            f"{jax.device_count()} {jax.default_backend()} device(s), "
+            f"batch {e.training.batch_size} x {e.config.data.length} tokens, "
+            f"updates {self.first} to {e.training.num_steps}"
+        )
+
+    def _evaluate(self, step: int) -> likelihood.Estimate:
+        found = loop.evaluate(
+            self.experiment,
+            self.corpus,
+            self.state.ema,
+            compiled=self.programs,
+            check=self.stop.check,
+        )
+        self.recorder.say(f"step {step}  validation {found}")
+        self.recorder.write(step, {f"validation/{k}": v for k, v in found.record().items()})
+        return found
+
+    def _sample(self, step: int) -> None:
+        sampling = self.experiment.sampling
+        if "sample" not in self.programs:
+            length = self.experiment.config.data.length
+            self.programs["sample"] = Sampler.make(self.experiment, sampling, length)
+        records = []
+        for record in self.programs["sample"].records(
+            self.state.ema,
+            seed=self.experiment.config.seed,
+            count=sampling.num_samples,
+            num_steps=sampling.num_steps,
+        ):
+            records.append(record)
+            self.stop.check()
+        for record in records[:4]:
+            self.recorder.say(f"step {step}  sample  {record['text']!r}")
+        self.recorder.write(step, {"samples": "\n".join(r["text"] for r in records)})
+
+    def _save(self, step: int) -> None:
+        meta = {
+            "step": step,
+            "owed": [work for work in self.owed if work != "save"],
+            "data": {"next_step": step},
+            "config": self.experiment.config.to_dict(),
+            "corpus": self.corpus.fingerprint,
+            "tokenizer": self.corpus.tokenizer.digest,
+            **self.recorder.saved(),
+        }
+        self.checkpoints.save(self.state, meta)
+
+    def _leave(self) -> dict[str, Any]:
+        """Save where the run stands, and end."""
+        began = time.monotonic()
+        if self.step and self.checkpoints.latest() != self.step:
+            self._save(self.step)
+        self.recorder.close()
+        self.checkpoints.close()
+        self.recorder.say(
+            f"stopped at step {self.step} of {self.experiment.training.num_steps}, saved in "
+            f"{time.monotonic() - began:.1f} s; the same command goes on"
+        )
+        return {"step": self.step, "stopped": True}
+
+    def _finish(self, step: int) -> dict[str, Any]:
+        if self.checkpoints.latest() != step:
+            self._save(step)
+        found = self._evaluate(step)
+        self._sample(step)
+        unigram = self.corpus.unigram_entropy("validation")
+        below = 100 * (1 - found.nats / unigram)
+        progress = self.recorder.progress
+        progress.say(
+            f"validation {found.name} {found.nats:.4f} +- {found.se:.4f} nats/token is "
+            f"{below:.1f} % below the unigram entropy ({unigram:.4f}) of the same tokens; "
+            f"{found.meaning}"
+        )
+        summary = {
+            "step": step,
+            "unigram_entropy": unigram,
+            "percent_below_unigram": below,
+            "seconds": time.monotonic() - progress.began,
+            "tokens_per_second": progress.rate(step),
+            "parameters": states.count(self.state.params),
+            **found.record(),
+        }
+        self.recorder.close()
+        self.checkpoints.close()
+        if distributed.leader():
+            self._summarise(summary, unigram)
+        return summary
+
+    def _summarise(self, summary: dict[str, Any], unigram: float) -> None:
+        text = json.dumps(metrics.finite(summary), indent=2)
+        (self.workdir / "summary.json").write_text(text + "\n")
+        curves.plot(
+            metrics.read_metrics(self.workdir / "metrics.jsonl"),
+            self.workdir / "curve.png",
+            title=self.experiment.config.recipe,
+            baseline=unigram,
+        )
+        print(f"curve: {self.workdir / 'curve.png'}   summary: {self.workdir / 'summary.json'}")
+
+
+def train(config: ConfigDict, workdir: Path, profile: int = 0) -> dict[str, Any]:
+    """Train in `workdir`, resuming what is there; `profile` steps are traced.
+
+    Raises:
+      UserError: for whatever is wrong with the input, before anything is written.
+      RunError: if the run cannot go on; what was saved is untouched.
+    """
+    workdir = Path(workdir)
+    with Stop() as stop, contextlib.ExitStack() as held:
+        try:
+            return Run(config, workdir, profile, stop, held).execute()
+        except Stopped:
+            print("ldd_jax: stopped before the first update; there was nothing to save")
+            return {"step": None, "stopped": True}
+        except OSError as error:
+            what = error.strerror or str(error)
+            raise RunError(
+                f"{workdir}: {what} ({error.filename or 'writing'}); what was saved is untouched, "
+                "the same command goes on from the newest checkpoint"
+            ) from error

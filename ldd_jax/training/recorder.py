@@ -1,0 +1,101 @@
+"""Everything a run says: metrics, skipped updates, lines on the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ldd_jax.core.checks import RunError
+from ldd_jax.training import metrics
+from ldd_jax.training.watch import Interval, Watch
+
+
+class Recorder:
+    """Takes the scalars of every update, in order.
+
+    Args:
+      writers: where metrics go.
+      progress: where lines go.
+      speed: counts updates per second.
+      every: updates between two log lines.
+      patience: skipped updates in a row that end the run.
+      dump: what to do with the batch of a skipped update; returns where it lies.
+      saved: `saved()` of the checkpoint that the run goes on from.
+    """
+
+    def __init__(
+        self,
+        writers: list[metrics.Writer],
+        progress: metrics.Progress,
+        speed: metrics.Throughput,
+        *,
+        every: int,
+        patience: int,
+        dump: Callable[[int, dict[str, np.ndarray], Mapping[str, float]], Path | None],
+        saved: Mapping[str, Any] | None = None,
+    ):
+        self.writers, self.progress, self.speed = writers, progress, speed
+        self.every, self.patience, self.dump = every, patience, dump
+        self.interval = Interval(**(saved or {}).get("interval", {}))
+        self.watch = Watch(**(saved or {}).get("watch", {}))
+        self.rest, self.say = speed.rest, progress.say
+
+    def saved(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"interval": vars(self.interval), "watch": vars(self.watch)}
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """To all writers."""
+        for writer in self.writers:
+            writer.write(step, values)
+
+    def record(self, step: int, new: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """One update: its metrics, still on the device, and the batch that it was given.
+
+        Raises:
+          RunError: when too many updates in a row were skipped.
+        """
+        values = {name: float(value) for name, value in new.items()}
+        self.interval.add(values)
+        spike = self.watch.add(values)
+        self.progress.step()
+        self.speed.step()
+        if spike:
+            self.say(
+                f"step {step}: loss {values['loss']:.4f} is a spike, {spike:.1f} standard "
+                "deviations above its recent mean"
+            )
+            self.write(step, {"spike": values["loss"]})
+        if not values["finite"]:
+            self._skipped(step, values, arrays)
+        if step % self.every == 0:
+            self.write(step, self.interval.means() | self.speed.read())
+            self.interval = Interval()
+
+    def _skipped(
+        self, step: int, values: Mapping[str, float], arrays: dict[str, np.ndarray]
+    ) -> None:
+        place = self.dump(step, arrays, values)
+        bad = " and ".join(
+            f"{word} is {values[name]}"
+            for name, word in (("loss", "loss"), ("grad_norm", "gradient norm"))
+            if not math.isfinite(values[name])
+        )
+        where = f"; batch in {place}" if place else ""
+        self.say(f"step {step}: {bad}; the update is skipped ({self.watch.in_row} in a row){where}")
+        if self.watch.in_row >= self.patience:
+            raise RunError(
+                f"stopped at step {step}: {self.watch.in_row} updates in a row were skipped, "
+                f"because {bad}; parameters are those of step {step - self.watch.in_row}. "
+                f"`ldd_jax replay --workdir=... --step={step - self.watch.in_row + 1}` shows where "
+                "it begins; often the learning rate is too high"
+            )
+
+    def close(self) -> None:
+        """Close the writers."""
+        for writer in self.writers:
+            writer.close()
