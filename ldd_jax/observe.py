@@ -30,7 +30,7 @@ def watch(
     reset_every: int = 0,
     every: int = 4,
 ) -> dict[str, Any]:
-    """Draw samples with the run's own rule and settings, and record the mechanism.
+    """Draw samples with the run's own rule, unguided and in one block, and record the mechanism.
 
     Rows are those of one seed: two models of the same token space begin with the same noise.
 
