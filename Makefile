@@ -6,7 +6,7 @@ WORKDIR ?= runs/quickstart
 # Two test processes; a file stays in one, so that its fixtures are made once.
 WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: quickstart test fast lint format clean
+.PHONY: quickstart test fast faults lint format clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,10 @@ test: $(VENV)/.installed-dev .tpu/.installed
 
 fast: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
+
+# Kills, stops, damaged files, NaN and 100,000 hostile inputs; prints a table of what was lost.
+faults: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.faults
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -130,7 +130,7 @@ def main() -> None:
             if now["tokens_per_second"]:
                 seen.append(now)
         running.send_signal(signal.SIGTERM)
-        status = running.wait(timeout=120)
+        status = running.wait(timeout=600)  # a loaded machine writes slowly
     names = ("rss_mb", "files", "threads", "tokens_per_second", "checkpoints", "disk_mb")
     report = {"exit_status": status, "minutes": seen[-1]["minutes"], "steps": seen[-1]["step"]}
     for name in names:

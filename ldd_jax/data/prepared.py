@@ -163,7 +163,7 @@ def read_prepared(folder: str | os.PathLike, *, verify: bool | None = None) -> P
         splits = {name: _split(manifest["splits"][name], name, path) for name in SPLIT_NAMES}
         words = {key: str(manifest[key]) for key in ("fingerprint", "note", "source")}
         size, digest = int(stated["size"]), str(stated["digest"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     tokenizer = load_tokenizer(root / TOKENIZER_FOLDER)
     require(
