@@ -38,14 +38,16 @@ def fault(folder: Path, parts: Collection[str] = ()) -> str:
         if parts and name.split("/")[0] not in parts:
             continue
         path = folder / name
+        if ".." in path.parts or Path(name).is_absolute():
+            return f"{FILE} names {name!a}, which is not in the folder"
         try:
             found = path.stat().st_size
             if found != size:
                 return f"{name} has {found} bytes, not {size}"
             if _sha256(path) != digest:
                 return f"{name} is not what was written"
-        except FileNotFoundError:
-            return f"{name} is missing"
+        except (FileNotFoundError, ValueError):  # ValueError: a name that no file can have
+            return f"{ascii(name)[1:-1]} is missing"
         except OSError as error:
             return f"{name} cannot be read: {error.strerror}"
     return ""
