@@ -13,6 +13,7 @@ from ldd_jax.command_line import describe, parse
 from ldd_jax.commands.bench import BENCH, GEN_PPL
 from ldd_jax.commands.bridge import EXPORT, IMPORT
 from ldd_jax.commands.evaluate import EVALUATE
+from ldd_jax.commands.harness import LM_EVAL
 from ldd_jax.commands.mechanism import MECHANISM
 from ldd_jax.commands.plan import LAB, PLAN
 from ldd_jax.commands.report import REPORT
@@ -32,6 +33,7 @@ COMMANDS = {
     "gen-ppl": GEN_PPL,
     "mechanism": MECHANISM,
     "report": REPORT,
+    "lm-eval": LM_EVAL,
     "plan": PLAN,
     "lab": LAB,
     "prepare": PREPARE,

@@ -22,7 +22,9 @@ ORDER = [
     {"loop"},
     {"replay"},
     {"run"},
-    {"bench", "bridge", "report"},
+    {"bench", "bridge", "report", "requests"},
+    {"api"},
+    {"harness"},
     {"commands"},
     {"main"},
 ]

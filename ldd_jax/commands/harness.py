@@ -1,0 +1,68 @@
+"""The `lm-eval` command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from absl import flags
+
+from ldd_jax.command_line import Command
+from ldd_jax.commands.shared import distributed_flags, need, start, workdir_flag
+from ldd_jax.core.checks import require
+
+
+def _harness_flags(values: flags.FlagValues) -> None:
+    workdir_flag(values, "Folder of a run or an import.")
+    d = lambda f, name, default, text: f(name, default, text, flag_values=values)
+    d(flags.DEFINE_string, "tasks", "", "Names of tasks, with commas.")
+    d(flags.DEFINE_string, "include", "", "Folder of your own task files.")
+    flags.DEFINE_enum(
+        "likelihood",
+        "conditional",
+        ["conditional", "joint"],
+        "Of multiple choice; joint = all noised together, mean over tokens.",
+        flag_values=values,
+    )
+    d(flags.DEFINE_integer, "draws", 64, "Of each request; short options are scored exactly.")
+    d(flags.DEFINE_integer, "passes", 1, "Network passes per draw.")
+    d(flags.DEFINE_integer, "batch_size", 64, "Rows at a time.")
+    d(flags.DEFINE_integer, "steps", 0, "Of generation; 0 = one for each token.")
+    d(flags.DEFINE_integer, "num_fewshot", None, "Examples before each question.")
+    d(flags.DEFINE_integer, "limit", None, "Documents of each task; default: all.")
+    d(flags.DEFINE_integer, "seed", 0, "Of all draws.")
+    d(flags.DEFINE_bool, "ema", True, "Averaged parameters.")
+    d(flags.DEFINE_string, "output", "", "JSON file to write as well.")
+    distributed_flags(values)
+
+
+def _harness(values: flags.FlagValues) -> None:
+    workdir, tasks = need(values, "workdir"), need(values, "tasks")
+    require(values.steps >= 0, f"--steps={values.steps}; it must be 0 or more")
+    start(values)
+    from ldd_jax import generate, harness
+    from ldd_jax.training import distributed
+    from ldd_jax.training.metrics import finite
+
+    if values.output:
+        generate.check_output(values.output)
+    model = harness.Harness(
+        workdir,
+        likelihood=values.likelihood,
+        draws=values.draws,
+        passes=values.passes,
+        batch_size=values.batch_size,
+        steps=values.steps,
+        ema=values.ema,
+        seed=values.seed,
+    )
+    options = dict(num_fewshot=values.num_fewshot, limit=values.limit)
+    found = harness.evaluate(model, tasks.split(","), values.include, **options)
+    if distributed.leader():
+        text = json.dumps(finite(found), indent=1, default=str)
+        print(text)
+        if values.output:
+            Path(values.output).write_text(text + "\n")
+
+
+LM_EVAL = Command("tasks of lm-evaluation-harness", _harness_flags, _harness)

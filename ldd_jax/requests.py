@@ -1,0 +1,168 @@
+"""Conditional likelihoods of many rows: laid into batches of few shapes, on all devices."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ldd_jax.core.checks import require
+from ldd_jax.evaluation import conditional
+from ldd_jax.evaluation.conditional import Score, Subsets
+from ldd_jax.experiment import Experiment
+from ldd_jax.training import distributed, sharding
+
+SHORTEST = 16
+
+
+class Item(NamedTuple):
+    """Tokens of a row, and how many of the last are the target; the others are its context."""
+
+    tokens: tuple[int, ...]
+    target: int
+
+
+class Cut(NamedTuple):
+    """How many items were longer than a row: those that lost context, and part of the target."""
+
+    context: int
+    target: int
+
+
+@dataclasses.dataclass
+class Scorer:
+    """Scores items under a trained model; the same whatever the batch, its order and the devices.
+
+    draws: of each item (see `conditional.subsets`); passes: network passes of one draw; length:
+    longest row, longer ones lose their beginning; batch_size: rows at a time.
+    """
+
+    experiment: Experiment
+    params: Any
+    draws: int = 64
+    passes: int = 1
+    length: int = 0
+    batch_size: int = 64
+    seed: int = 0
+    say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
+
+    def __post_init__(self):
+        e = self.experiment
+        self.length = self.length or e.config.data.length
+        for name in ("draws", "passes", "batch_size", "length"):
+            require(
+                getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be 1 or more"
+            )
+        require(
+            e.model.latent or self.passes == 1,
+            f"passes is {self.passes}, but a network without latent has one pass",
+        )
+        self.exact = e.objective.exact
+        clean = e.process.predicts == "clean" and not e.model.time_conditioning
+        self.by_subsets = self.exact or (clean and e.process.absorbing)
+        self.boundary = 0.0 if self.by_subsets else float(e.process.boundary())
+        self.pieces = sharding.shards(e.mesh)
+        self.batch_size = -(-self.batch_size // self.pieces) * self.pieces
+        mesh = e.mesh
+        if self.by_subsets:
+            reveal = conditional.reveal_fn(e.model, e.process, self.passes)
+            program = lambda p, row, z0, hidden, segment, index: (
+                row,
+                *reveal(p, z0, hidden, segment),
+            )
+        else:
+            objective = e.objective.as_bound(self.passes)
+            bound = conditional.bound_fn(e.model, objective, self.draws, self.seed)
+            program = lambda p, row, z0, hidden, segment, index: (
+                row,
+                bound(p, z0, hidden, segment, index),
+                row < 0,
+            )
+        self.run = jax.jit(sharding.on(mesh, program), out_shardings=sharding.replicated(mesh))
+
+    def __call__(self, items: Sequence[Item]) -> tuple[list[Score], Cut]:
+        """A score of every item, and how many were cut; an item without target scores 0."""
+        cut = Cut(0, 0)
+        rows: list[tuple[int, int, np.ndarray, np.ndarray]] = []  # item, draw, tokens, hidden
+        chosen: list[Subsets | None] = []
+        for i, item in enumerate(items):
+            tokens = np.asarray(item.tokens, np.int32)[-self.length :]
+            count = min(item.target, len(tokens))
+            lost = len(item.tokens) > self.length
+            cut = Cut(cut.context + lost, cut.target + (item.target > self.length))
+            chosen.append(self._chosen(count) if count else None)
+            for j, hidden in enumerate(chosen[-1].hidden if chosen[-1] else ()):
+                place = np.zeros(len(tokens), bool)
+                place[len(tokens) - count :] = hidden
+                rows.append((i, j, tokens, place))
+        nats, hits = self._walk(rows)
+        out, at = [], 0
+        for one in chosen:
+            if one is None:
+                out.append(Score(0.0, 0.0, 0, 0, True, True))
+                continue
+            own = slice(at, at + len(one.hidden))
+            at += len(one.hidden)
+            score = conditional.combine(nats[own], one, bool(hits[own][-1]))
+            out.append(score._replace(nats=score.nats + self.boundary * score.tokens))
+        return out, cut
+
+    def _chosen(self, count: int) -> Subsets:
+        if self.exact:
+            return conditional.left_to_right(count)
+        if self.by_subsets:
+            return conditional.subsets(count, self.draws, self.seed)
+        whole = np.ones((self.draws, count), bool)
+        return Subsets(whole, np.full(self.draws, 1 / self.draws), False)
+
+    def _walk(self, rows: list[tuple[int, int, np.ndarray, np.ndarray]]):
+        """Summed nats and hits of every row, in order; rows of one padded length share batches."""
+        nats, hits = np.zeros(len(rows)), np.zeros(len(rows), bool)
+        by_length: dict[int, list[int]] = {}
+        for number, row in enumerate(rows):
+            by_length.setdefault(self._padded(len(row[2])), []).append(number)
+        batches = [
+            (length, numbers[at : at + self.batch_size])
+            for length, numbers in sorted(by_length.items())
+            for at in range(0, len(numbers), self.batch_size)
+        ]
+        began = time.monotonic()
+        for done, (length, numbers) in enumerate(batches):
+            found = jax.device_get(self.run(self.params, *self._arrays(rows, numbers, length)))
+            row, value, hit = (np.asarray(a) for a in found)
+            real = row >= 0
+            nats[row[real]], hits[row[real]] = value[real].astype(np.float64), hit[real]
+            self._report(done + 1, len(batches), len(rows), began)
+        return nats, hits
+
+    def _padded(self, length: int) -> int:
+        """The next power of two, at most the longest row: few shapes, few compilations."""
+        return min(max(SHORTEST, 1 << (length - 1).bit_length()), max(self.length, SHORTEST))
+
+    def _arrays(self, rows, numbers, length):
+        """One global batch, of which every process holds its share."""
+        row = np.full(self.batch_size, -1, np.int32)
+        z0 = np.zeros((self.batch_size, length), np.int32)
+        hidden, segment = np.zeros(z0.shape, bool), np.zeros(z0.shape, np.int32)
+        index = np.zeros(self.batch_size, np.int32)
+        for b, number in enumerate(numbers):
+            _, draw, tokens, place = rows[number]
+            row[b], index[b] = number, draw
+            z0[b, : len(tokens)], hidden[b, : len(tokens)] = tokens, place
+            segment[b, : len(tokens)] = 1
+        share = self.batch_size // jax.process_count()
+        own = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+        whole = (row, z0, hidden, segment, index)
+        return sharding.put(self.experiment.mesh, tuple(a[own] for a in whole))
+
+    def _report(self, done: int, total: int, rows: int, began: float) -> None:
+        """After the first batch, and ten times on the way, what is left."""
+        if not distributed.leader() or total < 2 or (done > 1 and done % max(1, total // 10)):
+            return
+        left = (time.monotonic() - began) / done * (total - done)
+        self.say(f"scoring: batch {done} of {total} ({rows} rows), about {left:.0f} s left")

@@ -1,0 +1,86 @@
+"""The Python interface: what the commands do, and likelihoods that depend on no batch."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import ldd_jax
+from ldd_jax import api
+from ldd_jax.core.checks import UserError
+from ldd_jax.requests import Item, Scorer
+from tests.cli import tools
+
+
+@pytest.fixture(scope="module")
+def pipe(trained):
+    return ldd_jax.load(trained("lddm_m"))
+
+
+def test_samples_are_those_of_the_command(pipe, trained, tmp_path):
+    out = tmp_path / "s.jsonl"
+    flags = ("--num_samples=3", "--steps=3", "--seed=5", "--temperature=0.8", "--latent=off")
+    tools.good("sample", f"--workdir={trained('lddm_m')}", f"--output={out}", *flags)
+    texts = pipe.sample(3, num_inference_steps=3, seed=5, temperature=0.8, latent="off")
+    assert texts == [r["text"] for r in tools.json_lines(out)]
+
+
+def test_fill(pipe):
+    assert all(t.startswith("the ") for t in pipe.fill("the [MASK][MASK][MASK]", 2, seed=1))
+    assert len(pipe.fill("the [MASK][MASK]")) == 1
+
+
+@pytest.mark.parametrize("options", [{"sampler": "nope"}, {"latent": "of"}, {"temprature": 2}])
+def test_wrong_options(pipe, options):
+    with pytest.raises(UserError):
+        pipe.sample(1, **options)
+    with pytest.raises(UserError, match="longer than a row"):
+        pipe.nll("house " * 20)
+
+
+@pytest.mark.parametrize("method", ["lddm_m", "udlm", "ar"])
+def test_scores_depend_on_no_batch(trained, method):
+    pipe = api.load(trained(method))
+    scorer = Scorer(pipe.experiment, pipe.params, draws=6, batch_size=8)
+    items = [
+        api.item(pipe.tokenizer, context, text)
+        for context, text in (("the old ", "house"), ("", "river bank"), ("a red house", " day"))
+    ]
+    together, cut = scorer(items)
+    one_by_one = [scorer([item])[0][0] for item in reversed(items)][::-1]
+    for a, b in zip(together, one_by_one):
+        assert a == b
+    assert cut == (0, 0) and all(np.isfinite(s.nats) for s in together)
+    assert all(s.exact for s in together) == (method == "ar")
+    assert [s.tokens for s in together] == [6, 10, 4]  # the space before goes with the target
+
+
+def test_long_items_lose_their_beginning(pipe):
+    scorer = Scorer(pipe.experiment, pipe.params, draws=4)
+    length = scorer.length
+    ids = tuple(pipe.tokenizer.encode(("the old house " * 3)[: length + 5]))
+    scores, cut = scorer([Item(ids, 2), Item(ids, length + 3), Item(ids[-length:], 2), Item((), 0)])
+    assert cut == (2, 1)
+    assert scores[0] == scores[2] and scores[1].tokens == length and scores[3].nats == 0
+
+
+def test_two_passes_change_the_score(pipe):
+    one, two = (pipe.nll("the old house", num_passes=k, draws=4)[0] for k in (1, 2))
+    assert one.nats != two.nats
+    with pytest.raises(UserError, match="has one pass"):
+        plain = dataclasses.replace(pipe.experiment.model, latent=False)
+        Scorer(dataclasses.replace(pipe.experiment, model=plain), pipe.params, passes=2)
+
+
+def test_the_examples_of_the_page_run(trained, monkeypatch, tmp_path):
+    from tests.test_docs import blocks
+
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "quickstart").symlink_to(trained("lddm_m"))
+    monkeypatch.chdir(tmp_path)
+    space: dict = {}
+    for block in blocks("api.md"):
+        block = block.replace("return [MASK][MASK][MASK] value", "[MASK][MASK] value")
+        exec(compile(block, "api.md", "exec"), space)  # the docs' own code
+    assert len(space["texts"]) == 4 and space["best"] in space["scores"]
+    assert space["logits"].shape[:2] == space["tokens"].shape
