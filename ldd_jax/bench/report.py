@@ -150,26 +150,25 @@ def plot(found: list[Row], path: Path) -> None:
     lines: dict[str, list[Row]] = {}
     for row in real:
         lines.setdefault(row.line, []).append(row)
-    figure, grid = plt.subplots(
-        len(judges), 2, figsize=(13, 5.2 * len(judges)), dpi=120, squeeze=False
-    )
+    keys = -(-(len(lines) + 3) // LEGEND_COLUMNS)  # rows of the legend, nonsense among them
+    height = 5.2 * len(judges) + 0.2 * keys
+    figure, grid = plt.subplots(len(judges), 2, figsize=(13, height), dpi=120, squeeze=False)
     colors = plt.get_cmap("tab10").colors + plt.get_cmap("Dark2").colors  # type: ignore[attr-defined]
     models = list(dict.fromkeys(r.model for r in real))
+    rules = list(dict.fromkeys((r.sampler, r.temperature) for r in real))
     styles = {"carry": ("-", "o"), "off": ("--", "s"), "frozen": (":", "^"), NO_LATENT: ("-", "D")}
     for judge, (by_calls, by_entropy) in zip(judges, grid):
-        variants: dict[str, list[tuple]] = {}
         for name, members in lines.items():
             first = members[0]
-            kinds = variants.setdefault(first.model, [])
-            kind = (first.sampler, first.temperature)
-            if kind not in kinds:
-                kinds.append(kind)
-            color = colors[models.index(first.model) % len(colors)]
+            model, rule = models.index(first.model), rules.index((first.sampler, first.temperature))
             style, marker = styles.get(first.latent, ("-", "o"))
-            alpha = 1 / (1 + 0.5 * kinds.index(kind))
+            if len(rules) > 1:  # colour tells the rules, the marker the models
+                color, marker = colors[rule % len(colors)], MARKERS[model % len(MARKERS)]
+            else:
+                color = colors[model % len(colors)]
             nats, errors = zip(*(r.nats(judge) for r in members))
             look: dict[str, Any] = dict(
-                color=color, ls=style, marker=marker, ms=4, lw=1.3, capsize=2, alpha=alpha
+                color=color, ls=style, marker=marker, ms=4, lw=1.3, capsize=2
             )
             calls = [r.mean("calls") for r in members]
             by_calls.errorbar(calls, nats, yerr=errors, label=name, **look)
@@ -207,13 +206,16 @@ def plot(found: list[Row], path: Path) -> None:
         )
         for axes in (by_calls, by_entropy):
             axes.grid(alpha=0.3)
-        by_calls.legend(fontsize=7)
-    figure.tight_layout()
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=LEGEND_COLUMNS, fontsize=8)
+    figure.tight_layout(rect=(0, 0.2 * (keys + 1) / height, 1, 1))
     partial = path.with_suffix(".partial.png")
     figure.savefig(partial)
     partial.replace(path)
     plt.close(figure)
 
+
+LEGEND_COLUMNS, MARKERS = 4, "oDs^vP*X"
 
 STYLE = """body{font:14px sans-serif;margin:2em;max-width:1300px}img{max-width:100%}
 table{border-collapse:collapse}td,th{border-bottom:1px solid #ccc;padding:3px 8px;text-align:right}
