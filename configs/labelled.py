@@ -5,7 +5,7 @@ Command:   python -m ldd_jax train --config=configs/labelled.py:method=lddm_m,cl
            python -m ldd_jax sample --workdir=DIR --label=spam --guidance=2
            (tokenizer=characters|bytes|sentencepiece as in configs/text.py)
 Hardware:  any; minutes at size=tiny on a laptop CPU.
-Expected:  depends on the text; run in tests/cli/test_guidance.py on two classes of letters.
+Expected:  depends on the text; run here by tests/cli/test_guidance.py on two classes of letters.
 """
 
 from ldd_jax.core.checks import require

@@ -10,12 +10,11 @@ from tests.cli import tools
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["lddm_g", "mdlm"])
-def test_256_problems_to_the_last(method, tmp_path):
+def test_256_problems_to_the_last(tmp_path):
     """Countdown at CPU size, easy first, 16 calls."""
     tools.good(
         "train",
-        tools.recipe(method, "countdown"),
+        tools.recipe("lddm_g", "countdown"),
         f"--workdir={tmp_path}",
         "--config.data.train_count=256",
         "--config.data.validation_count=64",
