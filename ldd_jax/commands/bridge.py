@@ -62,7 +62,7 @@ def _import(values: flags.FlagValues) -> None:
             f"recorded outputs: {len(parity['arrays'])} arrays, largest difference "
             f"{parity['worst']:.1e} of the largest entry"
         )
-    print(f"workdir {workdir}: sample, evaluate, or train with configs/finetune.py:from={workdir}")
+    print(f"workdir {workdir}: sample or evaluate it")
 
 
 def _export_flags(values: flags.FlagValues) -> None:

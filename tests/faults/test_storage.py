@@ -44,7 +44,9 @@ def test_a_damaged_checkpoint_is_known(harm, item, copy):
 
 
 @pytest.mark.parametrize(
-    ("harm", "item"), zip((*storage.HARM, storage.flip), (*ITEMS, "ema")), ids=str
+    ("harm", "item"),
+    zip((*storage.HARM, storage.flip), (*ITEMS, "ema")),
+    ids=lambda value: getattr(value, "__name__", value),
 )
 def test_training_goes_on_from_the_newest_whole_one(harm, item, copy, trained, train_flags):
     harm(storage.data_file(copy, 12, item))
