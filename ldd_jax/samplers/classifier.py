@@ -35,6 +35,14 @@ class Shifted(Paired):
     def _of_both(self, law: Any, pred: Array) -> Array:
         return law(pred[:, 0]) + pred[:, 1]
 
+    def move(self, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
+        """Whoever may move is drawn from the whole law: how probable staying is, it says."""
+        return jnp.where(self.process.move(z_N, t_N, s_N) > 0, 1, 0).astype(t_N.dtype)
+
+    def exit(self, z_N: Array, t_N: Array) -> Array:
+        """Total intensities depend on the prediction, but for rows that stay."""
+        return jnp.where(self.process.exit(z_N, t_N) == 0, 0, jnp.inf).astype(t_N.dtype)
+
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierNet(Net):
@@ -42,7 +50,8 @@ class ClassifierNet(Net):
 
     Masked: to log x_theta at the masked positions, renormalised there: positions are revealed when
     the schedule says, as with an exact classifier the published law does too (its total intensity
-    does not depend on y). Otherwise to the laws and intensities of the step. `exact` asks the
+    does not depend on y). Otherwise, and with `steer(..., whole=True)`, to the laws and intensities
+    of the step, staying masked among them, as published. `exact` asks the
     classifier about all L V single changes; `first_order` takes the gradient in the embedding,
     <d log p / d e_l, E_v - E_z>, one forward and one backward pass. Calls to the network are
     counted, those to the classifier are not. Temperature and truncation act before the guidance.
@@ -55,8 +64,8 @@ class ClassifierNet(Net):
 
     @property
     def paired(self) -> bool:
-        """Without masks."""
-        return not self.process.absorbing
+        """Where laws are shifted, not predictions."""
+        return isinstance(self.process, Shifted)
 
     def beside(self, z: Array, t_B: Array) -> Any:
         """exact: the whole row and the place in it; first order: the gradient at the place."""
@@ -77,7 +86,7 @@ class ClassifierNet(Net):
         values = self._first_order(beside) if self.mode == "first_order" else self._exact(beside)
         values = values.astype(pred.dtype)
         shift = self.gamma * (values - jnp.take_along_axis(values, z_N[:, None], axis=1))
-        if not self.process.absorbing:
+        if self.paired:
             return jnp.stack([pred, shift], axis=1)
         hidden = self.process.scored(z_N)[:, None]
         return jnp.where(hidden, jax.nn.log_softmax(pred + shift, axis=-1), pred)
@@ -99,7 +108,13 @@ class ClassifierNet(Net):
 
 
 def steer(
-    net: Net, classifier: Classifier, label_B: Array, *, gamma: float, mode: str = "exact"
+    net: Net,
+    classifier: Classifier,
+    label_B: Array,
+    *,
+    gamma: float,
+    mode: str = "exact",
+    whole: bool = False,
 ) -> Net:
     """The network steered towards a class by a classifier of noisy tokens.
 
@@ -109,6 +124,8 @@ def steer(
       label_B: class of each row.
       gamma: strength; 0 = none, 1 = the conditional law if network and classifier are exact.
       mode: "exact" or "first_order".
+      whole: shift the whole law of a step for masked diffusion too, as published; for rules on a
+        time grid, whose rows are then all projected.
 
     Raises:
       ValueError: for an unknown mode.
@@ -116,7 +133,7 @@ def steer(
     if mode not in MODES:
         raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(MODES)}")
     fields = {f.name: getattr(net, f.name) for f in dataclasses.fields(Net)}
-    if not net.process.absorbing:
+    if whole or not net.process.absorbing:
         process: Process = Shifted(net.process)  # type: ignore[assignment]
         fields["process"] = process
     return ClassifierNet(**fields, classifier=classifier, target=label_B, gamma=gamma, mode=mode)

@@ -23,10 +23,15 @@ def combine(log_c: Array, log_u: Array, gamma: float) -> Array:
 class Paired:
     """A process whose prediction is a pair [N, 2, V]; its laws and intensities are combined.
 
-    An absorbing process combines predictions instead and is as ever from there on.
+    Where `pairs` is False the predictions are combined instead, and all is as ever from there on.
     """
 
     process: Any
+
+    @property
+    def pairs(self) -> bool:
+        """Whether predictions stay pairs."""
+        return True
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.process, name)
@@ -43,7 +48,7 @@ class Paired:
         self, draw: Draw, pred: Array, z_N: Array, t_N: Array, s_N: Array | None
     ) -> Array:
         """A draw from it."""
-        if self.process.absorbing:
+        if not self.pairs:
             return self.process.sample_posterior(draw, pred, z_N, t_N, s_N)
         law = self.log_posterior(pred, z_N, t_N, s_N)
         return draw.outcome(law, self.process.move(z_N, t_N, s_N), z_N)
@@ -60,7 +65,7 @@ class Paired:
 
     def rate(self, pred: Array, z_N: Array, t_N: Array) -> Array:
         """Combined intensities."""
-        if self.process.absorbing:
+        if not self.pairs:
             return self.process.rate(pred, z_N, t_N)
         return jnp.exp(self._of_both(lambda p: jnp.log(self.process.rate(p, z_N, t_N)), pred))
 
@@ -75,15 +80,20 @@ class GuidedProcess(Paired):
 
     gamma: float
 
+    @property
+    def pairs(self) -> bool:
+        """Without masks."""
+        return not self.process.absorbing
+
     def read(self, logits: Array, z_N: Array, clock_N: Array) -> Array:
         """The combined prediction, or the pair."""
         log_c, log_u = (self.process.read(logits[:, i], z_N, clock_N) for i in (0, 1))
-        if self.process.absorbing:
+        if not self.pairs:
             return jax.nn.log_softmax(combine(log_c, log_u, self.gamma), axis=-1)
         return jnp.stack([log_c, log_u], axis=1)
 
     def _of_both(self, law: Any, pred: Array) -> Array:
-        if self.process.absorbing:
+        if not self.pairs:
             return law(pred)
         return combine(law(pred[:, 0]), law(pred[:, 1]), self.gamma)
 
@@ -106,7 +116,7 @@ class GuidedNet(Net):
     @property
     def paired(self) -> bool:
         """Without masks."""
-        return not self.process.absorbing
+        return self.process.pairs  # type: ignore[attr-defined]
 
     def latent(self, batch: int, length: int) -> Any:
         """A latent for each pass."""

@@ -177,3 +177,26 @@ def test_what_it_refuses():
     draw = Production.of(jax.random.key(2), b)
     with pytest.raises(ValueError, match="use tail=sample"):
         sample(guided, Ancestral(), draw, jnp.zeros((1, 3), jnp.int32), 0, tail="greedy")
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_whole_law_of_a_step_as_published():
+    """Masked: log q(v) + gamma log p(y | z with v at l), the mask among the v, normalised."""
+    law, _, process, classifier = joint("masked")
+    base, gamma = Net(laws.Exact.of(law), process), 2.0
+    guided, pred, z = everywhere(
+        law, process, lambda y: steer(base, classifier, y, gamma=gamma, whole=True), 1
+    )
+    t, s = jnp.full(z.shape, T), jnp.full(z.shape, 0.3)
+    found = np.exp(guided.log_posterior(pred.reshape(-1, *pred.shape[2:]), z, t, s))
+    _, plain, _ = everywhere(law, process, lambda y: base, 1)
+    logq = process.log_posterior(plain.reshape(-1, law.size), z, t, s)
+    clock = process.conditioning(jnp.full(len(law.z), T))
+    for l in range(3):
+        for v in range(law.size):
+            changed = jnp.asarray(law.z).at[:, l].set(v)
+            value = classifier(classifier.table[changed], clock, jnp.ones(len(law.z), jnp.int32))
+            logq = logq.reshape(-1, 3, law.size).at[:, l, v].add(gamma * value)
+    expected = np.exp(jax.nn.log_softmax(logq, axis=-1)).reshape(found.shape)
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    assert (guided.move(z, t, s) == (z == 2)).all()

@@ -2,17 +2,79 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from ldd_jax.processes import Masked, Uniform
 from ldd_jax.processes.base import onehot_log
+from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.classifier import steer
+from ldd_jax.samplers.guidance import GuidedProcess
 from ldd_jax.schedules import LogLinear
 from tests.parity.cases.losses import EPS
 from tests.parity.cases.scores import score_tables
 from tests.parity.golden import Golden, normalise
 from tests.parity.runner import kind
+
+
+@struct.dataclass
+class Linear:
+    """log_softmax over classes of sum_l W[l, x_l]; soft inputs allowed."""
+
+    weight: jax.Array
+
+    @property
+    def table(self):
+        """One-hot."""
+        return jnp.eye(self.weight.shape[1], dtype=self.weight.dtype)
+
+    def __call__(self, e, clock, label):
+        """[B]."""
+        logp = jax.nn.log_softmax(jnp.einsum("blv,lvk->bk", e, self.weight))
+        return logp[jnp.arange(len(label)), label]
+
+
+def guided_tables(golden: Golden, masked, uniform, t, s) -> None:
+    """Classifier-free and classifier guidance of discrete-diffusion-guidance, as whole laws."""
+    number = lambda pattern, name: float(re.search(pattern, name).group(1))
+    for kind_, (process, z) in (("mask", masked), ("u", uniform)):
+        rows, length, size = z.reshape(-1), z.shape[1], process.tokens.size
+        spread = lambda a, n=length: jnp.asarray(np.repeat(a, n))
+        shape = (*z.shape, size)
+
+        def law(process, pred, rows=rows, shape=shape, spread=spread):
+            out = process.log_posterior(pred, jnp.asarray(rows), spread(t), spread(s))
+            return np.exp(np.asarray(out)).reshape(shape)
+
+        for name in [n for n in golden.arrays if n.startswith(f"cfg_{kind_}_g")]:
+            both = [np.asarray(golden.given(f"logits_{c}"), np.float64) for c in ("cond", "uncond")]
+            guided = GuidedProcess(process, number(r"_g([\d.]+)", name))
+            logits = jnp.stack([jnp.asarray(b.reshape(-1, size)) for b in both], axis=1)
+            pred = guided.read(logits, jnp.asarray(rows), spread(t))
+            golden.check(name, lambda g=guided, p=pred, f=law: f(g, p), 5e-6, prepare=normalise)
+        for name, mode in ((f"cbg_{kind_}", "exact"), (f"cbg_{kind_}_approx", "first_order")):
+            if name not in golden:
+                continue
+            meaning = golden.meta["arrays"][name]["meaning"]
+            label = jnp.full(len(z), int(number(r"class (\d+)", meaning)))
+            classifier = Linear(jnp.asarray(golden.given("classifier_w"), jnp.float64))
+            net = steer(
+                Net(None, process), classifier, label, mode=mode, whole=True,
+                gamma=number(r"weight ([\d.]+)", meaning),
+            )  # fmt: skip
+            free = np.asarray(
+                golden.given("logits_uncond"), np.float64
+            )  # the network is told no class
+            logits = jnp.asarray(free.reshape(-1, size))
+            beside = net.beside(jnp.asarray(z), jnp.asarray(t))
+            pred = net.predict(logits, jnp.asarray(rows), spread(t), beside)
+            golden.check(
+                name, lambda n=net, p=pred, f=law: f(n.process, p), 5e-6, prepare=normalise
+            )
 
 
 @kind("posteriors")
@@ -21,11 +83,6 @@ def posteriors(golden: Golden) -> None:
     with jax.enable_x64(True):
         _posteriors(golden)
     golden.gap("psi_.*", "Duo's psi-sampler is not built yet")
-    golden.gap(
-        "cfg_.*|cbg_.*",
-        "guidance is not built yet",
-        inputs="logits_cond|logits_uncond|classifier_w",
-    )
 
 
 def _posteriors(golden: Golden) -> None:
@@ -60,3 +117,4 @@ def _posteriors(golden: Golden) -> None:
     true = onehot_log(jnp.asarray(x0.reshape(-1)), size, jnp.float64)
     golden.check("udlm_posterior_true", lambda: table(uniform, z_u, s, true), 1e-6)
     score_tables(golden, schedule)
+    guided_tables(golden, (masked, z_m), (uniform, z_u), t, s)
