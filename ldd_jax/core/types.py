@@ -178,6 +178,10 @@ class Process(Protocol):
         """Draw z_t given z_0 and return it with the clock."""
         ...
 
+    def noise_law(self, dtype: Any) -> Array:
+        """What a token becomes when it is replaced, [V]."""
+        ...
+
     def scored(self, z: Array) -> Array:
         """True where the bound of a row can be non-zero."""
         ...

@@ -87,6 +87,10 @@ class Diffusion:
         del z_N, t_N
         return pred_NV
 
+    def noise_law(self, dtype: Any) -> Array:
+        """What a token becomes when it is replaced, [V]."""
+        raise TypeError(f"{type(self).__name__} defines no law of noise")
+
     def move(self, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
         """1: every row is drawn anew."""
         del s_N

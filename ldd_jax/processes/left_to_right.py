@@ -93,6 +93,10 @@ class LeftToRight:
         """0: the likelihood has no further terms."""
         return jnp.zeros((), dtype)
 
+    def noise_law(self, dtype: Any) -> Array:
+        """Refused: there is no noise."""
+        _no_reverse()
+
     def log_posterior(self, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
         """Refused: there is no reverse diffusion."""
         _no_reverse()

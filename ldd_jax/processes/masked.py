@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -42,6 +43,10 @@ class Masked(Diffusion):
     def corrupt(self, keys_B: Array, z0: Array, t_B: Array, keep: Array) -> tuple[Array, Array]:
         """Mask each position outside `keep` with probability 1 - alpha_t; clock = t."""
         return self._replace(keys_B, z0, t_B, keep, jnp.full_like(z0, self._mask)), t_B
+
+    def noise_law(self, dtype: Any) -> Array:
+        """The mask."""
+        return (jnp.arange(self.tokens.size) == self._mask).astype(dtype)
 
     def scored(self, z: Array) -> Array:
         """Masked positions."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -37,6 +38,10 @@ class Uniform(Diffusion):
         """Resample each position outside `keep` with probability 1 - alpha_t; clock = t."""
         noise = self._noise(keys_B, z0.shape[1]).astype(z0.dtype)
         return self._replace(keys_B, z0, t_B, keep, noise), t_B
+
+    def noise_law(self, dtype: Any) -> Array:
+        """Any state."""
+        return jnp.full(self.tokens.size, 1 / self.tokens.size, dtype)
 
     def scored(self, z: Array) -> Array:
         """Every position."""

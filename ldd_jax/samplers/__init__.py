@@ -14,6 +14,7 @@ from ldd_jax.samplers.first_hitting import FirstHitting
 from ldd_jax.samplers.grids import CosineGrid, GeometricGrid, LinearGrid
 from ldd_jax.samplers.loop import sample
 from ldd_jax.samplers.next_token import NextToken
+from ldd_jax.samplers.psi import Psi
 from ldd_jax.samplers.remdm import ReMDM
 from ldd_jax.samplers.tau_leaping import TauLeaping
 from ldd_jax.samplers.theta import ThetaRK2, ThetaTrapezoidal
@@ -36,6 +37,7 @@ __all__ = [
     "LinearGrid",
     "NextToken",
     "PredictorCorrector",
+    "Psi",
     "RateCorrector",
     "ReMDM",
     "SampleState",

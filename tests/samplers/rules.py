@@ -20,6 +20,7 @@ from ldd_jax.samplers import (
     FirstHitting,
     GibbsCorrector,
     PredictorCorrector,
+    Psi,
     RateCorrector,
     ReMDM,
     ScheduledConfidence,
@@ -53,6 +54,7 @@ RULES = {
     "predictor_corrector rate": PredictorCorrector(corrector=RateCorrector(size=0.5)),
     "predictor_corrector gibbs": PredictorCorrector(corrector=GibbsCorrector(positions=2)),
     "predictor_corrector two": PredictorCorrector(corrections=2, below=0.7),
+    "psi": Psi(),
     "cached_ancestral": CachedAncestral(),
 }
 

@@ -19,6 +19,7 @@ from ldd_jax.samplers import (
     GibbsCorrector,
     LinearGrid,
     PredictorCorrector,
+    Psi,
     RateCorrector,
     ReMDM,
     TauLeaping,
@@ -169,6 +170,19 @@ def test_remdm_keeps_the_marginals(strength):
 
 
 @pytest.mark.parametrize("kind", ["masked", "uniform"])
+@pytest.mark.parametrize("kappa", [0.0, 0.3, 1.0])
+def test_psi_keeps_the_marginals(kind, kappa):
+    """With one position each part of the mixture takes p_t to p_s."""
+    law, process = toy(kind, vocabulary=3, length=1, concentration=1.0)
+    for t, s in ((0.9, 0.6), (0.5, 0.45)):
+        p_t, p_s = (law.marginal(float(process.schedule.alpha(jnp.asarray(a)))) for a in (t, s))
+        matrix = matrix_of(Psi(kappa=kappa), law, process, t, s)
+        np.testing.assert_allclose(p_t @ matrix, p_s, rtol=0, atol=1e-13)
+        plain = matrix_of(Ancestral(), law, process, t, s)
+        assert np.allclose(matrix, plain, atol=1e-12) == (kappa == 1)
+
+
+@pytest.mark.parametrize("kind", ["masked", "uniform"])
 def test_gibbs_is_stationary_with_one_position_only(kind):
     law, process = toy(kind, concentration=1.0)
     p = law.marginal(float(process.schedule.alpha(jnp.asarray(0.4))))
@@ -219,5 +233,6 @@ def test_lab_lists_every_rule_and_says_what_it_skips():
     from ldd_jax.core.registry import names
 
     listed = {case.step.registered[1] for case in lab_report.CASES}
-    # Autoregressive sampling has no discretisation to measure; the other is an example of the docs.
-    assert listed == set(names("step")) - {"arg_max_all", "next_token"}
+    # Autoregressive sampling has no discretisation to measure, easy_first takes the most probable
+    # token and has no law to come near; the last is an example of the docs.
+    assert listed == set(names("step")) - {"next_token", "easy_first", "arg_max_all"}

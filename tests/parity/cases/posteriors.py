@@ -14,6 +14,7 @@ from ldd_jax.processes.base import onehot_log
 from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.classifier import steer
 from ldd_jax.samplers.guidance import GuidedProcess
+from ldd_jax.samplers.psi import log_psi
 from ldd_jax.schedules import LogLinear
 from tests.parity.cases.losses import EPS
 from tests.parity.cases.scores import score_tables
@@ -82,7 +83,6 @@ def posteriors(golden: Golden) -> None:
     """Ancestral tables of MDLM and UDLM, in float64 and the noise-removal step."""
     with jax.enable_x64(True):
         _posteriors(golden)
-    golden.gap("psi_.*", "Duo's psi-sampler is not built yet")
 
 
 def _posteriors(golden: Golden) -> None:
@@ -116,5 +116,16 @@ def _posteriors(golden: Golden) -> None:
     golden.check("udlm_posterior_final", lambda: table(uniform, z_u, None), 2e-6)
     true = onehot_log(jnp.asarray(x0.reshape(-1)), size, jnp.float64)
     golden.check("udlm_posterior_true", lambda: table(uniform, z_u, s, true), 1e-6)
+    for name in [n for n in golden.arrays if re.fullmatch(r"psi_[mu]dlm_k[\d.]+", n)]:
+        process, z = (masked, z_m) if name.startswith("psi_m") else (uniform, z_u)
+        kappa = float(name.rpartition("_k")[2])
+
+        def mixed(process=process, tokens=z, kappa=kappa):
+            z = jnp.asarray(tokens.reshape(-1))
+            pred = process.read(jnp.asarray(logits.reshape(-1, size)), z, spread(t))
+            law = log_psi(process, pred, z, spread(t), spread(s), kappa)
+            return np.exp(np.asarray(law)).reshape(logits.shape)
+
+        golden.check(name, mixed, 2e-6, prepare=normalise)
     score_tables(golden, schedule)
     guided_tables(golden, (masked, z_m), (uniform, z_u), t, s)

@@ -1,0 +1,66 @@
+"""Psi-samplers, as in the code of Duo (arXiv 2506.10892): the posterior mixed with noising anew."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from ldd_jax.core.registry import register
+from ldd_jax.core.types import Array, Draw, Process
+from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.leaps import wide
+
+
+def log_psi(
+    process: Process, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array, kappa: float
+) -> Array:
+    """Log of kappa p(z_s | z_t) + (1 - kappa) (alpha_s p(x0 | z_t) + (1 - alpha_s) noise), [N, V].
+
+    p(x0 | z_t) is the posterior at s = 0, so that the mixture keeps the marginals of the process
+    whatever kappa: both of its parts do.
+    """
+    posterior = process.log_posterior(pred_NV, z_N, t_N, s_N)
+    clean = process.log_posterior(pred_NV, z_N, t_N, None)
+    noise = process.schedule.noise(s_N)[:, None]
+    anew = (1 - noise) * jnp.exp(clean) + noise * process.noise_law(t_N.dtype)
+    law = kappa * jnp.exp(posterior) + (1 - kappa) * anew
+    return jnp.where(law > 0, jnp.log(jnp.where(law > 0, law, 1)), -jnp.inf)
+
+
+@register("step", "psi")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Psi(Step):
+    """kappa = 1: ancestral; 0: predict x0 whole and noise it anew to s; between: both at a time.
+
+    Below 1 settled positions may be drawn again, so all free rows are projected.
+    """
+
+    kappa: float = 0.5
+
+    def __post_init__(self):
+        if not 0 <= self.kappa <= 1:
+            raise ValueError(f"kappa is {self.kappa}; it must lie in [0, 1]")
+
+    def __call__(
+        self,
+        net: Net,
+        state: SampleState,
+        t_B: Array,
+        s_B: Array,
+        draw: Draw,
+        segment: Array | None,
+    ) -> SampleState:
+        """One step."""
+        trunk = net.trunk(state, t_B, segment)
+        length = state.z.shape[1]
+
+        def move(pred, z, t, args):
+            row_draw, s, free = args
+            law = log_psi(net.process, pred, z, t, s, self.kappa)
+            return row_draw.outcome(law, free.astype(t.dtype), z)
+
+        args = (draw.rows(length), wide(s_B, length), state.free.reshape(-1))
+        z = net.rows(move, trunk, state.z, t_B, args, where=state.free)
+        z = jnp.where(state.free, z, state.z)
+        return state._replace(z=z, h=trunk.latent, calls=state.calls + self.calls)
