@@ -52,7 +52,7 @@ def outcomes(kinds: dict, law: Law) -> tuple[dict, int]:
     count = int(np.prod([len(d) for d in domains]))
     if count * len(law.z) > LIMIT:
         raise ValueError(f"{count * len(law.z)} outcomes to enumerate, more than {LIMIT}")
-    grid = np.indices([len(d) for d in domains]).reshape(len(domains), -1)
+    grid = np.indices([len(d) for d in domains]).reshape(len(domains), count)
     return {site: d[i] for site, d, i in zip(kinds, domains, grid)}, count
 
 

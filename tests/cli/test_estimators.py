@@ -6,7 +6,6 @@ import math
 
 import pytest
 
-from ldd_jax import loop, scoring
 from tests.cli import tools
 
 
@@ -28,18 +27,6 @@ def test_a_prompt_is_given(trained, tmp_path):
     tools.good("evaluate", f"--workdir={trained('lddm_m')}", *flags, "--estimator=time_free")
     (record,) = tools.json_lines(output)
     assert record["prompt_tokens"] == 10 and record["tokens"] <= 6 * record["sequences"]
-
-
-def test_scoring_of_pairs(trained):
-    experiment, params, _ = loop.load(trained("lddm_m"))
-    encode = experiment.tokenizer.encode
-    pairs = [(encode("the "), encode("house")), (encode("the "), encode("eshou"))]
-    found = scoring.conditional(experiment, params, pairs, draws=16)
-    assert list(found.tokens) == [5, 5] and (found.nats > 0).all() and (found.se > 0).all()
-    again = scoring.conditional(experiment, params, pairs, draws=16)
-    assert (again.nats == found.nats).all()
-    exact = scoring.conditional(*loop.load(trained("ar"))[:2], pairs)
-    assert math.isnan(exact.se[0]) and (exact.nats > 0).all()
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_draws_follow_the_exact_matrix(rule, kind):
     """Chi-square of production draws from a mixed state against the sum over dictated outcomes."""
     law, process = toy(kind, vocabulary=2, length=2 if "corrector" in rule else 3, concentration=1)
     step, net = RULES[rule], Net(Exact.of(law), process)
-    draws, times = 20_000, (None, None) if step.clock == "own" else (0.65, 0.3)
+    draws, times = 20_000, (None, None) if step.clock == "own" else (0.65, 0.4)
     matrix = matrix_of(step, law, process, *times)
     np.testing.assert_allclose(matrix.sum(1), 1, rtol=1e-9)
     origin = len(law.z) - (1 if "corrector" in rule else 3)  # masked: mask mask token; all masks
@@ -81,9 +81,12 @@ def test_draws_follow_the_exact_matrix(rule, kind):
     expected = matrix[origin] * draws
     assert count[expected < 1e-9].sum() == 0
     on = expected > 1e-9
+    if rule == "easy_first revise":  # nothing in it is drawn
+        assert on.sum() == 1
+        return
     chi = ((count - expected)[on] ** 2 / expected[on]).sum()
-    assert stats.chi2.sf(chi, on.sum() - 1) > 1e-4, (count[on], expected[on])
     assert on.sum() > 1
+    assert stats.chi2.sf(chi, on.sum() - 1) > 1e-4, (count[on], expected[on])
 
 
 def slopes(kind, step, steps, look=lambda law, p: p):

@@ -18,7 +18,7 @@ from ldd_jax.core.checks import UserError
 from ldd_jax.experiment import check_batch
 from ldd_jax.training import sharding
 from ldd_jax.training import state as states
-from ldd_jax.training.checkpoints import Checkpoints
+from ldd_jax.training.checkpoints import FORMAT, Checkpoints
 from tests.training import sharded
 from tests.training.common import experiment, run
 
@@ -153,6 +153,6 @@ def test_checkpoint_of_another_shape_is_refused(tmp_path):
         reader.restore_params(like.params, ema=True, step=3)
     mine = states.abstract(built.model, built.update.optimizer, built.mesh)
     found, meta = reader.restore(mine)
-    assert meta["note"] == "x" and meta["format"] == 1
+    assert meta["note"] == "x" and meta["format"] == FORMAT
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(state))
     assert jnp.asarray(found.step).dtype == jnp.int32
