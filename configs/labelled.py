@@ -8,12 +8,9 @@ Hardware:  any; minutes at size=tiny on a laptop CPU.
 Expected:  depends on the text; run here by tests/cli/test_guidance.py on two classes of letters.
 """
 
-from ldd_jax.core.checks import require
 from ldd_jax.core.registry import section
-from ldd_jax.data import Bytes, Characters, LabelledText, SentencePiece
-from ldd_jax.recipes import arguments, make
-
-TOKENIZERS = {"characters": Characters, "bytes": Bytes, "sentencepiece": SentencePiece}
+from ldd_jax.data import LabelledText
+from ldd_jax.recipes import SHORT, TOKENIZERS, arguments, make
 
 
 def get_config(argument=""):
@@ -21,7 +18,6 @@ def get_config(argument=""):
     chosen = arguments(
         argument, method="lddm_m", size="tiny", tokenizer="characters", classes="a+b"
     )
-    require(chosen["tokenizer"] in TOKENIZERS, f"tokenizer is one of {', '.join(TOKENIZERS)}")
     classes = tuple(chosen["classes"].split("+"))
     return make(
         chosen,
@@ -29,15 +25,5 @@ def get_config(argument=""):
         data=dict(length=64, classes=classes, tokenizer=section(TOKENIZERS[chosen["tokenizer"]])),
         model=dict(num_classes=len(classes)),
         objective=dict(condition_dropout=0.1),
-        optim=dict(lr=3e-3, warmup_steps=200, decay="cosine", b2=0.99),
-        training=dict(
-            num_steps=5000,
-            batch_size=64,
-            ema_decay=0.999,
-            log_every=100,
-            eval_every=1000,
-            sample_every=1000,
-            checkpoint_every=1000,
-        ),
-        evaluation=dict(draws=4),
+        **SHORT,
     )

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from ldd_jax import experiment
 from ldd_jax.core.checks import UserError, nearest
 from ldd_jax.core.registry import section
-from ldd_jax.data import ProblemData, TextData
+from ldd_jax.data import Bytes, Characters, ProblemData, SentencePiece, TextData
 from ldd_jax.denoisers import DiT
 from ldd_jax.objectives import GridTimes, Mgdm, Nelbo, NextToken, NoContext, PseudoContext
 from ldd_jax.processes import LeftToRight, Masked, MaskedMean, MaskedScore, Uniform, UniformScore
@@ -73,6 +73,23 @@ SIZES = {
     "70b": dict(width=8192, depth=80, heads=64),
 }
 
+TOKENIZERS = {"characters": Characters, "bytes": Bytes, "sentencepiece": SentencePiece}
+
+# Texts of one's own at tiny size: minutes on a laptop.
+SHORT: dict[str, Any] = {
+    "optim": {"lr": 3e-3, "warmup_steps": 200, "decay": "cosine", "b2": 0.99},
+    "training": {
+        "num_steps": 5000,
+        "batch_size": 64,
+        "ema_decay": 0.999,
+        "log_every": 100,
+        "eval_every": 1000,
+        "sample_every": 1000,
+        "checkpoint_every": 1000,
+    },
+    "evaluation": {"draws": 4},
+}
+
 # What the papers share (MDLM, UDLM, Duo, LDDM): optimizer, length and rhythm of training.
 PUBLISHED = {
     "optim": {"lr": 3e-4, "warmup_steps": 2500},
@@ -91,7 +108,7 @@ def arguments(text: str, **defaults: str) -> dict[str, str]:
     """Parse `method=lddm_m,size=tiny` against defaults.
 
     Raises:
-      UserError: for a malformed, unknown or repeated argument, or an unknown method or size.
+      UserError: for a malformed, unknown or repeated argument, or an unknown choice in one.
     """
     chosen: dict[str, str] = {}
     for item in filter(None, (text or "").split(",")):
@@ -106,7 +123,8 @@ def arguments(text: str, **defaults: str) -> dict[str, str]:
             raise UserError(f"config argument {name!r} is given twice")
         chosen[name] = value
     chosen = {**defaults, **chosen}
-    for name, table in (("method", METHODS), ("size", SIZES)):
+    tables: dict[str, dict[str, Any]] = {"method": METHODS, "size": SIZES, "tokenizer": TOKENIZERS}
+    for name, table in tables.items():
         if name in chosen and chosen[name] not in table:
             raise UserError(f"unknown {name} {chosen[name]!r}; {nearest(chosen[name], table)}")
     return chosen

@@ -1,4 +1,4 @@
-"""Estimators and prompts through `evaluate`, and the scoring of given texts."""
+"""Estimators and prompts through `evaluate`."""
 
 from __future__ import annotations
 
