@@ -3,8 +3,10 @@
     python launch/soak.py --minutes=120 --output=FOLDER
 
 One training process runs with frequent evaluations, samples and checkpoints; from outside, every
-few seconds, its memory (RSS), open file descriptors, threads, step and checkpoints on disk are read
-from /proc and the workdir. Ends with SIGTERM, fits straight lines, writes soak.json and soak.png.
+few seconds, its memory (RSS), open file descriptors, threads, processor time, step and checkpoints
+on disk are read from /proc and the workdir. Throughput is also given per second of processor time,
+which other programs on the machine change less. Ends with SIGTERM, fits straight lines, writes
+soak.json and soak.png.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ def look(pid: int, workdir: Path, began: float) -> dict[str, float]:
     """What can be seen of the process and its folder."""
     status = Path(f"/proc/{pid}/status").read_text()
     field = lambda name: int(status.split(f"{name}:")[1].split()[0])
+    spent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     folders = [p.name for p in (workdir / "checkpoints").glob("*")]
     done = [int(n) for n in folders if n.isdigit()]
     metrics = workdir / "metrics.jsonl"
@@ -65,10 +68,23 @@ def look(pid: int, workdir: Path, began: float) -> dict[str, float]:
         "files": len(os.listdir(f"/proc/{pid}/fd")),
         "threads": field("Threads"),
         "step": step,
+        "cpu_seconds": (int(spent[11]) + int(spent[12])) / os.sysconf("SC_CLK_TCK"),
         "tokens_per_second": rate,
         "checkpoints": len(done),
         "disk_mb": sum(f.stat().st_size for f in workdir.rglob("*") if f.is_file()) / 1e6,
     }
+
+
+def per_cpu_second(seen: list[dict[str, float]], window: float = 5.0) -> None:
+    """Add updates per second of processor time, over the last `window` minutes of each look."""
+    first = 0
+    for now in seen:
+        while seen[first]["minutes"] < now["minutes"] - window:
+            first += 1
+        spent = now["cpu_seconds"] - seen[first]["cpu_seconds"]
+        now["updates_per_cpu_second"] = (
+            (now["step"] - seen[first]["step"]) / spent if spent else 0.0
+        )
 
 
 def slope(seen: list[dict[str, float]], name: str) -> tuple[float, float]:
@@ -90,7 +106,7 @@ def plot(seen: list[dict[str, float]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(2, 2, figsize=(9, 5.5), sharex=True)
-    what = ("rss_mb", "files", "tokens_per_second", "checkpoints")
+    what = ("rss_mb", "files", "updates_per_cpu_second", "checkpoints")
     for axis, name in zip(axes.flat, what):
         axis.plot([s["minutes"] for s in seen], [s[name] for s in seen], linewidth=1)
         axis.set_title(name)
@@ -131,7 +147,9 @@ def main() -> None:
                 seen.append(now)
         running.send_signal(signal.SIGTERM)
         status = running.wait(timeout=600)  # a loaded machine writes slowly
-    names = ("rss_mb", "files", "threads", "tokens_per_second", "checkpoints", "disk_mb")
+    per_cpu_second(seen)
+    names = ("rss_mb", "files", "threads", "updates_per_cpu_second", "tokens_per_second",
+             "checkpoints", "disk_mb")  # fmt: skip
     report = {"exit_status": status, "minutes": seen[-1]["minutes"], "steps": seen[-1]["step"]}
     for name in names:
         b, se = slope(seen, name)
