@@ -107,6 +107,7 @@ def slopes(kind, step, steps, look=lambda law, p: p):
         ("masked", ThetaTrapezoidal(), (64, 128), 4),
         ("masked", ThetaTrapezoidal(leap="linear"), (128, 256), 2),
         ("masked", ThetaRK2(leap="first_jump"), (64, 128), 2),
+        ("masked", ThetaRK2(theta=0.7), (64, 128), 4),  # so far; 2 in the end: see below
         ("uniform", TauLeaping(), (64, 128), 2),
         ("uniform", ThetaTrapezoidal(), (64, 128), 4),
     ],
