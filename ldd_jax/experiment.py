@@ -32,6 +32,7 @@ class Training:
     """How long, how much at a time, and what is written when (in updates; 0 = only at the end).
 
     An update whose loss or gradient is not finite is skipped; `max_skipped` in a row end the run.
+    `initial` names a workdir (or an import) whose averaged parameters the run begins with.
     """
 
     num_steps: int = 1000
@@ -44,6 +45,7 @@ class Training:
     checkpoint_every: int = 500
     keep: int = 2
     max_skipped: int = 10
+    initial: str = ""
 
     def __post_init__(self):
         positive = ("num_steps", "batch_size", "accumulate", "log_every", "keep", "max_skipped")

@@ -7,12 +7,13 @@ Methods and sizes are structural: they are chosen in the config file's argument,
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from ldd_jax import experiment
-from ldd_jax.core.checks import UserError, nearest
+from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.registry import section
 from ldd_jax.data import Bytes, Characters, ProblemData, SentencePiece, TextData
 from ldd_jax.denoisers import DiT
@@ -125,7 +126,7 @@ def arguments(text: str, **defaults: str) -> dict[str, str]:
     chosen = {**defaults, **chosen}
     tables: dict[str, dict[str, Any]] = {"method": METHODS, "size": SIZES, "tokenizer": TOKENIZERS}
     for name, table in tables.items():
-        if name in chosen and chosen[name] not in table:
+        if name in chosen and chosen[name] not in (*table, defaults[name]):
             raise UserError(f"unknown {name} {chosen[name]!r}; {nearest(chosen[name], table)}")
     return chosen
 
@@ -212,3 +213,43 @@ def problems(
         ),
         sampling=dict(num_steps=16 if small else 20, num_samples=4, batch_size=4),
     )
+
+
+def fine_tune(workdir: str, method: str = "") -> ConfigDict:
+    """The config of a run that begins with the parameters of `workdir` (a run or an import).
+
+    Data, tokenizer, process and network are those of the workdir. `method`, of the same process,
+    changes the objective and where the latent comes from: lddm_m adds loopholing to an mdlm run.
+
+    Raises:
+      UserError: for a folder that is no workdir, or a method of another process.
+    """
+    require(bool(workdir), "which run to begin with? give from=WORKDIR in the config's argument")
+    base = experiment.load_config(Path(workdir))
+    config = ConfigDict(base.to_dict())
+    if method:
+        chosen = METHODS[method]
+        process, objective = (c.registered[1] for c in (chosen.process, chosen.objective))  # type: ignore[attr-defined]
+        fits = [n for n, m in METHODS.items() if m.process.registered[1] == base.process.name]  # type: ignore[attr-defined]
+        require(
+            process == base.process.name,
+            f"{workdir} has a {base.process.name} process; {nearest(method, fits)}",
+        )
+        if objective != base.objective.name:
+            config.objective = section(chosen.objective, **chosen.scored)
+            config.sampling.step = section(chosen.step)
+        config.objective.context = section(chosen.context)
+        config.model.latent = chosen.latent
+        config.evaluation.passes = 1 + chosen.latent
+    config.recipe = ",".join(filter(None, ["finetune", method and f"method={method}", base.recipe]))
+    config.optim = section(AdamW, lr=3e-4, warmup_steps=100, decay="cosine")
+    config.training = section(
+        experiment.Training,
+        num_steps=1000,
+        batch_size=base.training.batch_size,
+        ema_decay=0.999,
+        eval_every=200,
+        checkpoint_every=200,
+        initial=workdir,
+    )
+    return config.lock()

@@ -13,10 +13,10 @@ import jax
 from ml_collections import ConfigDict
 
 from ldd_jax import experiment as experiments
-from ldd_jax import loop, replay
+from ldd_jax import initial, loop, replay
 from ldd_jax.core import registry
 from ldd_jax.core.checks import RunError, require
-from ldd_jax.data import Corpus, batches, load_tokenizer
+from ldd_jax.data import Corpus, batches
 from ldd_jax.evaluation import curves, likelihood
 from ldd_jax.generate import Sampler
 from ldd_jax.planning import chips, cost
@@ -51,10 +51,8 @@ class Run:
         if distributed.leader():
             open_workdir(workdir, config)
         self.workdir = workdir
-        saved = workdir / "tokenizer"
-        has_tokenizer = (saved / "tokenizer.json").is_file()
         data = registry.build("data", config.data)
-        self.corpus: Corpus = data.load(load_tokenizer(saved) if has_tokenizer else None)
+        self.corpus: Corpus = data.load(initial.tokenizer(config, workdir))
         self.experiment = experiments.build(config, self.corpus.tokenizer)
         experiments.check_classes(self.experiment, self.corpus.classes)
         experiments.check_batch(self.experiment)
@@ -65,12 +63,15 @@ class Run:
             f"training.batch_size {self.experiment.training.batch_size} is larger than the "
             f"training split ({len(self.corpus.train)} rows); lower it or give a longer text",
         )
+        if self.experiment.training.initial and not (workdir / "config.json").exists():
+            initial.check(self.experiment, self.like.params)
         if distributed.leader():
             claim(workdir, config, self.corpus.tokenizer, held)
         distributed.barrier("workdir")
         self.checkpoints = Checkpoints(workdir, keep=self.experiment.training.keep)
         held.callback(self.checkpoints.abandon)
         self.programs: dict = {}
+        self.origin = ""
         meta = self._restore()
         self.first = self.step = int(meta["step"])
         self.owed: list[str] = list(meta["owed"])
@@ -83,6 +84,8 @@ class Run:
         newest, e = self.checkpoints.latest(), self.experiment
         if newest is None:
             self.state = states.initial(e.model, e.update.optimizer, e.mesh, e.key(0))
+            if e.training.initial:
+                self.state, self.origin = initial.begin(e, self.state)
             return {"step": 0, "owed": []}
         wanted = e.training.num_steps
         require(
@@ -206,6 +209,8 @@ class Run:
             f"batch {e.training.batch_size} x {e.config.data.length} tokens, "
             f"updates {self.first} to {e.training.num_steps}"
         )
+        if self.origin:
+            self.recorder.say(self.origin)
 
     def _evaluate(self, step: int) -> likelihood.Estimate:
         found = loop.evaluate(

@@ -57,7 +57,7 @@ def save(
     host = jax.device_get(params)
     metadata = {"format": "pt"}
     if names == "reference":
-        tensors = _as_stored(reference.to_reference(host), workdir)
+        tensors = _as_stored(reference.to_reference(host), workdir, experiment.model)
         tensors = {prefix + n: a for n, a in tensors.items()}
     else:
         tensors = reference.to_own(host)
@@ -80,10 +80,10 @@ def save(
     return {"tensors": len(tensors), "parameters": sum(a.size for a in jax.tree.leaves(host))}
 
 
-def _as_stored(tensors: dict[str, np.ndarray], workdir: Path) -> dict[str, np.ndarray]:
-    """Of an import: in the types of its source, with its buffers, byte for byte."""
+def _as_stored(tensors: dict[str, np.ndarray], workdir: Path, model: Any) -> dict[str, np.ndarray]:
+    """With the references' buffer; of an import with its own and in its types, byte for byte."""
     if not (workdir / RECORD).is_file():
-        return tensors
+        return tensors | {reference.ROTARY: reference.rotary(model.width, model.heads)}
     record: dict[str, Any] = json.loads((workdir / RECORD).read_text())
     if (workdir / BUFFERS).is_file():
         tensors = tensors | load_file(workdir / BUFFERS)

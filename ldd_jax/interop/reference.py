@@ -114,6 +114,12 @@ def sizes(tensors: Mapping[str, np.ndarray], *, heads: int = 0) -> dict[str, Any
     return found
 
 
+def rotary(width: int, heads: int) -> np.ndarray:
+    """The buffer of rotary frequencies, base^(-2 i / d) for the d = width / heads of a head."""
+    half = width // heads // 2
+    return (ROTARY_BASE ** -(np.arange(half) / half)).astype(np.float32)
+
+
 def _heads(tensors: Mapping[str, np.ndarray], width: int, heads: int) -> int:
     """Number of heads, given or from the rotary buffer, which must be of our base."""
     allowed = [n for n in range(1, width // 2 + 1) if width % (2 * n) == 0]

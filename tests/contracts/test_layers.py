@@ -19,7 +19,7 @@ ORDER = [
     {"generate"},
     {"planning", "solving"},
     {"workdir", "command_line"},
-    {"loop"},
+    {"initial", "loop"},
     {"replay"},
     {"run"},
     {"bench", "bridge", "report", "requests"},

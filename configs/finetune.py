@@ -1,0 +1,16 @@
+"""Go on from a trained run or an import on other text, with loopholing added or not.
+
+Command:   python -m ldd_jax train --config=configs/finetune.py:from=runs/mdlm,method=lddm_m \
+               --config.data.path=FILE --workdir=runs/mine
+           (without method: as the run was trained)
+Hardware:  what the run itself needs; 1,000 updates, lr 3e-4 with cosine decay.
+Expected:  docs/finetuning.md, measured here at quickstart size.
+"""
+
+from ldd_jax.recipes import arguments, fine_tune
+
+
+def get_config(argument=""):
+    """The recipe; structural choices in the argument."""
+    chosen = arguments(argument, **{"from": "", "method": ""})
+    return fine_tune(chosen["from"], chosen["method"])
