@@ -10,19 +10,16 @@ from safetensors.numpy import load_file, save_file
 
 from ldd_jax.interop import reference
 from tests.cli import tools
+from tests.interop.__main__ import write
 from tests.parity.numpy_reference import forward, random_weights
 
 SIZES = {"hidden": 16, "blocks": 1, "heads": 2, "cond": 8, "V": 29}
 
 
-def rotary(half=4):
-    return (10_000.0 ** -(np.arange(half) / half)).astype(np.float32)
-
-
 def checkpoint(folder, *, loop=True, states=29, change=None):
     """A file under the reference's names, and the tensors it holds."""
     w = random_weights(np.random.default_rng(3), SIZES | {"V": states}, loop)
-    w[reference.ROTARY] = rotary()
+    w[reference.ROTARY] = reference.rotary(16, 2)
     if change is not None:
         change(w)
     save_file(w, folder / "reference.safetensors")
@@ -167,3 +164,25 @@ def test_score_models_and_their_schedule(tmp_path):
     assert config["process"]["schedule"]["sigma_max"] == 9 and config["model"]["time_conditioning"]
     assert config["data"]["length"] == 1024
     sample(workdir, "--length=8")
+
+
+@pytest.mark.slow
+def test_twelve_layers_and_the_vocabulary_of_gpt2(tmp_path):
+    """What docs/interop.md shows, at a smaller width: import, sample, evaluate, export."""
+    file, workdir = tmp_path / "random.safetensors", tmp_path / "run"
+    w = write(file, width=96, depth=12, vocabulary=50258)
+    tools.good("import", file, "--method=lddm_m", f"--workdir={workdir}", "--length=32")
+    tokens, _ = sample(workdir)
+    assert np.shape(tokens) == (2, 32) and np.max(tokens) < 50257
+    rows = tmp_path / "ids.txt"
+    draw = np.random.default_rng(0)
+    rows.write_text("\n".join(" ".join(map(str, draw.integers(0, 50257, 32))) for _ in range(600)))
+    flags = (f"--data={rows}", "--data_split=line", f"--output={tmp_path / 'e.jsonl'}")
+    tools.good("evaluate", f"--workdir={workdir}", "--passes=2", "--draws=1", *flags)
+    (found,) = tools.json_lines(tmp_path / "e.jsonl")
+    away = abs(found["nelbo_nats_per_token"] - np.log(50257))  # small weights know nothing
+    assert away < 4 * found["nelbo_se"] + 0.01 and found["nelbo_se"] < 0.5
+    tools.good("export", f"--workdir={workdir}", f"--output={tmp_path / 'out'}")
+    back = load_file(tmp_path / "out" / "model.safetensors")
+    assert back.keys() == w.keys()
+    assert all(back[n].tobytes() == a.tobytes() for n, a in w.items())

@@ -87,7 +87,7 @@ def forward(w, x, sigma, h, heads):
     return y @ w[last + "linear.weight"].T + w[last + "linear.bias"], e
 
 
-def random_weights(rng, c, loop=True):
+def random_weights(rng, c, loop=True, scale=0.3):
     """Random tensors under the reference's names."""
     d, cond, v = c["hidden"], c["cond"], c["V"]
     shapes = {
@@ -120,7 +120,9 @@ def random_weights(rng, c, loop=True):
         }
     if loop:
         shapes |= {"layer_norm.weight": (d,), "layer_norm.bias": (d,)}
-    return {n: rng.normal(0, 0.3, s).astype(np.float32) + ("norm" in n) for n, s in shapes.items()}
+    return {
+        n: rng.normal(0, scale, s).astype(np.float32) + ("norm" in n) for n, s in shapes.items()
+    }
 
 
 def udlm_closed_form(logits, x0, z, t, alpha, eps):
