@@ -58,7 +58,8 @@ class Unrolled(BoundDiT):
         finish = lambda net, x, c: layers.modulate(
             net.final_norm(x), *jnp.split(layers.spread(net.final_adaln(c)), 2, axis=-1)
         )
-        return Trunk(features=call(finish, x, condition), latent=x if c.latent else None)
+        latent = x[..., : c.latent_size] if c.latent else None
+        return Trunk(features=call(finish, x, condition), latent=latent)
 
 
 class UnrolledDiT(DiT):

@@ -11,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ldd_jax import experiment as experiments
+from ldd_jax.core import registry
 from ldd_jax.core.checks import UserError, require
 from ldd_jax.data import Tokenizer
 from ldd_jax.experiment import Experiment
@@ -47,7 +48,10 @@ def open_workdir(workdir: Path, config: ConfigDict) -> None:
             f"{workdir} exists and is no workdir; give an empty or new folder",
         )
         return
-    old, new = (_flat(c.to_dict()) for c in (experiments.load_config(workdir), config))
+    there = experiments.load_config(workdir).to_dict()
+    # A run that is older than a field goes on with its default, which is what it was trained with.
+    there |= {name: registry.filled(name, there[name]) for name in experiments.SECTIONS}
+    old, new = _flat(there), _flat(config.to_dict())
     changed = {k for k in old.keys() | new.keys() if old.get(k) != new.get(k)}
     refused = sorted((k for k in changed if not k.startswith(FREE)), key=_recipe_first)
     if refused:

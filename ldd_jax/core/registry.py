@@ -121,6 +121,28 @@ def build(kind: str, config: Mapping | ConfigDict, **facts: Any) -> Any:
         raise UserError(f"{kind} {name!r}: {error}") from error
 
 
+def filled(kind: str, config: Mapping) -> dict[str, Any]:
+    """`config` and, at their defaults, the fields it lacks: those that are younger than it.
+
+    Raises:
+      UserError: for an unknown name.
+    """
+    cls = find(kind, str(config.get("name")))
+    out = dict(config)
+    for key, field in _fields(cls).items():
+        nested = field.metadata.get("part")
+        if field.metadata.get("injected"):
+            continue
+        if key in out:
+            given = out[key]
+            out[key] = filled(nested, given) if nested and isinstance(given, Mapping) else given
+        elif nested:
+            out[key] = section(field.default_factory()).to_dict()  # type: ignore[operator]
+        elif field.default is not dataclasses.MISSING:
+            out[key] = field.default
+    return out
+
+
 def _typed(where: str, value: Any, hint: Any) -> Any:
     """Check scalars against the field's annotation; lists become tuples."""
     if isinstance(value, list | tuple):

@@ -82,10 +82,14 @@ class Network(nn.Module):
             self.final_adaln = layers.zero_dense(2 * c.width, None, jnp.dtype(c.dtype))
 
     def inputs(self, z: Any, h: Array | None) -> Array:
-        """E(z) + LayerNorm(h), float32 [B, L, D]."""
-        x = self.embed(z)
+        """E(z) + LayerNorm(h), float32 [B, L, D]; a latent of K < D channels adds to the first."""
+        x, narrow = self.embed(z), self.config.latent_size
         if self.config.latent:
-            x = x + self.latent_norm(jnp.zeros(x.shape, jnp.float32) if h is None else h)
+            h = jnp.zeros((*x.shape[:-1], narrow), jnp.float32) if h is None else h
+            fused = self.latent_norm(h)
+            if narrow < x.shape[-1]:
+                fused = jnp.pad(fused, [(0, 0)] * (x.ndim - 1) + [(0, x.shape[-1] - narrow)])
+            x = x + fused
         return x
 
     def conditioning(self, cond: Cond, batch: int) -> Array | None:
@@ -120,7 +124,8 @@ class Network(nn.Module):
         if c is not None:
             shift, scale = jnp.split(layers.spread(self.final_adaln(c.astype(dtype))), 2, axis=-1)
             features = layers.modulate(features, shift, scale)
-        latent = x.astype(jnp.float32) if self.config.latent else None
+        kept = x[..., : self.config.latent_size]
+        latent = kept.astype(jnp.float32) if self.config.latent else None
         return Trunk(features=features, latent=latent, cache=cache)
 
 
@@ -194,10 +199,10 @@ class BoundDiT:
         return layers.Cache(empty, empty, jnp.zeros(config.depth, jnp.int32))
 
     def latent(self, batch: int, length: int) -> Array | None:
-        """Zeros [B, L, D] float32, or None."""
+        """Zeros [B, L, K] float32, or None."""
         if not self.config.latent:
             return None
-        return jnp.zeros((batch, length, self.config.width), jnp.float32)
+        return jnp.zeros((batch, length, self.config.latent_size), jnp.float32)
 
 
 @register("model", "dit")
@@ -205,8 +210,10 @@ class BoundDiT:
 class DiT:
     """Config of the DiT.
 
-    `latent` opens the loophole (2 * width parameters, zero at first). `time_conditioning` False
-    feeds sigma = 0 to the adaLN, as MDLM and LDDM-M do. `causal` lets a position attend to itself
+    `latent` opens the loophole: the first `latent_width` channels (0 = all) of the last block's
+    output are carried, normalised and added to as many of the embedding (2 * latent_width
+    parameters, zero at first). `time_conditioning` False feeds sigma = 0 to the adaLN, as MDLM and
+    LDDM-M do. `causal` lets a position attend to itself
     and to those before it only; `adaln` False leaves all conditioning out. Both together are the
     autoregressive network of the MDLM and Duo references. `remat` names what a block keeps for the
     backward pass; with `chunks` > 1 it walks its batch in up to that many pieces, so that what it
@@ -220,6 +227,7 @@ class DiT:
     mlp_ratio: int = 4
     dropout: float = 0.0
     latent: bool = True
+    latent_width: int = 0
     time_conditioning: bool = False
     num_classes: int = 0
     dtype: str = "float32"
@@ -234,6 +242,13 @@ class DiT:
         at_least_one(self, "width", "depth", "heads", "cond_width", "mlp_ratio", "chunks")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; it must lie in [0, 1)")
+        if not 0 <= self.latent_width <= self.width:
+            raise ValueError(
+                f"latent_width is {self.latent_width}; it must lie between 1 and the width "
+                f"{self.width}, or be 0 (as wide as the network)"
+            )
+        if self.latent_width and not self.latent:
+            raise ValueError("latent_width without a latent (latent is False); set it 0")
         if self.num_classes < 0:
             raise ValueError(f"num_classes is {self.num_classes}; it must be 0 (none) or more")
         if self.width % (2 * self.heads):
@@ -247,6 +262,11 @@ class DiT:
         if self.dtype not in ("float32", "bfloat16", "float64"):
             raise ValueError(f"dtype {self.dtype!r} is not one of float32, bfloat16, float64")
         kernel(self.attention)
+
+    @property
+    def latent_size(self) -> int:
+        """K, channels of the carried latent."""
+        return self.latent_width or self.width
 
     def init(self, key: Array) -> Any:
         """{"trunk": ..., "head": {"kernel", "bias"}}; the head starts at zero."""
@@ -287,6 +307,8 @@ class DiT:
         if self.num_classes:
             trunk["classes"] = {"embedding": ("classes", "cond")}
         if self.latent:
-            trunk["latent_norm"] = {"norm": {"scale": ("width",), "bias": ("width",)}}
+            # A narrower one need not divide as the width does; it is small, and whole everywhere.
+            own = ("width",) if self.latent_size == self.width else ("latent",)
+            trunk["latent_norm"] = {"norm": {"scale": own, "bias": own}}
         head = {"kernel": ("width", "vocabulary"), "bias": ("vocabulary",)}
         return {"trunk": trunk, "head": head}

@@ -235,9 +235,22 @@ def _refuse(missing: list[str], surplus: list[str], wrong: list[str]) -> None:
 
 
 def to_reference(params: Any) -> dict[str, np.ndarray]:
-    """Tensors under the reference's names from our parameters; inverse of `from_reference`."""
+    """Tensors under the reference's names from our parameters; inverse of `from_reference`.
+
+    Raises:
+      UserError: for a latent narrower than the network, which the reference does not have.
+    """
     out: dict[str, np.ndarray] = {}
-    for path, value in _leaves(params).items():
+    leaves = _leaves(params)
+    width = leaves["trunk", "embed", "table"].shape[1]
+    carried = leaves.get(("trunk", "latent_norm", "norm", "scale"))
+    require(
+        carried is None or carried.shape[0] == width,
+        f"the latent has {0 if carried is None else carried.shape[0]} of {width} channels "
+        "(model.latent_width); the reference carries all of them and would read it wrongly; "
+        "export under own names",
+    )
+    for path, value in leaves.items():
         value = np.asarray(value)
         if path[:2] == ("trunk", "blocks"):
             name, transposed = _BLOCK[path[2:]]

@@ -146,7 +146,7 @@ def plain_sampler(experiment: Experiment) -> Experiment:
 def plain(experiment: Experiment) -> Experiment:
     """The same method without loopholing, tiles and row selection."""
     objective = dataclasses.replace(experiment.objective, context=NoContext(), tile=0)
-    model = dataclasses.replace(experiment.model, latent=False)  # type: ignore[type-var]
+    model = dataclasses.replace(experiment.model, latent=False, latent_width=0)  # type: ignore[type-var]
     return dataclasses.replace(experiment, objective=objective, model=model)
 
 

@@ -38,6 +38,7 @@ RULES: dict[str, str | None] = {
     "features": None,
     "modulation": "fsdp",
     "classes": None,
+    "latent": None,
 }
 
 

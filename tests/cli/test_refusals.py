@@ -102,6 +102,7 @@ TRAIN = {
     "interval": (c(training__eval_every=-1), "", ["eval_every is -1"]),
     "ema": (c(training__ema_decay=2.0), "", ["ema_decay is 2.0"]),
     "heads": (c(model__heads=3), "", ["width 16", "3 heads"]),
+    "latent width": (c(model__latent_width=17), "", ["latent_width is 17", "between 1 and"]),
     "dtype": (c(model__dtype="fp16"), "", ["'fp16'", "bfloat16"]),
     "p above 1": (c(objective__context__p=1.5), "", ["p = 1.5"]),
     "p below 0": (c(objective__context__p=-0.5), "", ["p = -0.5"]),

@@ -124,20 +124,52 @@ def test_bfloat16_keeps_latent_and_logits_in_float32(params):
     assert 1e-6 < gap < 0.05 * np.abs(a.latent).max()
 
 
-@pytest.mark.parametrize("latent, classes", [(True, 0), (False, 4)])
-def test_axes_match_parameters(latent, classes):
-    model = DiT(**SIZES, latent=latent, num_classes=classes)
+@pytest.mark.parametrize("latent, narrow, classes", [(True, 0, 0), (True, 5, 0), (False, 0, 4)])
+def test_axes_match_parameters(latent, narrow, classes):
+    model = DiT(**SIZES, latent=latent, latent_width=narrow, num_classes=classes)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     is_axes = lambda a: isinstance(a, tuple)
     ranks = jax.tree.map(len, model.axes(), is_leaf=is_axes)
     assert ranks == jax.tree.map(lambda a: a.ndim, shapes)
     sizes: dict = {"width": 16, "vocabulary": 7, "cond": 8, "layer": 2, "features": 256}
+    sizes["latent"] = narrow
 
     def check(axes, like):
         for name, size in zip(axes, like.shape):
             assert sizes.get(name, size) == size, (axes, like.shape)
 
     jax.tree.map(check, model.axes(), shapes, is_leaf=is_axes)
+
+
+def test_a_narrow_latent_adds_to_the_first_channels():
+    """Against a network without latent whose table holds E(z) + LayerNorm(h) of every position."""
+    narrow = DiT(**SIZES, latent_width=5)
+    params, h = live_params(narrow), H[..., :5]
+    norm = params["trunk"]["latent_norm"]["norm"]
+    assert norm["scale"].shape == norm["bias"].shape == (5,)
+    centred = h - jnp.mean(h, -1, keepdims=True)
+    scale = jnp.sqrt(jnp.mean(centred**2, -1, keepdims=True) + 1e-5)
+    fused = params["trunk"]["embed"]["table"][Z]
+    fused = fused.at[..., :5].add(norm["scale"] * centred / scale + norm["bias"])
+    told = {k: v for k, v in params["trunk"].items() if k != "latent_norm"}
+    told |= {"embed": {"table": fused.reshape(B * L, -1)}}
+    places = DiT(**(SIZES | {"tokens": TokenSpace(size=B * L, mask=0)}), latent=False)
+    run = jit(lambda p, z, h, m: m.bind({"trunk": p}).trunk(z, Cond(), h), static_argnums=3)
+    found = run(params["trunk"], Z, h, narrow)
+    close(found.features, run(told, jnp.arange(B * L).reshape(B, L), None, places).features)
+    whole = {**params["trunk"], "latent_norm": {"norm": {k: jnp.zeros(16) for k in norm}}}
+    dark = {**params["trunk"], "latent_norm": {"norm": {k: jnp.zeros(5) for k in norm}}}
+    expected = run(whole, Z, None, DiT(**SIZES)).latent
+    assert narrow.bind(params).latent(B, L).shape == found.latent.shape == (B, L, 5)
+    close(run(dark, Z, None, narrow).latent, expected[..., :5], 1e-6)
+    assert np.abs(found.latent - expected[..., :5]).max() > 1e-2
+
+
+def test_a_latent_of_the_whole_width_is_the_model_without_the_field(params):
+    run = jit(lambda p, m: m.bind(p).trunk(Z, Cond(), H), static_argnums=1)
+    a, b = run(params, DiT(**SIZES)), run(params, DiT(**SIZES, latent_width=16))
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+    assert DiT(**SIZES).axes() == DiT(**SIZES, latent_width=16).axes()
 
 
 def test_dropout_follows_the_example(params):
@@ -162,6 +194,11 @@ def test_what_a_network_has_no_input_for_is_refused(params):
         DiT(**SIZES, time_conditioning=True).bind(params).trunk(Z, Cond())
     with pytest.raises(ValueError, match="twice the 2 heads"):
         DiT(**(SIZES | {"width": 18}))
+    for wrong in (-1, 17):
+        with pytest.raises(ValueError, match=f"latent_width is {wrong}; it must lie between 1 and"):
+            DiT(**SIZES, latent_width=wrong)
+    with pytest.raises(ValueError, match="latent_width without a latent"):
+        DiT(**SIZES, latent_width=5, latent=False)
 
 
 def test_layers_are_not_all_alike(params):
