@@ -15,11 +15,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
-import statistics
 import subprocess
-import sys
 from pathlib import Path
+
+from cells import command, mean_and_error, train
 
 from ldd_jax import generate, loop
 from ldd_jax.core import registry
@@ -31,28 +30,12 @@ METHODS = "ar,mdlm,lddm_m,mgdm,lddm_g"
 DECODERS = "ancestral,easy_first"
 
 
-def command(*argv: str) -> list[str]:
-    """A command line of this package."""
-    return [sys.executable, "-m", "ldd_jax", *argv]
-
-
 def operations(config: str, method: str, overrides: list[str]) -> dict:
     """Operations of an update, and parameters."""
     flags = command("plan", f"--config={config}:method={method}", "--what=flops", "--json",
                     "--vocabulary=20", *overrides)  # fmt: skip
     done = subprocess.run(flags, check=True, capture_output=True, text=True)
     return json.loads(done.stdout)
-
-
-def train(workdir: Path, config: str, method: str, seed: str, flags: list[str]) -> None:
-    """One run, unless it has been."""
-    if (workdir / "summary.json").exists():
-        return
-    flags = command("train", f"--config={config}:method={method}", f"--config.seed={seed}",
-                    f"--workdir={workdir}", *flags)  # fmt: skip
-    workdir.parent.mkdir(parents=True, exist_ok=True)
-    with workdir.with_suffix(".log").open("a") as log:
-        subprocess.run(flags, check=True, stdout=log, stderr=log)
 
 
 def success(
@@ -92,10 +75,10 @@ def success(
     return records
 
 
-def mean_and_error(values: list[float]) -> str:
+def percent(values: list[float]) -> str:
     """In percent."""
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return f"{100 * statistics.mean(values):.1f} +- {100 * error:.1f}"
+    mean, error = mean_and_error(values)
+    return f"{100 * mean:.1f} +- {100 * error:.1f}"
 
 
 def table(cells: dict[str, list[list[dict]]], verdict: str) -> str:
@@ -109,7 +92,7 @@ def table(cells: dict[str, list[list[dict]]], verdict: str) -> str:
                 r[verdict] for r in run if (r["decoder"], r["latent"]) == key and r["calls"] == n
             ]
             shares = [[v for run in runs for v in of(run, n)] for n in columns]
-            shown = " | ".join(mean_and_error(s) if s else "" for s in shares)
+            shown = " | ".join(percent(s) if s else "" for s in shares)
             lines.append(f"| {method} | {decoder} | {latent} | {shown} |")
     return "\n".join(lines)
 

@@ -10,28 +10,12 @@ The error of a method is the standard deviation of its seeds over sqrt(number of
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
+from cells import mean_and_error, train
+
 METHODS = "mdlm,lddm_m,udlm,lddm_u"
-
-
-def cell(folder: Path, config: str, method: str, seed: str, overrides: list[str]) -> dict:
-    """Summary of one run; trains unless it has been."""
-    workdir = folder / f"{method}-{seed}"
-    if not (workdir / "summary.json").exists():
-        command = [
-            sys.executable, "-m", "ldd_jax", "train", f"--config={config}:method={method}",
-            f"--config.seed={seed}", f"--workdir={workdir}", *overrides,
-        ]  # fmt: skip
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{method}-{seed}.log").open("a") as log:
-            subprocess.run(command, check=True, stdout=log, stderr=log)
-    return json.loads((workdir / "summary.json").read_text())
 
 
 def main() -> None:
@@ -46,17 +30,18 @@ def main() -> None:
     cells: dict[str, list[dict]] = {m: [] for m in chosen.methods.split(",")}
     for seed in chosen.seeds.split(","):
         for method, found in cells.items():
-            found.append(cell(chosen.folder, chosen.config, method, seed, chosen.overrides))
+            workdir = chosen.folder / f"{method}-{seed}"
+            found.append(train(workdir, chosen.config, method, seed, chosen.overrides))
             print(f"{method} seed {seed}: {found[-1]['nelbo_nats_per_token']:.4f}", flush=True)
     print("\n| method | passes | NELBO nats/token, mean over seeds +- s.e. | of each seed +- s.e. "
           "over sequences | below unigram entropy |\n|---|---|---|---|---|")  # fmt: skip
     for method, found in cells.items():
         nats = [r["nelbo_nats_per_token"] for r in found]
-        error = statistics.stdev(nats) / math.sqrt(len(nats)) if len(nats) > 1 else float("nan")
+        mean, error = mean_and_error(nats)
         each = ", ".join(f"{r['nelbo_nats_per_token']:.4f} +- {r['nelbo_se']:.4f}" for r in found)
         below = statistics.mean(r["percent_below_unigram"] for r in found)
         print(
-            f"| {method} | {found[0]['passes']} | {statistics.mean(nats):.4f} +- {error:.4f} | "
+            f"| {method} | {found[0]['passes']} | {mean:.4f} +- {error:.4f} | "
             f"{each} | {below:.1f} % |"
         )
 

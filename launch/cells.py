@@ -1,0 +1,43 @@
+"""Cells of a table of runs: each a `train` run in FOLDER/NAME-SEED, so that a stopped table resumes."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def command(*argv: str) -> list[str]:
+    """A command line of this package."""
+    return [sys.executable, "-m", "ldd_jax", *argv]
+
+
+def finished(workdir: Path) -> bool:
+    """Whether the run has come to its end."""
+    return (workdir / "summary.json").is_file()
+
+
+def train(workdir: Path, config: str, method: str, seed: str, flags: Sequence[str] = ()) -> dict:
+    """Summary of one run, which is made or continued unless it has come to its end."""
+    if not finished(workdir):
+        argv = command("train", f"--config={config}:method={method}", f"--config.seed={seed}",
+                       f"--workdir={workdir}", *flags)  # fmt: skip
+        logged(workdir, argv)
+    return json.loads((workdir / "summary.json").read_text())
+
+
+def logged(workdir: Path, argv: list[str]) -> None:
+    """Run a command with what it prints in NAME-SEED.log beside the workdir."""
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    with workdir.with_name(f"{workdir.name}.log").open("a") as log:
+        subprocess.run(argv, check=True, stdout=log, stderr=log)
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Mean over seeds, and its standard error s / sqrt(n); NaN for one seed."""
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return statistics.mean(values), error
