@@ -112,7 +112,8 @@ def table(found: Nats) -> str:
             lines.append(f"| {panel} | {label} | {len(seeds)} | " + " | ".join(fields) + " |")
     if PLAIN in found:
         plain = shown(*mean_and_error([s[1] for s in found[PLAIN].values()]))
-        lines.append(f"| without a latent ({PLAIN}) | | {len(found[PLAIN])} | {plain}" + " |" * 6)
+        blank = " | ".join([""] * len(heads))
+        lines.append(f"| without a latent ({PLAIN}) |  | {len(found[PLAIN])} | {plain}{blank} |")
     return "\n".join(lines)
 
 

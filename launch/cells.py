@@ -1,4 +1,4 @@
-"""Cells of a table of runs: each a `train` run in FOLDER/NAME-SEED, so that a stopped table resumes."""
+"""Cells of a table of runs: a `train` run in FOLDER/NAME-SEED each; a stopped table resumes."""
 
 from __future__ import annotations
 
