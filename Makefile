@@ -6,7 +6,7 @@ WORKDIR ?= runs/quickstart
 # Two test processes; a file stays in one, so that its fixtures are made once.
 WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: quickstart test fast faults lint format clean
+.PHONY: quickstart test fast extras faults lint format clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +34,18 @@ test: $(VENV)/.installed-dev .tpu/.installed
 fast: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
+# What needs PyTorch and lm-evaluation-harness, downloads of gigabytes: in an environment of its own.
+# TORCH="torch==VERSION+cpu" takes a build without CUDA where one is at hand.
+TORCH ?= torch>=2.6
+.extras/.installed: pyproject.toml
+	$(PYTHON) -m venv .extras
+	.extras/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
+	.extras/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,torch,lm-eval]'
+	touch $@
+
+extras: .extras/.installed
+	.extras/bin/python -m pytest $(WORKERS) tests/interop tests/cli/test_bridge.py tests/cli/test_harness.py
+
 # Kills, stops, damaged files, NaN and 100,000 hostile inputs; prints a table of what was lost.
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.faults
@@ -48,4 +60,4 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .tpu build dist *.egg-info
+	rm -rf $(VENV) .tpu .extras build dist *.egg-info
