@@ -216,17 +216,17 @@ def template(
     return None
 
 
-def check_output(path: str) -> None:
+def check_output(path: str, flag: str = "output") -> None:
     """Refuse, before any work is done, a file that cannot be written.
 
     Raises:
       UserError: saying why.
     """
     target = Path(path)
-    require(target.parent.is_dir(), f"--output={path}: folder {target.parent} does not exist")
-    require(not target.is_dir(), f"--output={path} is a folder; give a file")
+    require(target.parent.is_dir(), f"--{flag}={path}: folder {target.parent} does not exist")
+    require(not target.is_dir(), f"--{flag}={path} is a folder; give a file")
     require(
-        os.access(target.parent, os.W_OK), f"--output={path}: folder {target.parent} is read-only"
+        os.access(target.parent, os.W_OK), f"--{flag}={path}: folder {target.parent} is read-only"
     )
 
 

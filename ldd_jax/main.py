@@ -16,6 +16,7 @@ from ldd_jax.commands.evaluate import EVALUATE
 from ldd_jax.commands.harness import LM_EVAL
 from ldd_jax.commands.mechanism import MECHANISM
 from ldd_jax.commands.plan import LAB, PLAN
+from ldd_jax.commands.play import PLAY
 from ldd_jax.commands.report import REPORT
 from ldd_jax.commands.sample import SAMPLE
 from ldd_jax.commands.tasks import SOLVE, VERIFY
@@ -33,6 +34,7 @@ COMMANDS = {
     "gen-ppl": GEN_PPL,
     "mechanism": MECHANISM,
     "report": REPORT,
+    "play": PLAY,
     "lm-eval": LM_EVAL,
     "plan": PLAN,
     "lab": LAB,

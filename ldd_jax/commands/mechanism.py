@@ -7,7 +7,7 @@ from pathlib import Path
 from absl import flags
 
 from ldd_jax.command_line import Command
-from ldd_jax.commands.shared import need, workdir_flag
+from ldd_jax.commands.shared import need, reset_steps, workdir_flag
 from ldd_jax.core.checks import require
 
 
@@ -24,9 +24,7 @@ def _mechanism_flags(values: flags.FlagValues) -> None:
 
 def _mechanism(values: flags.FlagValues) -> None:
     workdir = Path(need(values, "workdir"))
-    parts = values.resets.split(",")
-    bad = [p for p in parts if not p.isdecimal()]
-    require(not bad, f"--resets={values.resets}: {bad} are no whole numbers from 0 on")
+    resets = reset_steps(values.resets)
     for name in ("steps", "num_samples", "every"):
         require(
             getattr(values, name) >= 1, f"--{name}={getattr(values, name)}; it must be at least 1"
@@ -38,7 +36,7 @@ def _mechanism(values: flags.FlagValues) -> None:
     experiment, params, step = loop.load(workdir)
     generate.check_output(output)
     records = []
-    for reset in map(int, parts):
+    for reset in resets:
         found = observe.watch(
             experiment,
             params,

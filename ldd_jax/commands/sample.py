@@ -55,6 +55,7 @@ OPTIONS = (
 def _sample(values: flags.FlagValues) -> None:
     workdir = Path(need(values, "workdir"))
     from ldd_jax import api, generate
+    from ldd_jax.report.frames import harmless
 
     output = values.output or str(workdir / "samples.jsonl")
     pipeline = api.load(workdir, ema=values.ema, step=values.step)
@@ -63,7 +64,9 @@ def _sample(values: flags.FlagValues) -> None:
     began = time.monotonic()
     records = []
     for record in pipeline.records(**options):
-        print(record["text"], flush=True)
+        # What a file gets as it is, a terminal must not obey.
+        shown = harmless(record["text"], "\n\t") if sys.stdout.isatty() else record["text"]
+        print(shown, flush=True)
         records.append(record)
     generate.write_json_lines(output, records)
     latent = values.latent if pipeline.experiment.model.latent else "none"

@@ -44,6 +44,14 @@ def start(values: flags.FlagValues) -> None:
     distributed.start(distributed.parse(values.distributed), limit=values.start_limit)
 
 
+def reset_steps(given: str) -> list[int]:
+    """--resets: whole numbers k, h = 0 before every k-th step."""
+    parts = given.split(",")
+    bad = [p for p in parts if not p.isdecimal()]
+    require(not bad, f"--resets={given}: {bad} are no whole numbers from 0 on")
+    return [int(p) for p in parts]
+
+
 def need(values: flags.FlagValues, name: str) -> Any:
     """The value of a flag that must be given."""
     value = getattr(values, name)

@@ -57,6 +57,8 @@ def _solve(values: flags.FlagValues) -> None:
     from ldd_jax import loop, solving
     from ldd_jax.bench.cells import LATENTS
     from ldd_jax.core import registry
+    from ldd_jax.report import terminal
+    from ldd_jax.report.frames import harmless
 
     experiment, params, step = loop.load(workdir)
     require(
@@ -70,11 +72,7 @@ def _solve(values: flags.FlagValues) -> None:
     solver = solving.Solver.make(experiment, sampling, solving.tokens_of)
     num_steps = values.steps or sampling.num_steps
     (answer,) = solver.answers(params, [problem], seed=values.seed, num_steps=num_steps)
-    shown = ""
-    for number, picture in enumerate(answer.steps, 1):
-        if picture != shown:
-            print(f"{number:4d}  {picture}")
-        shown = picture
+    print(*terminal.numbered(map(harmless, answer.steps)), sep="\n")
     print(*solver.task.lines(answer.solution), sep="\n")
     verdict = "solves it" if answer.strict else "does not solve it"
     print(

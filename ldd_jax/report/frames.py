@@ -1,0 +1,95 @@
+"""A denoised row as frames for terminal and GIF: the steps of one path of `observe.watch`."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any, NamedTuple
+
+MASK, HIDDEN, NEWLINE, NOTHING = "[MASK]", "\u00b7", "\u21b5", "\u2205"
+# Invisible, or able to steer what shows the text: controls, directions, separators.
+UNSAFE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+
+
+class Cell(NamedTuple):
+    """One position: harmless text, entropy before the step in nats, the latent's RMS after it."""
+
+    text: str
+    hidden: bool
+    changed: bool
+    entropy: float | None
+    norm: float | None
+
+
+class Frame(NamedTuple):
+    """One step of one row."""
+
+    title: str
+    cells: list[Cell]
+
+
+def harmless(text: str, keep: str = "") -> str:
+    r"""Text that a terminal shows and does not obey: control characters become pictures of them.
+
+    C0 becomes U+2400 and on, a line feed U+21B5, everything else of `UNSAFE` its number, such as
+    \u{202e}; what is in `keep` stays.
+    """
+
+    def one(letter: str) -> str:
+        code = ord(letter)
+        if letter in keep or unicodedata.category(letter) not in UNSAFE:
+            return letter
+        if letter == "\n":
+            return NEWLINE
+        return chr(0x2400 + code) if code < 32 else f"\\u{{{code:x}}}"
+
+    return "".join(map(one, text))
+
+
+def frames(label: str, path: dict[str, Any]) -> list[Frame]:
+    """Frames of a path: the noise first, every step, and the last call.
+
+    Args:
+      label: of the run.
+      path: one of `observe.watch`'s "paths": tokens [steps + 2][L], entropy and norm [steps][L].
+    """
+    out = []
+    tokens, empty = path["tokens"], [None] * len(path["tokens"][0])
+    norms = path.get("norm", [])
+    for i, now in enumerate(tokens):
+        before = tokens[max(i - 1, 0)]
+        looked = lambda by_step, i=i: by_step[i - 1] if 0 < i <= len(by_step) else empty
+        cells = [
+            Cell(HIDDEN if t == MASK else harmless(t) or NOTHING, t == MASK, t != b, e, n)
+            for t, b, e, n in zip(now, before, looked(path["entropy"]), looked(norms))
+        ]
+        changed, masks = (sum(c) for c in zip(*((c.changed, c.hidden) for c in cells)))
+        of = f"step {i} of {len(tokens) - 1}, {changed} changed, {masks} masked"
+        out.append(Frame(f"{harmless(label)}: {of}", cells))
+    return out
+
+
+def heat(entropy: float | None) -> float:
+    """Share of full colour in [0, 1]; 1 from three nats on."""
+    return 0.0 if entropy is None else min(max(entropy, 0.0) / 3, 1.0)
+
+
+def wide(text: str) -> int:
+    """Columns that a terminal gives it: two for wide letters, none for marks on the one before."""
+    return sum(
+        0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")
+        for c in text
+    )
+
+
+def wrapped(cells: list[Cell], columns: int) -> list[list[Cell]]:
+    """Lines of at most so many columns; only a cell wider than that has more."""
+    lines: list[list[Cell]] = [[]]
+    used = 0
+    for cell in cells:
+        size = wide(cell.text)
+        if lines[-1] and used + size > columns:
+            lines.append([])
+            used = 0
+        lines[-1].append(cell)
+        used += size
+    return lines
