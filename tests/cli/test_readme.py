@@ -7,10 +7,15 @@ import shlex
 
 import pytest
 
+from ldd_jax import experiment, recipes
 from ldd_jax.main import COMMANDS, parse
 from tests.cli import tools
 
-BLOCK = re.compile(r"^```[a-z]*\n(.*?)^```", re.M | re.S)
+# Fenced or indented.
+BLOCK = re.compile(r"^```[a-z]*\n(.*?)^```|((?:^    [^\n]*\n)+)", re.M | re.S)
+
+# Set apart from its command by two blanks or more.
+REMARK = re.compile(r" {2,}\([^\n]*\)")
 
 
 def commands(source: str) -> list[list[str]]:
@@ -23,25 +28,34 @@ def commands(source: str) -> list[list[str]]:
     return out
 
 
+def blocks(text: str) -> list[str]:
+    """Code of a page."""
+    return ["".join(found) for found in BLOCK.findall(text)]
+
+
 def shown() -> list[tuple[str, list[str]]]:
     """(where, arguments) in the README, the docs, the Makefile and the configs' headers."""
     out = []
     for page in sorted([*tools.ROOT.glob("README.md"), *tools.ROOT.glob("docs/*.md")]):
         text = page.read_text()
-        out += [(page.name, c) for block in BLOCK.findall(text) for c in commands(block)]
+        found = [c for block in blocks(text) for c in commands(REMARK.sub("", block))]
+        out += [(page.name, c) for c in found if not {"...", "--config=..."} & set(c)]
     makefile = (tools.ROOT / "Makefile").read_text().replace("$(WORKDIR)", "DIR")
     out += [("Makefile", c) for c in commands(makefile)]
     for config in sorted((tools.ROOT / "configs").glob("*.py")):
         header = config.read_text().split('"""')[1]
-        # A remark after the command is set apart by two blanks or more and a parenthesis.
-        out += [(config.name, c) for c in commands(re.sub(r" {2,}\(.*\)", "", header))]
+        out += [(config.name, c) for c in commands(REMARK.sub("", header))]
     return out
 
 
 @pytest.mark.parametrize(("where", "argv"), [pytest.param(*s, id=f"{s[0]}-{i}")
                                              for i, s in enumerate(shown())])  # fmt: skip
-def test_command_parses(where, argv, monkeypatch):
+def test_command_parses(where, argv, monkeypatch, tmp_path):
     monkeypatch.chdir(tools.ROOT)
+    if "from=" in " ".join(argv):  # a config that reads the one of a run
+        base = recipes.make(recipes.arguments("", method="mdlm", size="tiny"))
+        experiment.save_config(base, tmp_path)
+        argv = [re.sub(r"from=[^,]+", f"from={tmp_path}", a) for a in argv]
     if argv[0] in ("COMMAND", "--help", "--version"):
         return
     # {a,b} and [options] stand for the reader's choice.
@@ -53,4 +67,6 @@ def test_commands_are_found():
     """The list above is not empty, whatever happens to the pages."""
     assert {"Makefile", "quickstart.py", "openwebtext.py"} <= {where for where, _ in shown()}
     block = "```bash\npython -m ldd_jax train \\\n  --workdir=x  # why\n```\n"
-    assert [commands(b) for b in BLOCK.findall(block)] == [[["train", "--workdir=x"]]]
+    indented = "    python -m ldd_jax train \\\n        --workdir=x  # why\n"
+    for text in (block, indented):
+        assert [commands(b) for b in blocks(text)] == [[["train", "--workdir=x"]]], text
