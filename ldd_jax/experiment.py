@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from ldd_jax import denoisers, objectives, processes, samplers  # noqa: F401  (they register)
 from ldd_jax.core import registry
-from ldd_jax.core.checks import UserError, at_least_one, nearest, require
+from ldd_jax.core.checks import UserError, at_least_one, nearest, parse_json, require
 from ldd_jax.core.types import Model, Process, TokenSpace
 from ldd_jax.data import Tokenizer, load_tokenizer
 from ldd_jax.samplers.base import Latent, Step
@@ -298,7 +298,7 @@ def load_config(workdir: Path) -> ConfigDict:
             f"{workdir} is not a workdir (no config.json); train with --workdir={workdir}"
         )
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = parse_json(path.read_text("utf-8"))
     except ValueError as error:  # UnicodeDecodeError among them
         raise UserError(f"{path} is not valid JSON: {error}") from error
     config = ConfigDict(found).lock() if isinstance(found, dict) else found

@@ -21,7 +21,7 @@ from ldd_jax.commands.report import REPORT
 from ldd_jax.commands.sample import SAMPLE
 from ldd_jax.commands.tasks import SOLVE, VERIFY
 from ldd_jax.commands.train import PREPARE, REPLAY, TRAIN
-from ldd_jax.core.checks import RunError, UserError, nearest, require
+from ldd_jax.core.checks import RunError, UserError, nearest, one_line, require
 from ldd_jax.core.memory import keep_freed_memory
 
 COMMANDS = {
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
             return 0
         command.execute(values)
     except (UserError, RunError) as error:
-        print(f"ldd_jax: {error}", file=sys.stderr)
+        print(f"ldd_jax: {one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
         print("ldd_jax: interrupted", file=sys.stderr)

@@ -21,7 +21,7 @@ import numpy as np
 from ldd_jax import experiment as experiments
 from ldd_jax import loop
 from ldd_jax.core import registry
-from ldd_jax.core.checks import UserError, nearest, require
+from ldd_jax.core.checks import UserError, nearest, parse_json, require
 from ldd_jax.core.types import as_batch
 from ldd_jax.data import batches
 from ldd_jax.experiment import Experiment
@@ -82,7 +82,7 @@ def read_batch(place: Path) -> dict[str, np.ndarray]:
     """
     parts = sorted(place.glob("batch-*-of-*.npz"))
     try:
-        record = json.loads((place / RECORD).read_text("utf-8"))
+        record = parse_json((place / RECORD).read_text("utf-8"))
         require(len(parts) == record["processes"], f"{place} lacks batch files; {len(parts)} there")
         shares = []
         for path in parts:

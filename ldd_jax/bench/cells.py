@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ldd_jax.core import registry
-from ldd_jax.core.checks import UserError, nearest, require
+from ldd_jax.core.checks import UserError, nearest, parse_json, require
 from ldd_jax.experiment import Sampling
 from ldd_jax.training.metrics import finite
 
@@ -146,7 +146,7 @@ class Store:
         out = []
         for number, line in enumerate(self.path.read_text("utf-8").split("\n")[:-1], 1):
             try:
-                cell = json.loads(line)
+                cell = parse_json(line)
                 self.key(cell)
             except (ValueError, TypeError, KeyError) as error:
                 raise UserError(f"{self.path} line {number} is no cell of a bench") from error
@@ -192,7 +192,7 @@ def read_json(path: Path) -> dict[str, Any]:
       UserError: if it is none.
     """
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     require(isinstance(found, dict), f"{path} holds no JSON object")

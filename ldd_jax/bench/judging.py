@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from ldd_jax import loop
 from ldd_jax.bench.baselines import training_tokens
 from ldd_jax.core import registry
-from ldd_jax.core.checks import UserError, require
+from ldd_jax.core.checks import UserError, parse_json, require
 from ldd_jax.data import Corpus
 from ldd_jax.evaluation import gpt2, likelihood
 from ldd_jax.evaluation.judges import Judge, NetworkJudge, NGramJudge
@@ -101,7 +100,7 @@ def read_samples(path: Path) -> tuple[list[str], list[np.ndarray] | None, str]:
     records = []
     for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError as error:
             raise UserError(f"{path} line {number} is no JSON: {error}") from error
         require(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ldd_jax import __version__
+from ldd_jax.core.checks import parse_json
 from ldd_jax.experiment import Experiment, fingerprint
 
 HOW = {
@@ -19,7 +19,7 @@ HOW = {
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return parse_json(path.read_text()) if path.is_file() else {}
 
 
 def text(experiment: Experiment, workdir: Path, *, step: int, ema: bool, names: str) -> str:

@@ -15,7 +15,7 @@ from ldd_jax import experiment as experiments
 from ldd_jax import loop
 from ldd_jax.bridge import card
 from ldd_jax.bridge.importing import BUFFERS, RECORD
-from ldd_jax.core.checks import UserError, require
+from ldd_jax.core.checks import UserError, parse_json, require
 from ldd_jax.interop import reference
 from ldd_jax.interop.sources import FORMAT
 
@@ -84,7 +84,7 @@ def _as_stored(tensors: dict[str, np.ndarray], workdir: Path, model: Any) -> dic
     """With the references' buffer; of an import with its own and in its types, byte for byte."""
     if not (workdir / RECORD).is_file():
         return tensors | {reference.ROTARY: reference.rotary(model.width, model.heads)}
-    record: dict[str, Any] = json.loads((workdir / RECORD).read_text())
+    record: dict[str, Any] = parse_json((workdir / RECORD).read_text())
     if (workdir / BUFFERS).is_file():
         tensors = tensors | load_file(workdir / BUFFERS)
     return {n: a.astype(np.dtype(_dtype(record, n))) for n, a in tensors.items()}

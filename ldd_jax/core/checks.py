@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable
 from typing import Any
+
+_LONGEST = 3000
 
 
 class UserError(Exception):
@@ -13,6 +16,28 @@ class UserError(Exception):
 
 class RunError(Exception):
     """A run cannot go on, through no fault of the command; one line, and exit status 1."""
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says as one line for a terminal.
+
+    Messages quote what files hold, which may be line ends, escape sequences or megabytes.
+    """
+    text = " ".join(str(error)[: 2 * _LONGEST].split())
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 4] + " ..."
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+      ValueError: if it is none; also for one nested so deep that Python gives up.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from ldd_jax.core.checks import UserError, require
+from ldd_jax.core.checks import UserError, parse_json, require
 from ldd_jax.data.subwords import Json, SentencePiece
 from ldd_jax.data.tokenizers import Tokenizer, is_ours, load_tokenizer
 
@@ -53,7 +52,7 @@ def _gpt2(folder: Path) -> Tokenizer:
         require(file.is_file(), f"{file} is missing; GPT-2 needs vocab.json and merges.txt")
     try:
         found = tokenizers.ByteLevelBPETokenizer(*map(str, files))
-        known = json.loads(files[0].read_text("utf-8"))
+        known = parse_json(files[0].read_text("utf-8"))
         found.add_special_tokens([t for t in known if t.startswith("<|") and t.endswith("|>")])
         text = found.to_str()
     except Exception as error:  # the library raises bare Exception

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ldd_jax.core.checks import UserError, require
+from ldd_jax.data.files import MANIFEST
 from ldd_jax.data.packing import Packer, entropy
 from ldd_jax.data.prepared import (
     FORMAT,
@@ -23,7 +24,6 @@ from ldd_jax.data.prepared import (
     file_hash,
     shard_name,
 )
-from ldd_jax.data.sources import MANIFEST
 from ldd_jax.data.text import Corpus, TextData
 from ldd_jax.data.tokenizers import Tokenizer
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 import os
 import re
@@ -18,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ldd_jax.core.checks import UserError, require
+from ldd_jax.core.checks import RunError, UserError, parse_json, require
+from ldd_jax.data.files import MANIFEST
 from ldd_jax.data.packing import Layout, Row, example, token_dtype
-from ldd_jax.data.sources import MANIFEST
 from ldd_jax.data.tokenizers import Tokenizer, load_tokenizer
 
 FORMAT, VERSION = "ldd_jax.prepared", 1
@@ -71,10 +70,16 @@ class Codec:
         tail = length * segment_type.itemsize if self.layout.has_segments else 0
         require(
             len(record) == at + 4 + tail,
-            f"a record has {len(record)} bytes, expected {at + 4 + tail}; the shard is damaged",
+            f"a record has {len(record)} bytes, expected {at + 4 + tail}; it is damaged",
         )
         tokens = np.frombuffer(record, token_type, length)
         filled = int.from_bytes(record[at : at + 4], "little")
+        require(filled <= length, f"a record fills {filled} of {length} places; it is damaged")
+        # A gather on a device would take some other token's row without a word.
+        require(
+            int(tokens.max()) < self.size,
+            f"a record holds token {int(tokens.max())}, but there are {self.size}; it is damaged",
+        )
         segment = np.frombuffer(record, segment_type, length, at + 4) if tail else None
         return example(tokens, filled, segment)
 
@@ -103,13 +108,31 @@ class PreparedRows:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         if not -self._rows <= index < self._rows:
             raise IndexError(f"row {index} of {self._rows}")
-        if self._source is None:
-            from grain.sources import ArrayRecordDataSource
-
-            self._source = ArrayRecordDataSource(self._paths)
         index = int(index) % self._rows
         shards = len(self._paths)
-        return self._codec.decode(self._source[int(self._starts[index % shards]) + index // shards])
+        record = self._record(int(self._starts[index % shards]) + index // shards)
+        try:
+            return self._codec.decode(record)
+        except UserError as error:
+            raise UserError(f"{self._paths[index % shards]}: {error}; run prepare again") from error
+
+    def _record(self, number: int) -> bytes:
+        """A record by its number among those of all shards.
+
+        Raises:
+          RunError: if its shard has gone or is not what it was when the run began.
+        """
+        try:
+            if self._source is None:
+                from grain.sources import ArrayRecordDataSource
+
+                self._source = ArrayRecordDataSource(self._paths)
+            return self._source[number]
+        except (RuntimeError, ValueError, IndexError, OSError) as error:  # Riegeli's, by text
+            raise RunError(
+                f"cannot read {Path(self._paths[0]).parent}: {str(error)[:300]}; put the shards "
+                "back, the same command goes on from the newest checkpoint"
+            ) from error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,7 +170,7 @@ def read_prepared(folder: str | os.PathLike, *, verify: bool | None = None) -> P
     root = Path(folder).expanduser()
     path = root / MANIFEST
     try:
-        manifest = json.loads(path.read_text("utf-8"))
+        manifest = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:

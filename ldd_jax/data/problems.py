@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ldd_jax.core.checks import UserError, at_least_one, require
+from ldd_jax.core.checks import UserError, at_least_one, parse_json, require
 from ldd_jax.core.registry import part, register
 from ldd_jax.data.characters import CharacterTokenizer
 from ldd_jax.data.packing import Layout, entropy, token_dtype
@@ -152,7 +152,7 @@ def read_pairs(path: Path) -> Pairs:
             for number, line in enumerate(file, 1):
                 if not line.strip():
                     continue
-                record = json.loads(line)
+                record = parse_json(line)
                 pair = (record["input"], record["output"])
                 require(all(isinstance(p, str) for p in pair), f"{path}, line {number}: no text")
                 found.append(pair)

@@ -7,22 +7,19 @@ that every pass over a source reads its files afresh.
 from __future__ import annotations
 
 import dataclasses
-import glob
-import gzip
 import hashlib
-import io
-import json
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
-from ldd_jax.core.checks import UserError, nearest, require
+from ldd_jax.core.checks import UserError, nearest, parse_json, require
+from ldd_jax.data.files import find_files, numbered_lines
 from ldd_jax.data.python_docs import python_docs
 
 SPLITS = ("file", "line", "paragraph")
-MANIFEST = "manifest.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,7 +92,7 @@ def open_source(path: str, *, field: str = "text", split: str = "file") -> Sourc
         "://" not in path,
         f"cannot read {path}: only local files; schemes {nearest(scheme, _SCHEMES)}",
     )
-    files = _files(path)
+    files = find_files(path, f"or use {', '.join(sorted(_SCHEMES))}")
     readers = [(file, _SUFFIXES.get(_suffix(file), _text)) for file in files]
 
     def read() -> Iterator[str]:
@@ -109,52 +106,10 @@ def _suffix(file: str) -> str:
     return os.path.splitext(file.removesuffix(".gz"))[1].lower()
 
 
-def _files(path: str) -> list[str]:
-    """The file, or the sorted files of the glob."""
-    given = os.path.expanduser(path)
-    if os.path.isdir(given):
-        raise UserError(
-            f"{path} is a folder without {MANIFEST}; give a glob such as {path.rstrip('/')}/*.txt, "
-            "or a folder that 'prepare' wrote"
-        )
-    if os.path.exists(given):
-        return [given]
-    found = sorted(f for f in glob.glob(given, recursive=True) if os.path.isfile(f))
-    if not found:
-        what = "matches no file" if glob.has_magic(given) else "does not exist"
-        raise UserError(f"{path} {what} (or use {', '.join(sorted(_SCHEMES))})")
-    return found
-
-
-def _open(file: str) -> BinaryIO:
-    try:
-        return cast(BinaryIO, gzip.open(file) if file.endswith(".gz") else open(file, "rb"))
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}") from error
-
-
-def _lines(file: str) -> Iterator[tuple[int, str]]:
-    """Numbered lines without their ends; a file that is not UTF-8 text is refused."""
-    with _open(file) as raw:
-        number = 0
-        try:
-            stream = io.TextIOWrapper(raw, encoding="utf-8-sig", newline=None)
-            for number, line in enumerate(stream, 1):
-                if "\0" in line:
-                    raise UserError(f"{file}:{number}: a zero byte; this is not a text file")
-                yield number, line.removesuffix("\n")
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{file}: not UTF-8 text after line {number} ({error.reason}); convert it first"
-            ) from error
-        except (EOFError, OSError) as error:
-            raise UserError(f"cannot read {file}: {error}") from error
-
-
 def _text(file: str, field: str, split: str) -> Iterator[str]:
     """A text file as one document, one a line, or one a paragraph."""
     group: list[str] = []
-    for _, line in _lines(file):
+    for _, line in numbered_lines(file):
         if split == "line":
             yield line
         elif split == "paragraph" and not line.strip():
@@ -167,13 +122,13 @@ def _text(file: str, field: str, split: str) -> Iterator[str]:
 
 def _json_lines(file: str, field: str, split: str) -> Iterator[str]:
     """One JSON object a line."""
-    for number, line in _lines(file):
+    for number, line in numbered_lines(file):
         if not line.strip():
             continue
         where = f"{file}:{number}"
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            record = parse_json(line)
+        except ValueError as error:
             reason = getattr(error, "msg", "nested too deep")
             raise UserError(f"{where}: not JSON ({reason}); one object a line is read") from error
         require(isinstance(record, dict), f"{where}: not a JSON object; one object a line is read")
@@ -182,7 +137,8 @@ def _json_lines(file: str, field: str, split: str) -> Iterator[str]:
 
 def _value(record: dict[str, Any], field: str, where: str) -> str:
     if field not in record:
-        raise UserError(f"{where}: no field {field!r}; {nearest(field, map(str, record))}")
+        known = [str(name) for name in itertools.islice(record, 20)]
+        raise UserError(f"{where}: no field {field!r}; {nearest(field, known)}")
     text = record[field]
     if isinstance(text, bytes):
         try:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ldd_jax.core.checks import UserError, nearest, require
+from ldd_jax.core.checks import UserError, nearest, parse_json, require
 
 MASK_TEXT = "[MASK]"
 _FORMAT, _VERSION, _FILE = "ldd_jax.tokenizer", 1, "tokenizer.json"
@@ -186,7 +186,7 @@ def saved_as(name: str):
 def is_ours(path: Path) -> bool:
     """Whether a JSON file was written by `Tokenizer.save`."""
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(document, dict) and document.get("format") == _FORMAT
@@ -202,7 +202,7 @@ def load_tokenizer(directory: str | os.PathLike) -> Tokenizer:
     folder = Path(directory)
     path = folder / _FILE
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = parse_json(path.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"{folder} holds no tokenizer: cannot read {_FILE}") from error
     except ValueError as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from ldd_jax.core.checks import UserError, require
+from ldd_jax.core.checks import UserError, parse_json, require
 from ldd_jax.core.types import Array
 
 ACTIVATIONS = {"gelu_new": True, "gelu_pytorch_tanh": True, "gelu": False}
@@ -284,7 +283,7 @@ def load(folder: Path) -> GPT2Judge:
     """
     config = folder / "config.json"
     try:
-        fields = json.loads(config.read_text("utf-8"))
+        fields = parse_json(config.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{config} cannot be read: {error}") from error
     require(isinstance(fields, dict), f"{config} holds no JSON object")

@@ -6,6 +6,7 @@ which keeps what it is given and does nothing, so that such a file can be read a
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,10 @@ def load(path: Path) -> Any:
     """The content of an archive, tensors on the CPU.
 
     Raises:
-      UserError: without torch, or for a file that its weights-only reader refuses.
+      UserError: without torch, for a file that its weights-only reader refuses, or one that claims
+        to hold more than it has bytes.
     """
+    _refuse_bombs(path)
     try:
         import torch
     except ImportError as error:
@@ -65,6 +68,17 @@ def load(path: Path) -> Any:
         raise UserError(f"{path} is refused by torch's weights-only reader: {_line(error)}") from (
             error
         )
+
+
+def _refuse_bombs(path: Path) -> None:
+    """What torch saves is never compressed: an archive cannot hold more than it has bytes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # the format before archives, or a damaged one: torch says which
+    size = path.stat().st_size
+    require(claimed <= size, f"{path} claims to hold {claimed:,} bytes, the file has {size:,}")
 
 
 def _line(error: BaseException) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ldd_jax.core.checks import UserError, require
+from ldd_jax.core.checks import UserError, parse_json, require
 
 ANCHOR = "vocab_embed.embedding"
 FORMAT = "ldd_jax"
@@ -70,7 +69,7 @@ def _beside(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = parse_json(path.read_text("utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
     return found if isinstance(found, dict) else {}
@@ -173,7 +172,7 @@ def _read_safetensors(path: Path) -> Source:
     tensors, metadata = read_safetensors(path)
     if metadata.get("format") == FORMAT:
         try:
-            own = json.loads(metadata["config"])
+            own = parse_json(metadata["config"])
         except (KeyError, ValueError) as error:
             raise UserError(f"{path} lacks the config that this library writes") from error
         return Source(tensors, None, {}, own=own)

@@ -15,7 +15,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from ldd_jax.core.checks import UserError
+from ldd_jax.core.checks import UserError, parse_json
 from ldd_jax.report.player import MARKUP, SCRIPT, STYLE
 from ldd_jax.training.metrics import read_metrics
 
@@ -190,7 +190,7 @@ def read_run(workdir: Path) -> dict[str, Any]:
     """Summary and metrics of a workdir, as far as they are there."""
     summary = workdir / "summary.json"
     try:
-        found = json.loads(summary.read_text("utf-8")) if summary.is_file() else {}
+        found = parse_json(summary.read_text("utf-8")) if summary.is_file() else {}
     except ValueError as error:
         raise UserError(f"{summary} is not valid JSON: {error}") from error
     metrics = workdir / "metrics.jsonl"

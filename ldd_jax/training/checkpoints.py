@@ -7,7 +7,6 @@ one is known, passed over in favour of the newest whole one, and said.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from ldd_jax.core.checks import RunError, UserError
+from ldd_jax.core.checks import RunError, UserError, parse_json
 from ldd_jax.training import digests, distributed
 from ldd_jax.training.state import TrainState
 
@@ -221,7 +220,7 @@ class Checkpoints:
 def _meta(folder: Path) -> dict[str, Any]:
     """The record of a checkpoint, read by this process alone; empty if it cannot be."""
     try:
-        found = json.loads((folder / "meta" / "metadata").read_text("utf-8"))
+        found = parse_json((folder / "meta" / "metadata").read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -7,6 +7,8 @@ import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from ldd_jax.core.checks import parse_json
+
 FILE, _STAMP = "digests.json", "_CHECKPOINT_METADATA"
 
 
@@ -30,7 +32,7 @@ def fault(folder: Path, parts: Collection[str] = ()) -> str:
       parts: only files below these names; empty = all.
     """
     try:
-        stated = json.loads((folder / FILE).read_text("utf-8"))["sha256"]
+        stated = parse_json((folder / FILE).read_text("utf-8"))["sha256"]
         wanted = {n: (int(s), str(d)) for n, (s, d) in stated.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return f"{FILE} is missing or damaged"

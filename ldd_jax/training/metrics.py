@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from ldd_jax.core.checks import parse_json
+
 
 class Writer(Protocol):
     """Receives values of a step."""
@@ -64,8 +66,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     out = []
     for line in path.read_bytes().splitlines():
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
+            record = parse_json(line)
+        except ValueError:
             break
         if not isinstance(record, dict) or not isinstance(record.get("step"), int):
             break

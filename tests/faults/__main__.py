@@ -1,11 +1,13 @@
-"""All drills and fuzzing, as a table: python -m tests.faults (make faults)."""
+"""All drills, tests of faults and fuzzing, as a table: python -m tests.faults (make faults)."""
 
 from __future__ import annotations
 
+import collections
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,47 +16,96 @@ from tests.faults import drill, fuzz, kills
 
 # In 25 minutes on two cores; the fuzzer gets at least 100,000 inputs in all.
 KILLS, STOPS, INPUTS = 20, 6, 7500
+HERE = Path(__file__).parent
+FILES = {
+    "storage": "damaged, full, read-only, shared, outdated storage",
+    "numerics": "NaN and Inf",
+    "input": "garbage in corpora",
+    "hostile": "hostile files",
+}
+
+
+class Counted:
+    """A pytest plugin: how many tests of each file had which outcome, and who failed."""
+
+    def __init__(self):
+        self.outcomes: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
+        self.failed: list[str] = []
+
+    def pytest_runtest_logreport(self, report):
+        # A test counts once: when called, or where its preparation failed or skipped it.
+        if report.when == "call" or report.outcome != "passed":
+            self.outcomes[Path(report.location[0]).stem][report.outcome] += 1
+            if report.failed:
+                self.failed.append(report.nodeid)
+
+
+def tests() -> list[drill.Row]:
+    """A row for each file of tests; the fuzzer's short form is left out, its long one follows."""
+    counted = Counted()
+    files = [str(HERE / f"test_{name}.py") for name in FILES]
+    status = pytest.main(["-q", "-k", "not test_fuzz", *files], plugins=[counted])
+    rows = []
+    for name, what in FILES.items():
+        found = counted.outcomes[f"test_{name}"]
+        said = ", ".join(f"{n} {outcome}" for outcome, n in found.items()) or "nothing ran"
+        good = set(found) <= {"passed", "skipped"} and found["passed"]
+        skipped = found.pop("skipped", 0)
+        rows.append(drill.Row(what, found.total(), said if good else f"FAILED: {said}"))
+        if skipped and not found.total():
+            rows[-1].outcome = f"FAILED: all {skipped} skipped"
+    # What pytest itself complains of (a file that cannot be read) belongs to no test.
+    if status and not any(row.failed for row in rows):
+        rows.append(drill.Row("tests", 0, f"FAILED: pytest ended with {status!r}"))
+    return rows
+
+
+def fuzzed() -> drill.Row:
+    tried = fuzz.everything(INPUTS)
+    total, refused = (sum(n) for n in zip(*tried.values()))
+    said = f"{refused:,} refused in words, none crashed"
+    return drill.Row(f"fuzzed inputs, {len(tried)} readers", total, said)
+
+
+def attempt(name: str, run: Callable[[], drill.Row | list[drill.Row]]) -> list[drill.Row]:
+    """What `run` returns; a row that says so where it fails."""
+    began = time.monotonic()
+    try:
+        found = run()
+        rows = found if isinstance(found, list) else [found]
+    except (Exception, SystemExit) as error:  # whatever it is, the other drills are still run
+        rows = [drill.Row(name, 1, f"FAILED: {type(error).__name__}: {str(error)[:2000]}")]
+    for row in rows:
+        print(row, flush=True)
+    print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+    return rows
 
 
 def main() -> int:
-    began, failed = time.monotonic(), 0
+    began = time.monotonic()
     rows: list[drill.Row] = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(folder) / "compiled")
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
         arena = drill.Arena(Path(folder))
-        drills = {
+        print(f"left alone: {time.monotonic() - began:.0f} s", flush=True)
+        drills: dict[str, Callable[[], drill.Row | list[drill.Row]]] = {
             "SIGKILL": lambda: kills.sigkill(arena, KILLS),
             "SIGTERM, SIGINT": lambda: kills.sigterm(arena, STOPS),
-            "one of two processes stopped": lambda: kills.one_of_two(arena, drill.SIGTERM),
-            "one of two processes killed": lambda: kills.one_of_two(arena, drill.SIGKILL),
+            "SIGTERM to one of two processes": lambda: kills.one_of_two(arena, drill.SIGTERM),
+            "SIGKILL to one of two processes": lambda: kills.one_of_two(arena, drill.SIGKILL),
             "other numbers of devices": lambda: kills.other_devices(arena),
+            "tests": tests,
+            "fuzzed inputs": fuzzed,
         }
         for name, run in drills.items():
-            try:
-                rows.append(run())
-            except AssertionError as error:
-                rows.append(drill.Row(name, 1, f"FAILED: {str(error)[:200]}"))
-                failed += 1
-            failed += bool(rows[-1].lost_steps or rows[-1].lost_examples)
-            print(rows[-1], flush=True)
-    tests = Path(__file__).parent
-    for name, file in (("storage", "storage"), ("NaN and Inf", "numerics"), ("files", "hostile")):
-        status = pytest.main(["-q", str(tests / f"test_{file}.py")])
-        failed += status != 0
-        rows.append(drill.Row(f"{name}: test_{file}.py", 1, "passed" if not status else "FAILED"))
-    try:
-        tried = fuzz.everything(INPUTS)
-        total, refused = (sum(n) for n in zip(*tried.values()))
-        said = f"{refused:,} refused in words, none crashed"
-        rows.append(drill.Row(f"fuzzed inputs, {len(tried)} readers", total, said))
-    except AssertionError as error:
-        failed += 1
-        rows.append(drill.Row("fuzzed inputs", INPUTS, f"FAILED: {str(error)[:300]}"))
+            rows += attempt(name, run)
     print("\n| fault | times tried | outcome | lost steps | lost examples |\n|---|---|---|---|---|")
     for r in rows:
-        print(f"| {r.fault} | {r.tried:,} | {r.outcome} | {r.lost_steps} | {r.lost_examples} |")
+        said = " ".join(r.outcome.split())[:300]
+        print(f"| {r.fault} | {r.tried:,} | {said} | {r.lost_steps} | {r.lost_examples} |")
+    failed = sum(row.failed for row in rows)
     print(f"\n{(time.monotonic() - began) / 60:.1f} minutes, {failed} failed")
     return min(failed, 1)
 

@@ -45,6 +45,11 @@ class Row:
     lost_steps: int = 0
     lost_examples: int = 0
 
+    @property
+    def failed(self) -> bool:
+        """Whether it failed, or something was lost."""
+        return bool(self.outcome.startswith("FAILED") or self.lost_steps or self.lost_examples)
+
 
 class Arena:
     """A corpus, a run left alone on it, and the means to start and strike others.

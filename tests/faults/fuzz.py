@@ -1,13 +1,13 @@
 """Random, mutated and hostile inputs to every reader: refused in words or read, nothing else.
 
 A target is a function of bytes that may raise UserError and nothing else, and leaves its folder's
-other files alone. Inputs are drawn from a seeded generator: noise, or good files with a few bytes
-changed, cut, doubled, or replaced by values that parsers trip over.
+other files alone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import json
 import random
@@ -24,42 +24,16 @@ from ldd_jax.bench.judging import read_samples
 from ldd_jax.core import registry
 from ldd_jax.core.checks import UserError
 from ldd_jax.data import Bytes, Characters, load_tokenizer
+from ldd_jax.data.labelled import LabelledText
 from ldd_jax.data.packing import Layout, Row
 from ldd_jax.data.prepared import Codec, read_prepared
+from ldd_jax.data.problems import ProblemData
 from ldd_jax.data.sources import open_source
 from ldd_jax.interop import sources
 from ldd_jax.main import main
 from ldd_jax.training import digests
 from ldd_jax.training.metrics import read_metrics
-
-TOKENS = [
-    b"{", b"}", b"[", b"]", b'"', b":", b",", b"null", b"true", b"NaN", b"1e999", b"-1", b"0",
-    b"9" * 30, b"\0", b"\xff", b"\xed\xa0\x80", "\u2028".encode(), b"\n", b"\r\n", b"../", b"/etc",
-    b"__class__", b"!!python/object", b"\\ud800", b"[" * 300, b"1" * 5000, b"\xef\xbb\xbf",
-]  # fmt: skip
-
-
-def mutate(draw: random.Random, seeds: list[bytes]) -> bytes:
-    """Noise now and then, else a good input harmed in one to four places."""
-    if draw.random() < 0.1:
-        return draw.randbytes(draw.randrange(200))
-    data = bytearray(draw.choice(seeds))
-    for _ in range(draw.randint(1, 4)):
-        at = draw.randrange(len(data) + 1)
-        kind = draw.randrange(6)
-        if kind == 0 and data:
-            data[at % len(data)] ^= 1 << draw.randrange(8)
-        elif kind == 1:
-            del data[at : at + draw.randint(1, 20)]
-        elif kind == 2:
-            data[at:at] = draw.choice(TOKENS)
-        elif kind == 3:
-            data[at : at + draw.randint(0, 8)] = draw.choice(TOKENS)
-        elif kind == 4:
-            del data[at:]
-        else:
-            data[at:at] = data[max(0, at - 30) : at]
-    return bytes(data)
+from tests.faults.mutations import mutate
 
 
 class Fuzzer:
@@ -80,6 +54,9 @@ class Fuzzer:
         "metrics files",
         "digests",
         "task verifiers",
+        "gzip",
+        "problem files",
+        "labelled text",
     )
 
     def __init__(self, folder: Path):
@@ -108,6 +85,12 @@ class Fuzzer:
         record = self.codec.encode(Row(np.arange(8), 8, np.ones(8, np.int32)))
         self.targets: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
             "text files": (self.text, [b"one line\nand two\n\nmore\n", "h\u00e9llo\n".encode()]),
+            "gzip": (self.packed, [gzip.compress(b"one line\nand two\n" * n) for n in (1, 99)]),
+            "problem files": (self.problems, [b'{"input": "1,2,3", "output": "1+2=3"}\n']),
+            "labelled text": (
+                self.labelled,
+                [b'{"text": "one", "label": "a"}\n{"text": "two", "label": "b"}\n'],
+            ),
             "JSON lines": (self.json_lines, [jsonl, jsonl * 3]),
             "Parquet": (self.parquet, [_parquet(folder)]),
             "tokenizer files": (self.tokenizer_file, [saved]),
@@ -149,6 +132,19 @@ class Fuzzer:
 
     def text(self, data: bytes) -> object:
         return list(open_source(self.path("t.txt", data), split="line").documents())
+
+    def packed(self, data: bytes) -> object:
+        return list(open_source(self.path("t.txt.gz", data), split="paragraph").documents())
+
+    def problems(self, data: bytes) -> object:
+        path = self.path("p.jsonl", data)
+        return ProblemData(path=path, validation_path=path, length=32).load()
+
+    def labelled(self, data: bytes) -> object:
+        path = self.path("l.jsonl", data)
+        return LabelledText(
+            path=path, validation_path=path, classes=("a", "b"), length=8, tokenizer=Bytes()
+        ).load()
 
     def json_lines(self, data: bytes) -> object:
         return list(open_source(self.path("t.jsonl", data)).documents())

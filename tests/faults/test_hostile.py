@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
+import os
+import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from ldd_jax.core.checks import UserError
+from ldd_jax.core.checks import UserError, one_line
 from ldd_jax.data.subwords import SentencePiece
 from ldd_jax.interop import sources
+from tests.cli import tools
+from tests.cli.test_refusals import refused
 from tests.faults import fuzz
 
 PACKAGE = Path(__file__).parents[2] / "ldd_jax"
@@ -77,6 +83,76 @@ def test_manifests_name_no_other_place(name, tmp_path):
     tree["splits"]["train"]["shards"][0]["file"] = name
     with pytest.raises(UserError, match="names a shard|is named"):
         target(json.dumps(tree).encode())
+
+
+class Evil:
+    """Leaves a mark when it is unpickled the ordinary way."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.fixture(params=[2, 4], ids=lambda p: f"protocol {p}")
+def pickled(request, tmp_path):
+    """A pickle that runs code, and the folder that tells whether it did."""
+    mark = tmp_path / "ran"
+    data = pickle.dumps({"state_dict": Evil(mark)}, request.param)
+    pickle.loads(data)
+    mark.rmdir()  # it works
+    return data, mark
+
+
+@pytest.mark.parametrize("name", ["model.ckpt", "model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("packed", [False, True], ids=["bare", "archive"])
+def test_a_pickle_given_as_checkpoint(name, packed, pickled, tmp_path):
+    """With torch its weights-only reader refuses it, without torch nothing reads it."""
+    data, mark = pickled
+    path = tmp_path / name
+    if packed:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("archive/data.pkl", data)
+            archive.writestr("archive/version", "3")
+            archive.writestr("../../escaped", "outside")
+    else:
+        path.write_bytes(data)
+    given = ("import", path, "--method=mdlm", f"--workdir={tmp_path / 'run'}")
+    refused(tools.call(*given), "" if not packed else name)
+    assert not mark.exists() and not (tmp_path / "run").exists()
+    assert not any(tmp_path.parent.parent.glob("escaped"))
+
+
+@pytest.mark.parametrize("name", fuzz.Fuzzer.NAMES)
+def test_a_pickle_given_to_every_reader(name, pickled, tmp_path):
+    data, mark = pickled
+    fuzzer = fuzz.Fuzzer(tmp_path / "fuzz")
+    with contextlib.suppress(UserError):
+        fuzzer.targets[name][0](data)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("claim", ["packed", "lie"])
+def test_archives_that_swell(claim, tmp_path):
+    """A megabyte of zeros in a kilobyte, and a directory that says 4 GB."""
+    path = tmp_path / "model.ckpt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(1 << 20 if claim == "packed" else 4))
+    if claim == "lie":
+        data = bytearray(path.read_bytes())
+        at = data.index(b"PK\x01\x02") + 24  # the unpacked size in the central directory
+        data[at : at + 4] = (2**32 - 2).to_bytes(4, "little")
+        path.write_bytes(data)
+    out = tools.call("import", path, "--method=mdlm", f"--workdir={tmp_path / 'run'}")
+    refused(out, "claims to hold", "1,048,576" if claim == "packed" else "4,294,967,294")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_files_say_is_shown_as_one_line():
+    said = one_line(UserError("a\n\x1b]0;title\x07 \ud800\u202e" + "x" * 10**6))
+    assert said.isprintable() and said.startswith("a \\x1b]0;title\\x07 \\ud800\\u202ex")
+    assert len(said) == 3000 and said.endswith(" ...")
 
 
 @pytest.mark.parametrize("name", fuzz.Fuzzer.NAMES)
