@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import optax
 
 from ldd_jax.core.checks import nearest
@@ -16,6 +18,18 @@ DECAYS: dict[str, Callable[[float, int, float], optax.Schedule]] = {
     "cosine": lambda lr, steps, floor: optax.cosine_decay_schedule(lr, max(steps, 1), floor),
     "linear": lambda lr, steps, floor: optax.linear_schedule(lr, lr * floor, max(steps, 1)),
 }
+
+
+def skipped(opt_state: Any) -> Any:
+    """The optimizer's state after an update that is left out: only schedules move on.
+
+    The rate is then that of the step's number, whatever was skipped before, and ends where `decay`
+    says. Adam's own count stays, since it corrects for the gradients that went into the moments.
+    """
+    schedule = lambda node: isinstance(node, optax.ScaleByScheduleState)
+    on = lambda node: node._replace(count=optax.safe_increment(node.count))
+    move = lambda node: on(node) if schedule(node) else node
+    return jax.tree.map(move, opt_state, is_leaf=schedule)
 
 
 @register("optim", "adamw")

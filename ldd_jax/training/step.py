@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from ldd_jax.core.types import Array, Batch, Loss, Model, as_batch
+from ldd_jax.training.optimizers import skipped
 from ldd_jax.training.state import TrainState, update_ema
 
 
@@ -65,8 +66,9 @@ class Update:
     ) -> tuple[TrainState, dict[str, Array]]:
         """The next state and scalar metrics.
 
-        Where the loss or the gradient's norm is not finite, only `step` moves on: the update is
-        skipped, optimizer and average included, and `finite` is False.
+        Where the loss or the gradient's norm is not finite, only `step` and the learning rate's
+        place in its schedule move on: the update is skipped, optimizer and average included, and
+        `finite` is False.
         """
         batch = as_batch(arrays)
         key = jax.random.fold_in(seed_key, state.step)
@@ -77,7 +79,8 @@ class Update:
         ema = update_ema(state.ema, params, step, self.ema_decay)
         norm = optax.global_norm(g)
         finite = jnp.isfinite(loss.total) & jnp.isfinite(norm)
-        moved, stayed = (params, ema, opt_state), (state.params, state.ema, state.opt_state)
+        moved = params, ema, opt_state
+        stayed = state.params, state.ema, skipped(state.opt_state)
         chosen = jax.tree.map(lambda a, b: jnp.where(finite, a, b), moved, stayed)
         new = TrainState(step, *chosen)
         metrics = {

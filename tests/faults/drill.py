@@ -37,13 +37,13 @@ LIMIT = 240.0
 
 @dataclasses.dataclass
 class Row:
-    """A line of the table: a fault, how often it was tried, and what was lost."""
+    """A line of the table: a fault, how often it was tried, and what was lost (None: no run)."""
 
     fault: str
     tried: int
     outcome: str
-    lost_steps: int = 0
-    lost_examples: int = 0
+    lost_steps: int | None = 0
+    lost_examples: int | None = 0
 
     @property
     def failed(self) -> bool:
