@@ -40,7 +40,7 @@ TORCH ?= torch>=2.6
 .extras/.installed: pyproject.toml
 	$(PYTHON) -m venv .extras
 	.extras/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
-	.extras/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,torch,lm-eval]'
+	.extras/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,torch,lm-eval]' omegaconf
 	touch $@
 
 extras: .extras/.installed
