@@ -5,7 +5,6 @@ Two lanes, for two cores: the drills here, tests and fuzzing in a process beside
 
 from __future__ import annotations
 
-import collections
 import multiprocessing
 import os
 import sys
@@ -15,64 +14,10 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import pytest
-
-from tests.faults import drill, fuzz, kills
+from tests.faults import beside, drill, kills
 
 # In 25 minutes on two cores; the fuzzer gets at least 100,000 inputs in all.
 KILLS, STOPS, INPUTS = 20, 6, 6000
-HERE = Path(__file__).parent
-FILES = {
-    "storage": "damaged, full, read-only, shared, outdated storage",
-    "numerics": "NaN and Inf",
-    "input": "garbage in corpora",
-    "hostile": "hostile files",
-}
-
-
-class Counted:
-    """A pytest plugin: how many tests of each file had which outcome, and who failed."""
-
-    def __init__(self):
-        self.outcomes: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
-        self.failed: list[str] = []
-
-    def pytest_runtest_logreport(self, report):
-        # A test counts once: when called, or where its preparation failed or skipped it.
-        if report.when == "call" or report.outcome != "passed":
-            self.outcomes[Path(report.location[0]).stem][report.outcome] += 1
-            if report.failed:
-                self.failed.append(report.nodeid)
-
-
-def tests() -> list[drill.Row]:
-    """A row for each file of tests; the fuzzer's short form is left out, its long one follows."""
-    counted = Counted()
-    files = [str(HERE / f"test_{name}.py") for name in FILES]
-    status = pytest.main(["-q", "-k", "not test_fuzz", *files], plugins=[counted])
-    rows = []
-    for name, what in FILES.items():
-        found = counted.outcomes[f"test_{name}"]
-        said = ", ".join(f"{n} {outcome}" for outcome, n in found.items()) or "nothing ran"
-        good = set(found) <= {"passed", "skipped"} and found["passed"]
-        skipped = found.pop("skipped", 0)
-        rows.append(drill.Row(what, found.total(), said if good else f"FAILED: {said}"))
-        if name == "hostile":  # no run, nothing to lose
-            rows[-1].lost_steps = rows[-1].lost_examples = None
-        if skipped and not found.total():
-            rows[-1].outcome = f"FAILED: all {skipped} skipped"
-    # What pytest itself complains of (a file that cannot be read) belongs to no test.
-    if status and not any(row.failed for row in rows):
-        rows.append(drill.Row("tests", 0, f"FAILED: pytest ended with {status!r}"))
-    return rows
-
-
-def fuzzed() -> drill.Row:
-    tried = fuzz.everything(INPUTS)
-    total, refused = (sum(n) for n in zip(*tried.values()))
-    said = f"{refused:,} refused in words, none crashed"
-    return drill.Row(f"fuzzed inputs, {len(tried)} readers", total, said, None, None)
-
 
 Drill = Callable[[], "drill.Row | list[drill.Row]"]
 
@@ -98,9 +43,9 @@ def main() -> int:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(folder) / "compiled")
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-        beside = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=beside) as lane:
-            tested, tried = lane.submit(tests), lane.submit(fuzzed)
+        fresh = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=fresh) as lane:
+            tested, tried = lane.submit(beside.tests), lane.submit(beside.fuzzed, INPUTS)
             arena = drill.Arena(Path(folder))
             print(f"left alone: {time.monotonic() - began:.0f} s", flush=True)
             drills: dict[str, Drill] = {
