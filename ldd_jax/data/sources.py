@@ -169,8 +169,8 @@ def _parquet(file: str, field: str, split: str) -> Iterator[str]:
                 for text in batch.column(0).to_pylist():
                     number += 1
                     yield _value({field: text}, field, f"{file} row {number}")
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except (pyarrow.ArrowException, OSError, ValueError) as error:  # ValueError: names not in UTF-8
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{file}: not a readable Parquet file ({reason})") from error
 
 

@@ -92,7 +92,7 @@ class Fuzzer:
                 [b'{"text": "one", "label": "a"}\n{"text": "two", "label": "b"}\n'],
             ),
             "JSON lines": (self.json_lines, [jsonl, jsonl * 3]),
-            "Parquet": (self.parquet, [_parquet(folder)]),
+            "Parquet": (self.parquet, [parquet()]),
             "tokenizer files": (self.tokenizer_file, [saved]),
             "tokenizers, text to ids and back": (self.round_trip, ["a w\u00e9rd".encode()]),
             "manifests": (self.manifest, [json.dumps(manifest).encode()]),
@@ -241,13 +241,14 @@ class Fuzzer:
         return tried, refused
 
 
-def _parquet(folder: Path) -> bytes:
+def parquet() -> bytes:
+    """A table of two texts."""
     import pyarrow
     import pyarrow.parquet
 
-    path = folder / "seed.parquet"
-    pyarrow.parquet.write_table(pyarrow.table({"text": ["one", "two"]}), path)
-    return path.read_bytes()
+    out = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["one", "two"]}), out)
+    return out.getvalue()
 
 
 def _safetensors() -> bytes:

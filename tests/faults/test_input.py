@@ -19,6 +19,7 @@ from ldd_jax.data.problems import ProblemData
 from ldd_jax.training import digests
 from tests.cli import tools
 from tests.cli.test_refusals import listing, refused
+from tests.faults import fuzz
 
 NOISE = random.Random(0).randbytes(3_000)
 WORDS = tools.sentences(60)
@@ -59,6 +60,7 @@ GARBAGE = [
     ("escape.jsonl", b'{"\\u001b[31m\\nred": 1}\n', "\\x1b[31m red"),
     ("digits.jsonl", b'{"text": ' + b"1" * 10_000 + b"}\n", "not JSON"),
     ("torn.jsonl", objects("one", "two").encode()[:-9], "torn.jsonl:2: not JSON"),
+    ("name.parquet", fuzz.parquet().replace(b"text", b"te\xc2t"), "not a readable Parquet file"),
     ("no.parquet", b"PAR1" + NOISE + b"PAR1", "not a readable Parquet file"),
 ]
 
