@@ -4,8 +4,7 @@ Command:   python -m ldd_jax train --config=configs/sudoku.py --workdir=runs/sud
            (method=ar|mdlm|lddm_m|mgdm|lddm_g; size=tiny; or size=6m|small)
 Hardware:  size=tiny (4 x 4): one CPU core, about a minute; the published sizes 6M and 85M (small):
            8 accelerators of 16 GB or more, 29k updates of 1,024.
-Expected:  size=tiny: MGDM 26 % of 200 held-out grids at 16 calls, measured here (one run, gamma 2,
-           1,000 updates, 2026-11-22). Published, 9 x 9: AR 85M 20.7, MGDM 6M 100 %
+Expected:  size=tiny: docs/results.md, measured here. Published, 9 x 9: AR 85M 20.7, MGDM 6M 100 %
            (arXiv 2410.14157); not run yet here.
 """
 
