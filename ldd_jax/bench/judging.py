@@ -12,11 +12,13 @@ from ldd_jax import loop
 from ldd_jax.bench.baselines import training_tokens
 from ldd_jax.core import registry
 from ldd_jax.core.checks import UserError, parse_json, require
+from ldd_jax.core.types import Cond
 from ldd_jax.data import Corpus
 from ldd_jax.evaluation import gpt2, likelihood
 from ldd_jax.evaluation.judges import Judge, NetworkJudge, NGramJudge
 from ldd_jax.evaluation.ngram import NGram
 from ldd_jax.experiment import Experiment, fingerprint
+from ldd_jax.objectives.next_token import shifted
 from ldd_jax.training import sharding
 
 NGRAM = "ngram"
@@ -47,17 +49,24 @@ def network_judge(workdir: Path) -> NetworkJudge:
         "a judge is an autoregressive run (method=ar)",
     )
     score = likelihood.score_fn(experiment.model, experiment.objective.as_bound(1))
-    run = jax.jit(
-        sharding.on(experiment.mesh, score), out_shardings=sharding.replicated(experiment.mesh)
-    )
+    start = experiment.process.start  # type: ignore[attr-defined]  # of a left-to-right process
 
-    def placed(params: Any, arrays: dict[str, Any], key: Any) -> Any:
-        put = sharding.put(experiment.mesh, arrays)
-        return run(params, put, sharding.everywhere(experiment.mesh, key))
+    def hidden(params: Any, arrays: dict[str, Any], key: Any) -> Any:
+        z = shifted(arrays["z0"], None, start)
+        return experiment.model.bind(params).trunk(z, Cond()).features
+
+    def placed(fn: Any) -> Any:
+        out = sharding.replicated(experiment.mesh)
+        run = jax.jit(sharding.on(experiment.mesh, fn), out_shardings=out)
+        everywhere = lambda key: sharding.everywhere(experiment.mesh, key)
+        return lambda params, arrays, key: run(
+            params, sharding.put(experiment.mesh, arrays), everywhere(key)
+        )
 
     pieces = sharding.shards(experiment.mesh)
     return NetworkJudge(
-        score=placed,
+        score=placed(score),
+        hidden=placed(hidden),
         params=params,
         tokenizer=experiment.tokenizer,
         length=experiment.config.data.length,
@@ -79,6 +88,18 @@ def make_judge(name: str, corpus: Any) -> Judge:
         "a GPT-2 (config.json, *.safetensors)",
     )
     return network_judge(Path(name))
+
+
+def validation_samples(
+    corpus: Corpus, count: int
+) -> tuple[list[str], list[np.ndarray] | None, str]:
+    """At most `count` rows of the validation split, evenly spread, as `read_samples` gives them."""
+    rows = corpus.rows("validation")
+    pick = np.linspace(0, len(rows) - 1, min(len(rows), count)).astype(int)
+    found = [rows[int(i)] for i in pick]
+    ids = [np.asarray(row["tokens"])[~np.asarray(row["keep"])] for row in found]
+    texts = [corpus.tokenizer.decode(row.tolist()) for row in ids]
+    return texts, ids, corpus.tokenizer.digest
 
 
 def read_samples(path: Path) -> tuple[list[str], list[np.ndarray] | None, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from absl import flags
@@ -75,6 +76,12 @@ def _gen_ppl_flags(values: flags.FlagValues) -> None:
         "Workdir of an autoregressive run, a GPT-2 folder, or ngram.",
     )
     d(flags.DEFINE_string, "workdir", "", "A run whose corpus the ngram judge is fitted to.")
+    d(
+        flags.DEFINE_string,
+        "reference",
+        "",
+        "MAUVE-style distance to these texts: a file like FILE, or validation (of --workdir).",
+    )
     d(flags.DEFINE_string, "output", "", "JSON file to write as well.")
 
 
@@ -92,22 +99,40 @@ def _gen_ppl(values: flags.FlagValues) -> None:
     )
     from ldd_jax import experiment, generate
     from ldd_jax.bench import judging
-    from ldd_jax.evaluation import quality
-    from ldd_jax.evaluation.judges import judge_samples
+    from ldd_jax.evaluation import mauve, quality
+    from ldd_jax.evaluation.judges import bootstrap, rows_for
 
+    reference, validation = values.reference, values.reference == "validation"
+    require(
+        not reference or validation or Path(reference).is_file(),
+        f"--reference={reference}: no such file",
+    )
+    require(
+        bool(workdir) or not validation,
+        "--workdir is missing; --reference=validation is the split of a run",
+    )
     if values.output:
         generate.check_output(values.output)
     texts, tokens, digest = judging.read_samples(path)
-    found = judging.make_judge(judge, lambda: judging.corpus_of(experiment.restore(Path(workdir))))
-    verdict = judge_samples(found, texts, tokens, digest)
+    corpus = functools.cache(lambda: judging.corpus_of(experiment.restore(Path(workdir))))
+    found = judging.make_judge(judge, corpus)
+    rows = rows_for(found, texts, tokens, digest)
+    verdict = bootstrap(*found.nats(rows))
     by_id = tokens is not None and digest == found.tokenizer.digest
-    import numpy as np
-
-    rows = tokens if by_id and tokens else [np.asarray(found.tokenizer.encode(t)) for t in texts]
     measures = quality.describe(rows)
+    if reference:
+        if validation:
+            others = judging.validation_samples(corpus(), len(rows))
+        else:
+            others = judging.read_samples(Path(reference))
+        compared = mauve.mauve(found.features(rows), found.features(rows_for(found, *others)))
+        measures |= compared.record()
     what = "their own ids" if by_id else "the text in the judge's tokens"
     print(f"gen_ppl[{found.name}] of {len(texts)} samples, by {what}: {verdict}")
-    print("  ".join(f"{k} {_show(v)}" for k, v in measures.items() if v is not None))
+    shown = {k: v for k, v in measures.items() if v is not None and not k.startswith("mauve")}
+    print("  ".join(f"{k} {_show(v)}" for k, v in shown.items()))
+    if reference:
+        print(f"{compared}, features of {found.name}")
     if values.output:
         record = {"file": str(path), "samples": len(texts), "judge": found.name}
         record |= {"fingerprint": found.fingerprint, **verdict.record(), **measures}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -204,24 +204,8 @@ class GPT2Judge:
 
     def nats(self, rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Summed -log p and tokens counted of every row; float64 [N] both."""
-        size = self.shape.positions
-        bad = next((int(i) for r in rows for i in r if not 0 <= i < self.shape.vocabulary), None)
-        require(bad is None, f"token id {bad}, but {self.name} has {self.shape.vocabulary}")
-        pieces = [
-            (i, np.asarray(row[at : at + size]))
-            for i, row in enumerate(rows)
-            for at in range(0, len(row), size)
-            if len(row[at : at + size]) > 1
-        ]
-        pieces.sort(key=lambda piece: len(piece[1]))  # neighbours need about the same padding
         nats, tokens = np.zeros(len(rows)), np.zeros(len(rows))
-        for first in range(0, len(pieces), self.batch):
-            some = pieces[first : first + self.batch]
-            longest = max(len(piece) for _, piece in some)
-            width = min(size, -(-longest // 64) * 64)
-            ids = np.zeros((self.batch, width), np.int32)
-            for b, (_, piece) in enumerate(some):
-                ids[b, : len(piece)] = piece
+        for some, ids in self._batches(rows, least=2):
             found = np.asarray(_token_nats(self.params, self.shape, ids), np.float64)
             for b, (i, piece) in enumerate(some):
                 on = counted(piece[None], self.shape.eos)[0]
@@ -229,8 +213,41 @@ class GPT2Judge:
                 tokens[i] += on.sum()
         return nats, tokens
 
+    def features(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """Mean over positions of the last block's normed output, [N, D]."""
+        out = np.zeros((len(rows), self.shape.width))
+        for some, ids in self._batches(rows, least=1):
+            found = np.asarray(_features(self.params, self.shape, ids), np.float64)
+            for b, (i, piece) in enumerate(some):
+                out[i] += found[b, : len(piece)].sum(0) / len(rows[i])
+        return out
+
+    def _batches(
+        self, rows: Sequence[np.ndarray], least: int
+    ) -> Iterator[tuple[list[tuple[int, np.ndarray]], np.ndarray]]:
+        """(row, piece) pairs of at least so many tokens, and their ids with padding."""
+        size = self.shape.positions
+        bad = next((int(i) for r in rows for i in r if not 0 <= i < self.shape.vocabulary), None)
+        require(bad is None, f"token id {bad}, but {self.name} has {self.shape.vocabulary}")
+        pieces = [
+            (i, np.asarray(row[at : at + size]))
+            for i, row in enumerate(rows)
+            for at in range(0, len(row), size)
+            if len(row[at : at + size]) >= least
+        ]
+        pieces.sort(key=lambda piece: len(piece[1]))  # neighbours need about the same padding
+        for first in range(0, len(pieces), self.batch):
+            some = pieces[first : first + self.batch]
+            longest = max(len(piece) for _, piece in some)
+            width = min(size, -(-longest // 64) * 64)
+            ids = np.zeros((self.batch, width), np.int32)
+            for b, (_, piece) in enumerate(some):
+                ids[b, : len(piece)] = piece
+            yield some, ids
+
 
 _token_nats = jax.jit(token_nats, static_argnums=1)
+_features = jax.jit(features, static_argnums=1)
 
 
 @dataclasses.dataclass(frozen=True)

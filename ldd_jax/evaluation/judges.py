@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -36,7 +36,7 @@ class Codec(Protocol):
 
 
 class Judge(Protocol):
-    """Token rows to nats; another kind (GPT-2, say) is another class with these four members."""
+    """Token rows to nats; another kind (GPT-2, say) is another class with these five members."""
 
     @property
     def name(self) -> str:
@@ -55,6 +55,10 @@ class Judge(Protocol):
 
     def nats(self, rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Summed -log p and the number of tokens counted, of every row; float64 [N] both."""
+        ...
+
+    def features(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """What the judge sees in a row, as numbers to compare texts by (`mauve`), [N, F]."""
         ...
 
 
@@ -115,13 +119,19 @@ def judge_samples(
     Raises:
       UserError: for samples with masks left in them.
     """
-    if tokens is not None and digest == judge.tokenizer.digest:
-        rows = [np.asarray(t, np.int64) for t in tokens]
-        left = sum(bool((r >= judge.tokenizer.size).any()) for r in rows)
-        require(not left, f"{left} samples still hold masks; finish them (--tail=sample)")
-    else:
-        rows = [np.asarray(judge.tokenizer.encode(t), np.int64) for t in texts]
-    return bootstrap(*judge.nats(rows))
+    return bootstrap(*judge.nats(rows_for(judge, texts, tokens, digest)))
+
+
+def rows_for(
+    judge: Judge, texts: Sequence[str], tokens: Sequence[np.ndarray] | None = None, digest: str = ""
+) -> list[np.ndarray]:
+    """The samples in the judge's tokens; see `judge_samples`."""
+    if tokens is None or digest != judge.tokenizer.digest:
+        return [np.asarray(judge.tokenizer.encode(t), np.int64) for t in texts]
+    rows = [np.asarray(t, np.int64) for t in tokens]
+    left = sum(bool((r >= judge.tokenizer.size).any()) for r in rows)
+    require(not left, f"{left} samples still hold masks; finish them (--tail=sample)")
+    return rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,13 +153,32 @@ class NGramJudge:
         sums = [-np.log(self.model.probabilities(r)).sum() if len(r) else 0.0 for r in rows]
         return np.asarray(sums, np.float64), np.asarray([len(r) for r in rows], np.float64)
 
+    def features(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """Square roots of the shares of a row's n-grams, n = 1, 2, 3, hashed to 512 numbers."""
+        return np.stack([hashed_grams(row) for row in rows])
+
+
+def hashed_grams(row: np.ndarray, orders: int = 3, size: int = 512) -> np.ndarray:
+    """sqrt(share of n-grams) in `size` buckets, all orders together; zeros for an empty row."""
+    out, row = np.zeros(size), np.asarray(row, np.uint64)
+    keys = np.full(len(row), 0x9E3779B97F4A7C15, np.uint64)
+    for n in range(1, orders + 1):
+        keys = keys[: max(len(row) - n + 1, 0)]
+        # A step of FNV-1a's kind; the product is meant to wrap, and high bits are the mixed ones.
+        keys = (keys ^ row[n - 1 :][: len(keys)]) * np.uint64(0xD6E8FEB86659FD93)
+        keys ^= keys >> np.uint64(32)
+        found = np.bincount((keys % np.uint64(size)).astype(int), minlength=size)
+        out += found / max(len(keys), 1)
+    return np.sqrt(out)
+
 
 @dataclasses.dataclass(frozen=True)
 class NetworkJudge:
     """An autoregressive network; every token counts, the first from the start state.
 
-    `score` maps (params, arrays, key) to (nats [B], tokens [B]); rows longer than the `length` it
-    was trained with are cut into pieces that begin anew.
+    `score` maps (params, arrays, key) to (nats [B], tokens [B]) and `hidden` (params, arrays, key)
+    to features [B, L, D]; rows longer than the `length` it was trained with are cut into pieces
+    that begin anew.
     """
 
     score: Callable[[Any, dict[str, Any], Any], tuple[Any, Any]]
@@ -159,27 +188,47 @@ class NetworkJudge:
     name: str
     fingerprint: str
     batch: int = 64
+    hidden: Callable[[Any, dict[str, Any], Any], Any] | None = None
 
     def nats(self, rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """See `Judge`."""
+        nats = np.zeros(len(rows))
+        for some, arrays in self._batches(rows):
+            found, _ = jax.device_get(self.score(self.params, arrays, jax.random.key(0)))
+            np.add.at(nats, [i for i, _ in some], np.asarray(found, np.float64)[: len(some)])
+        return nats, np.asarray([len(r) for r in rows], np.float64)
+
+    def features(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """Mean over positions of the last hidden state."""
+        require(self.hidden is not None, f"judge {self.name} was made without hidden states")
+        assert self.hidden is not None
+        sums: dict[int, Any] = dict.fromkeys(range(len(rows)), 0.0)
+        for some, arrays in self._batches(rows):
+            found = jax.device_get(self.hidden(self.params, arrays, jax.random.key(0)))
+            for (i, piece), hidden in zip(some, np.asarray(found, np.float64)):
+                sums[i] = sums[i] + hidden[: len(piece)].sum(0) / len(rows[i])
+        wide = max(np.size(s) for s in sums.values())
+        return np.stack([np.broadcast_to(s, (wide,)) for s in sums.values()])
+
+    def _batches(self, rows: Sequence[np.ndarray]) -> Iterator[tuple[list, dict[str, Any]]]:
+        """(row, piece) pairs that go together, and the arrays that hold them."""
         pieces = [
             (i, row[at : at + self.length])
             for i, row in enumerate(rows)
             for at in range(0, len(row), self.length)
         ]
-        nats = np.zeros(len(rows))
         for first in range(0, len(pieces), self.batch):
             some = pieces[first : first + self.batch]
             z0 = np.zeros((self.batch, self.length), np.int32)
             keep = np.ones(z0.shape, bool)
             for b, (_, piece) in enumerate(some):
                 z0[b, : len(piece)], keep[b, : len(piece)] = piece, False
-            arrays = {
-                "z0": z0,
-                "keep": keep,
-                "weight": (~keep).astype(np.float32),
-                "index": np.arange(self.batch, dtype=np.int32),
-            }
-            found, _ = jax.device_get(self.score(self.params, arrays, jax.random.key(0)))
-            np.add.at(nats, [i for i, _ in some], np.asarray(found, np.float64)[: len(some)])
-        return nats, np.asarray([len(r) for r in rows], np.float64)
+            yield (
+                some,
+                {
+                    "z0": z0,
+                    "keep": keep,
+                    "weight": (~keep).astype(np.float32),
+                    "index": np.arange(self.batch, dtype=np.int32),
+                },
+            )

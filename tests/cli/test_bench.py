@@ -314,6 +314,27 @@ def test_gen_ppl_of_any_text(trained, tmp_path):
     assert refused.status == 2 and "line 2 has no 'text'" in refused.err
 
 
+@pytest.mark.parametrize("judge", ["ngram", "ar"])
+def test_mauve_of_a_sample_file(judge, trained, tmp_path):
+    workdir, out = trained("mdlm"), tmp_path / "m.json"
+    own = tmp_path / "s.jsonl"
+    tools.good("sample", f"--workdir={workdir}", "--num_samples=20", f"--output={own}")
+    given = ("gen-ppl", own, f"--workdir={workdir}", f"--output={out}")
+    given = (*given, f"--judge={judge if judge == 'ngram' else trained(judge)}")
+    values = {}
+    for reference in (own, "validation"):
+        run_ = tools.good(*given, f"--reference={reference}")
+        (told,) = tools.json_lines(out)
+        values[reference] = told["mauve"]
+        assert told["mauve_clusters"] == 2 and told["mauve_references"] == 20
+        assert f"MAUVE-style {told['mauve']:.4f}" in run_.out
+    assert values[own] == pytest.approx(1) and values["validation"] < 1
+    tools.good(*given)
+    assert "mauve" not in tools.json_lines(out)[0]
+    refused = tools.call(*given, "--reference=none.txt")
+    assert refused.status == 2 and "--reference=none.txt: no such file" in refused.err
+
+
 def test_samples_with_masks_are_refused(trained, tmp_path):
     built, params, _ = loop.load(trained("mdlm"))
     sampling = cells.parse_sampler("ancestral:tail=none", built.sampling)

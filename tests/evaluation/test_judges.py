@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ldd_jax.core.checks import UserError
-from ldd_jax.core.types import TokenSpace
+from ldd_jax.core.types import Cond, TokenSpace
 from ldd_jax.denoisers import DiT
 from ldd_jax.evaluation import judges, likelihood
 from ldd_jax.evaluation.ngram import NGram
@@ -104,7 +104,8 @@ def test_the_network_judge_is_the_likelihood():
     params = live_params(model)
     objective = NextToken(process=LeftToRight(tokens=tokens))
     score = jax.jit(likelihood.score_fn(model, objective))
-    judge = judges.NetworkJudge(score, params, Letters(), 4, "net", "f", batch=2)
+    hidden = jax.jit(lambda p, arrays, key: model.bind(p).trunk(arrays["z0"], Cond()).features)
+    judge = judges.NetworkJudge(score, params, Letters(), 4, "net", "f", batch=2, hidden=hidden)
     rows = [np.array(r) for r in ([0, 1, 2, 3], [4, 1], [2, 2, 1, 0, 3, 4], [])]
     nats, counts = judge.nats(rows)
     assert counts.tolist() == [4, 2, 6, 0] and nats[3] == 0
@@ -117,3 +118,9 @@ def test_the_network_judge_is_the_likelihood():
 
     expected = [alone(rows[0]), alone(rows[1]), alone(rows[2][:4]) + alone(rows[2][4:])]
     np.testing.assert_allclose(nats[:3], expected, rtol=1e-5)
+    of = lambda row: np.asarray(hidden(params, {"z0": jnp.asarray([row])}, None))[0]
+    found = judge.features(rows)
+    whole = np.concatenate([of(rows[2][:4]), of(rows[2][4:])]).mean(0)
+    np.testing.assert_allclose(found[:2], [of(r).mean(0) for r in rows[:2]], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found[2], whole, rtol=1e-4, atol=1e-5)
+    assert not found[3].any()
