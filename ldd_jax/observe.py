@@ -63,12 +63,22 @@ def watch(
 
     def watched(params, seed):
         key, index = jax.random.key(seed), jnp.arange(rows, dtype=jnp.uint32)
-        net = Net(experiment.model.bind(params), process, sampling.readout, sampling.tile, pieces)
+        denoiser: Any = experiment.model.bind(params)
+        looked = dataclasses.replace(step, parts=denoiser.parts) if has_latent else step
+        net = Net(denoiser, process, sampling.readout, sampling.tile, pieces)
         prior = process.prior(example_keys(jax.random.fold_in(key, 0), index), length)
         draw = Production.of(jax.random.fold_in(key, 1), index)
         look = lambda state: state.memory[2]
         state, looks = sample(
-            net, step, draw, prior, steps, grid=grid, latent=latent, tail=sampling.tail, record=look
+            net,
+            looked,
+            draw,
+            prior,
+            steps,
+            grid=grid,
+            latent=latent,
+            tail=sampling.tail,
+            record=look,
         )
         return prior, looks, state.z, state.calls
 

@@ -27,23 +27,6 @@ REMAT = {
 }
 
 
-class Embedding(nn.Module):
-    """Token table E [V, D], uniform in +- 1/sqrt(D)."""
-
-    size: int
-    width: int
-
-    @nn.compact
-    def __call__(self, z: Array) -> Array:
-        """E[z] for tokens [B, L]; softmax(z) E for log-weights [B, L, V]."""
-        table = self.param("table", layers.bias_init(self.width), (self.size, self.width))
-        # Whole at its use: a lookup in a table cut by width would bring every row to every device.
-        table = constrain(table, "vocabulary", None)
-        if jnp.issubdtype(z.dtype, jnp.floating):
-            return jax.nn.softmax(z, axis=-1) @ table
-        return table[z]
-
-
 class Network(nn.Module):
     """Everything but the vocabulary projection; linen stays inside this file."""
 
@@ -52,7 +35,7 @@ class Network(nn.Module):
     def setup(self):
         """Submodules under the names that `interop` maps to the reference's."""
         c = self.config
-        self.embed = Embedding(c.tokens.size, c.width)
+        self.embed = layers.Embedding(c.tokens.size, c.width)
         if c.adaln:
             self.time = layers.TimeEmbedding(c.cond_width)
         if c.num_classes:
@@ -83,14 +66,20 @@ class Network(nn.Module):
 
     def inputs(self, z: Any, h: Array | None) -> Array:
         """E(z) + LayerNorm(h), float32 [B, L, D]; a latent of K < D channels adds to the first."""
+        x, fused = self.parts(z, h)
+        return x if fused is None else x + fused
+
+    def parts(self, z: Any, h: Array | None) -> tuple[Array, Array | None]:
+        """The two terms, [B, L, D] each; None without a latent."""
         x, narrow = self.embed(z), self.config.latent_size
-        if self.config.latent:
-            h = jnp.zeros((*x.shape[:-1], narrow), jnp.float32) if h is None else h
-            fused = self.latent_norm(h)
-            if narrow < x.shape[-1]:
-                fused = jnp.pad(fused, [(0, 0)] * (x.ndim - 1) + [(0, x.shape[-1] - narrow)])
-            x = x + fused
-        return x
+        if not self.config.latent:
+            return x, None
+        fused = self.latent_norm(
+            jnp.zeros((*x.shape[:-1], narrow), jnp.float32) if h is None else h
+        )
+        if narrow < x.shape[-1]:
+            fused = jnp.pad(fused, [(0, 0)] * (x.ndim - 1) + [(0, x.shape[-1] - narrow)])
+        return x, fused
 
     def conditioning(self, cond: Cond, batch: int) -> Array | None:
         """C = silu(time(sigma)) [+ silu(class)], [B, C] or [B, L, C]; None without adaLN."""
@@ -184,6 +173,13 @@ class BoundDiT:
             if cond.position is None:
                 cond = cond._replace(position=cache.seen[0] + jnp.arange(z.shape[1]))
         out: Any = Network(config).apply({"params": self.params["trunk"]}, z, cond, h, key, cache)
+        return out
+
+    def parts(self, z: Array, h: Array) -> tuple[Array, Array]:
+        """E(z) and LayerNorm(h), whose sum enters the first block; float32 [B, L, D] both."""
+        out: Any = Network(self.config).apply(
+            {"params": self.params["trunk"]}, z, h, method=Network.parts
+        )
         return out
 
     def cache(self, batch: int, length: int) -> layers.Cache:

@@ -46,6 +46,23 @@ def zero_dense(features: int, name: str | None, dtype: Any) -> nn.Dense:
     return nn.Dense(features, kernel_init=zeros, bias_init=zeros, dtype=dtype, name=name)
 
 
+class Embedding(nn.Module):
+    """Token table E [V, D], uniform in +- 1/sqrt(D)."""
+
+    size: int
+    width: int
+
+    @nn.compact
+    def __call__(self, z: Array) -> Array:
+        """E[z] for tokens [B, L]; softmax(z) E for log-weights [B, L, V]."""
+        table = self.param("table", bias_init(self.width), (self.size, self.width))
+        # Whole at its use: a lookup in a table cut by width would bring every row to every device.
+        table = constrain(table, "vocabulary", None)
+        if jnp.issubdtype(z.dtype, jnp.floating):
+            return jax.nn.softmax(z, axis=-1) @ table
+        return table[z]
+
+
 def time_features(sigma: Array) -> Array:
     """[cos, sin] of sigma at 128 geometric frequencies, [..., 256], float32."""
     half = FREQUENCIES // 2

@@ -9,6 +9,7 @@ the same tokens), so that the shift between what was trained and what is met is 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +28,8 @@ class Look(NamedTuple):
     masks); entropy [B, L] of p(x0 | z) in nats; temporal [B, L] KL(p_{i-K} || p_i) at every K-th
     step; norm [B, L] root mean square of the latent after the call; turn [B, L] cosine of the
     latents before and after; shift [B, L] KL(p || p with the pseudo-context); pseudo [B, L] entropy
-    of the latter; likeness [B, L] cosine of latent met and pseudo-context.
+    of the latter; likeness [B, L] cosine of latent met and pseudo-context; ratio [B, L] of the
+    lengths |LayerNorm(h)| / |E(z)| of what enters the network.
     """
 
     tokens: Array
@@ -39,6 +41,7 @@ class Look(NamedTuple):
     shift: Array
     pseudo: Array
     likeness: Array
+    ratio: Array
 
 
 class Past(NamedTuple):
@@ -57,12 +60,22 @@ def cosine(a_BLK: Array, b_BLK: Array) -> Array:
     return jnp.where(size > 0, dot(a_BLK, b_BLK) / jnp.where(size > 0, size, 1), jnp.nan)
 
 
+def length_ratio(embedded_BLD: Array, fused_BLD: Array) -> Array:
+    """|second| / |first| at every position, [B, L]; NaN where the first is 0."""
+    below, above = (jnp.linalg.norm(a, axis=-1) for a in (embedded_BLD, fused_BLD))
+    return jnp.where(below > 0, above / jnp.where(below > 0, below, 1), jnp.nan)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Observed(Step):
-    """`inner` on a grid, and a `Look` at every step in the memory; K = `every`."""
+    """`inner` on a grid, and a `Look` at every step in the memory; K = `every`.
+
+    `parts` maps tokens and latent to the two terms that enter the network, E(z) and LayerNorm(h).
+    """
 
     inner: Step
     every: int = 4
+    parts: Callable[[Array, Array], tuple[Array, Array]] | None = None
 
     @property
     def calls(self) -> int:  # type: ignore[override]
@@ -147,6 +160,7 @@ class Observed(Step):
             shift=blank,
             pseudo=blank,
             likeness=blank,
+            ratio=blank,
         )
         if state.h is None:
             return new_past, look
@@ -161,6 +175,7 @@ class Observed(Step):
             shift=single(apart),
             pseudo=single(other),
             likeness=cosine(state.h, pseudo),
+            ratio=blank if self.parts is None else length_ratio(*self.parts(z, state.h)),
         )
 
 
@@ -196,13 +211,14 @@ def path_counts(path_TBL: np.ndarray) -> dict[str, float]:
     return out
 
 
-MEASURES = ("entropy", "temporal", "norm", "turn", "shift", "pseudo", "likeness")
+MEASURES = ("entropy", "temporal", "norm", "turn", "shift", "pseudo", "likeness", "ratio")
 
 
 def curves(looks: Look) -> dict[str, list]:
     """Mean over open positions and rows of every measure by step, and its error over rows.
 
-    The latent's (norm, turn, likeness) are over all positions. None where nothing is averaged.
+    The latent's (norm, turn, likeness, ratio) are over all positions. None where nothing is
+    averaged.
     """
     out: dict[str, list] = {}
     for name in MEASURES:

@@ -27,6 +27,7 @@ TITLES = {
     "turn": "cosine of the latents before and after a step",
     "shift": "KL(p met in sampling || p with the pseudo-context of training), nats",
     "likeness": "cosine of the latent met and the pseudo-context",
+    "ratio": "|LayerNorm(h)| / |E(z)| of what enters the network",
 }
 COLUMNS = (
     ("nelbo_nats_per_token", "nats/token"),

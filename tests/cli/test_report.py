@@ -22,7 +22,7 @@ def test_mechanism(trained, tmp_path):
     carried, off = tools.json_lines(output)
     assert carried["curves"]["entropy"][0] == pytest.approx(off["curves"]["entropy"][0])
     assert carried["curves"]["entropy"][3] != off["curves"]["entropy"][3]
-    assert set(carried["curves"]) >= {"temporal", "norm", "turn", "shift", "likeness"}
+    assert set(carried["curves"]) >= {"temporal", "norm", "turn", "shift", "likeness", "ratio"}
     assert "turn" not in off["curves"] and off["reset_every"] == 1
     assert carried["counts"]["busy_expected"] > 0 and "closed form" in run.out
     path = carried["paths"][0]

@@ -147,10 +147,13 @@ def test_a_narrow_latent_adds_to_the_first_channels():
     params, h = live_params(narrow), H[..., :5]
     norm = params["trunk"]["latent_norm"]["norm"]
     assert norm["scale"].shape == norm["bias"].shape == (5,)
+    embedded, added = narrow.bind(params).parts(Z, h)
     centred = h - jnp.mean(h, -1, keepdims=True)
     scale = jnp.sqrt(jnp.mean(centred**2, -1, keepdims=True) + 1e-5)
     fused = params["trunk"]["embed"]["table"][Z]
     fused = fused.at[..., :5].add(norm["scale"] * centred / scale + norm["bias"])
+    close(embedded, params["trunk"]["embed"]["table"][Z], 0)
+    close(embedded + added, fused, 1e-6)
     told = {k: v for k, v in params["trunk"].items() if k != "latent_norm"}
     told |= {"embed": {"table": fused.reshape(B * L, -1)}}
     places = DiT(**(SIZES | {"tokens": TokenSpace(size=B * L, mask=0)}), latent=False)

@@ -18,12 +18,18 @@ from tests.samplers.rules import MASK, PROCESSES, Toy
 B, L, STEPS = 5, 6, 8
 
 
+def parts(z, h):
+    """Of lengths that tell token and pass apart; the latent counts passes."""
+    token = jnp.stack([3.0 * z, 4.0 * z], -1)
+    return token, jnp.concatenate([h, jnp.zeros_like(h), 2 * h], -1)
+
+
 def run(kind, carry, every=2):
     """Final states with and without watching, the looks, and the states step by step."""
     net = Net(Toy.make(carry=carry), PROCESSES[kind])
     prior = net.process.prior(jax.random.split(jax.random.key(0), B), L)
     draw = Production.of(jax.random.key(1), jnp.arange(B))
-    step = mechanism.Observed(inner=Ancestral(), every=every)
+    step = mechanism.Observed(inner=Ancestral(), every=every, parts=parts)
 
     @jit
     def both():
@@ -71,6 +77,9 @@ def test_measures_are_those_of_the_definition():
         past = pred if i % 2 == 0 else past
         np.testing.assert_allclose(looks.norm[i], i + 1)
         assert np.isnan(looks.turn[0]).all() and (i == 0 or (looks.turn[i] == 1).all())
+        length = 5.0 * np.asarray(z)
+        ratio = np.where(length > 0, i * 5**0.5 / np.maximum(length, 1), np.nan)
+        np.testing.assert_allclose(looks.ratio[i], ratio, rtol=1e-6)
         z, h = zs[i], hs[i]
 
 
