@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -25,16 +26,24 @@ def _evaluate_flags(values: flags.FlagValues) -> None:
     d(flags.DEFINE_string, "output", "", "JSON lines file to write as well.")
     d(flags.DEFINE_string, "data", "", "Another text than the run's, as data.path.")
     d(flags.DEFINE_string, "data_split", "", "Its documents: file, line or paragraph.")
+    d(flags.DEFINE_string, "zero_shot", "", "Manifest of data sets to score instead; see docs.")
 
 
 def _evaluate(values: flags.FlagValues) -> None:
     workdir = Path(need(values, "workdir"))
     from ldd_jax import generate, loop
     from ldd_jax.core import registry
+    from ldd_jax.data import Corpus, zero_shot
+    from ldd_jax.experiment import fingerprint
 
     require(values.draws >= 0, f"--draws={values.draws}; it must be at least 1 (0: the config's)")
     if values.output:
         generate.check_output(values.output)
+    require(
+        not values.zero_shot or not (values.data or values.data_split),
+        "--zero_shot names its own data; --data and --data_split do not apply",
+    )
+    datasets = zero_shot.read_manifest(Path(values.zero_shot)) if values.zero_shot else []
     experiment, params, step = loop.load(workdir, ema=values.ema, step=values.step)
     passes = [experiment.evaluation.passes]
     if values.passes:
@@ -53,26 +62,46 @@ def _evaluate(values: flags.FlagValues) -> None:
         0 <= values.prompt_tokens < length,
         f"--prompt_tokens={values.prompt_tokens}; rows have {length} tokens",
     )
-    corpus = registry.build("data", data).load(experiment.tokenizer)
-    print(corpus.describe())
+    told: list[tuple[Corpus, dict[str, Any]]] = []
+    if datasets:
+        for dataset in datasets:
+            corpus = dataset.load(experiment.tokenizer, length)
+            told.append(
+                (corpus, dataset.record(corpus) | {"config": fingerprint(experiment.config)})
+            )
+    else:
+        told = [(registry.build("data", data).load(experiment.tokenizer), {"split": values.split})]
     print(f"checkpoint {step}, {'averaged' if values.ema else 'raw'} parameters")
     records = []
-    for k, estimator in itertools.product(passes, values.estimator.split(",")):
-        found = loop.evaluate(
-            experiment,
-            corpus,
-            params,
-            split=values.split,
-            passes=k,
-            draws=values.draws or None,
-            estimator=estimator,
-            prompt=values.prompt_tokens,
-        )
-        record = found.record() | {"split": values.split, "step": step}
-        print(f"{found}\n  {found.meaning}")
-        records.append(record)
+    compiled: dict = {}
+    for corpus, about in told:
+        print(_about(about) if datasets else corpus.describe())
+        for k, estimator in itertools.product(passes, values.estimator.split(",")):
+            found = loop.evaluate(
+                experiment,
+                corpus,
+                params,
+                split=values.split,
+                passes=k,
+                draws=values.draws or None,
+                estimator=estimator,
+                prompt=values.prompt_tokens,
+                compiled=compiled,
+            )
+            print(f"{found}\n  {found.meaning}")
+            records.append(found.record() | about | {"step": step})
     if values.output:
         generate.write_json_lines(values.output, records)
+
+
+def _about(about: dict[str, Any]) -> str:
+    """A data set and how it was read, in a line."""
+    ends = "+".join(n for n in ("bos", "eos") if about[n]) or "no bos, no eos"
+    return (
+        f"{about['dataset']}: {about['documents']:,} documents, {about['dropped_tokens']:,} tokens "
+        f"left over; detokenizer {about['detokenizer']} {about['detokenizer_version']}, packing "
+        f"{about['packing']}, {ends}, SHA-256 {about['sha256'][:16]} ({about['data_fingerprint']})"
+    )
 
 
 EVALUATE = Command("bound the likelihood of a split", _evaluate_flags, _evaluate)
