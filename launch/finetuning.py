@@ -1,7 +1,7 @@
 """Go on from trained MDLM runs, with loopholing added or not, on the same text and on another.
 
     python launch/finetuning.py --base=runs/table --folder=runs/finetuning [--seeds=0,1,2] \
-        [--text=docs] [--split=paragraph] [--output=docs/finetuning.png] [-- --config.optim.lr=...]
+        [--text="docs/*.md"] [--split=paragraph] [--output=docs/finetuning.png] [-- OVERRIDES]
 
 BASE/mdlm-SEED are finished runs, as `launch/table.py` leaves them. Each cell is an ordinary `train`
 run of configs/finetune.py in FOLDER/TEXT_METHOD-SEED; a stopped series resumes. Prints the bounds
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--text", default="docs")
+    parser.add_argument("--text", default="docs/*.md")
     parser.add_argument("--split", default="paragraph")
     parser.add_argument("--output", type=Path, default=Path("docs/finetuning.png"))
     parser.add_argument("overrides", nargs="*", default=["--config.optim.lr=1e-3"])

@@ -78,6 +78,7 @@ class Run:
         if distributed.leader():
             experiments.save_config(config, workdir)
         self.recorder = self._recorder(meta)
+        held.callback(self.recorder.abandon)
 
     def _restore(self) -> dict[str, Any]:
         """Set the state, from the newest checkpoint if there is one; returns its record."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -96,6 +97,11 @@ class Recorder:
             )
 
     def close(self) -> None:
-        """Close the writers."""
+        """Close the writers; twice does no harm."""
         for writer in self.writers:
             writer.close()
+
+    def abandon(self) -> None:
+        """Close after an error; a disk that is full stays so."""
+        with contextlib.suppress(OSError):
+            self.close()
