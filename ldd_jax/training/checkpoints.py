@@ -93,8 +93,10 @@ class Checkpoints:
     def _seal(self) -> None:
         """Add the digests; called when all files of a save are written, before it is named."""
         if distributed.leader():
-            for folder in self.directory.glob(f"{self.saving}.orbax-checkpoint-tmp*"):
-                digests.write(folder)
+            begun = f"{self.saving}.orbax-checkpoint-tmp"
+            for folder in self.directory.iterdir():  # every new glob would stay in Python's caches
+                if folder.name.startswith(begun):
+                    digests.write(folder)
 
     def _wait(self) -> None:
         try:
