@@ -61,7 +61,9 @@ def test_added_loopholing_is_the_same_function_at_first(trained, tmp_path):
     assert all(a is not b for a, b in zip(*map(jax.tree.leaves, (begun.params, begun.ema))))
 
 
-@pytest.mark.parametrize("method", ["", "method=lddm_m", "method=mgdm"])
+@pytest.mark.parametrize(
+    "method", ["", "method=lddm_m", pytest.param("method=mgdm", marks=pytest.mark.slow)]
+)
 def test_goes_on_with_other_text(trained, other_text, tmp_path, method):
     base, workdir = trained("mdlm"), tmp_path / "tuned"
     flags = (*tools.corpus(other_text), *FLAGS)

@@ -190,6 +190,7 @@ def test_shards_that_vanish_while_they_are_read(harm, threads, shards):
         list(zip(range(40), batches(rows, batch_size=8, threads=threads)))
 
 
+@pytest.mark.slow
 def test_a_run_whose_shards_vanish(shards, tmp_path, monkeypatch):
     """Those to validate on are missed at the first evaluation: exit 1; put back, it goes on."""
     from ldd_jax import loop

@@ -127,6 +127,7 @@ def test_a_workdir_belongs_to_one_run_at_a_time(copy, trained, train_flags):
     assert (copy / "lock").read_text() == ""
 
 
+@pytest.mark.slow
 def test_clocks_may_go_backwards(tmp_path, train_flags, monkeypatch):
     """Nothing that matters is ordered by the time of day."""
     now = [time.time()]
