@@ -21,7 +21,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from cells import command, finished, logged, mean_and_error, train
+from cells import command, finished, logged, mean_and_error, save_bounds, train
 
 BASE, PLAIN = "lddm_m", "mdlm"
 PASSES = (1, 2, 3)
@@ -135,14 +135,8 @@ def plot(found: Nats, path: Path) -> None:
             axes.axhspan(mean - error, mean + error, color="grey", alpha=0.15)
         axes.set(xlabel=panel, xticks=range(len(values)), xlim=(-0.5, len(values) - 0.5))
         axes.set_xticklabels(values)
-        axes.grid(alpha=0.3)
-    panels[0].set_ylabel("validation bound, nats a character")
-    panels[0].legend(fontsize=8)
-    figure.tight_layout()
-    partial = path.with_suffix(".partial.png")
-    figure.savefig(partial)
+    save_bounds(figure, path, fontsize=8)
     plt.close(figure)
-    partial.replace(path)
 
 
 def main() -> None:

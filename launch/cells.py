@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def command(*argv: str) -> list[str]:
@@ -41,3 +42,16 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     """Mean over seeds, and its standard error s / sqrt(n); NaN for one seed."""
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return statistics.mean(values), error
+
+
+def save_bounds(figure: Any, path: Path, **legend: Any) -> None:
+    """Finish a row of panels of validation bounds, and write it whole or not at all."""
+    first = figure.axes[0]
+    first.set_ylabel("validation bound, nats a character")
+    first.legend(**legend)
+    for axes in figure.axes:
+        axes.grid(alpha=0.3)
+    figure.tight_layout()
+    partial = path.with_suffix(".partial.png")
+    figure.savefig(partial)
+    partial.replace(path)

@@ -18,7 +18,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from cells import command, finished, logged, mean_and_error
+from cells import command, finished, logged, mean_and_error, save_bounds
 
 METHODS = {"mdlm": "", "lddm": ",method=lddm_m"}
 LABELS = {"mdlm": "without a latent", "lddm": "loopholing added"}
@@ -60,14 +60,8 @@ def plot(curves: dict[str, dict[str, list[dict[int, float]]]], path: Path) -> No
             axes.errorbar(steps, [m for m, _ in at], yerr=[e for _, e in at], fmt="o-", capsize=3,
                           label=LABELS[method])  # fmt: skip
         axes.set(title=title, xlabel="updates after the first run")
-        axes.grid(alpha=0.3)
-    panels[0].set_ylabel("validation bound, nats a character")
-    panels[0].legend()
-    figure.tight_layout()
-    partial = path.with_suffix(".partial.png")
-    figure.savefig(partial)
+    save_bounds(figure, path)
     plt.close(figure)
-    partial.replace(path)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Train, evaluate, sample and checkpoint at tiny size for a long time; is anything growing?
 
-    python launch/soak.py --minutes=120 --output=FOLDER
+    python launch/soak.py --minutes=120 --output=FOLDER [-- --config.training.eval_every=0 ...]
 
 One training process runs with frequent evaluations, samples and checkpoints; from outside, every
 few seconds, its memory (RSS), open file descriptors, threads, processor time, step and checkpoints
@@ -124,6 +124,7 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=5, help="seconds between two looks")
     parser.add_argument("--text", default=str(ROOT / "docs" / "decisions.md"))
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("overrides", nargs="*")
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
     workdir = given.output / "run"
@@ -133,7 +134,9 @@ def main() -> None:
         f"--config.data.path={given.text}",
     ]
     with (given.output / "log.txt").open("w") as log:
-        running = subprocess.Popen([*command, *FLAGS], cwd=ROOT, stdout=log, stderr=log)
+        running = subprocess.Popen(
+            [*command, *FLAGS, *given.overrides], cwd=ROOT, stdout=log, stderr=log
+        )
         began, seen = time.monotonic(), []
         while time.monotonic() - began < 60 * given.minutes:
             time.sleep(given.every)

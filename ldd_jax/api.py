@@ -9,7 +9,7 @@ from typing import Any
 
 from ldd_jax import generate, loop
 from ldd_jax.core import registry
-from ldd_jax.core.checks import UserError, nearest, require
+from ldd_jax.core.checks import UserError, check_seed, nearest, require
 from ldd_jax.evaluation.conditional import Score
 from ldd_jax.experiment import Experiment, Sampling
 from ldd_jax.requests import Item, Scorer
@@ -89,7 +89,7 @@ class Pipeline:
         """
         e = self.experiment
         require(length is None or length >= 1, f"--length={length}; it must be at least 1")
-        require(0 <= seed < 2**32, f"--seed={seed}; it must lie between 0 and {2**32 - 1}")
+        check_seed(seed)
         sampling = settings(e.sampling, **options)
         asked = options.get("latent", "carry") != "carry"
         asked |= bool(options.get("reset_every") or options.get("reset_on_remask"))

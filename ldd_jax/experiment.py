@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from ldd_jax import denoisers, objectives, processes, samplers  # noqa: F401  (they register)
 from ldd_jax.core import registry
-from ldd_jax.core.checks import UserError, at_least_one, nearest, parse_json, require
+from ldd_jax.core.checks import UserError, at_least_one, check_seed, nearest, parse_json, require
 from ldd_jax.core.types import Model, Process, TokenSpace
 from ldd_jax.data import Tokenizer, load_tokenizer
 from ldd_jax.samplers.base import Latent, Step
@@ -146,9 +146,7 @@ def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) ->
     Raises:
       UserError: for whatever is wrong in the config, in words, before anything compiles.
     """
-    require(
-        0 <= config.seed < 2**32, f"seed is {config.seed}; it must lie between 0 and {2**32 - 1}"
-    )
+    check_seed(config.seed, "--config.seed")
     shape: MeshShape = registry.build("mesh", config.mesh)
     mesh = shape.make() if mesh is None else mesh
     tokens = processes.token_space(registry.build("process", config.process), tokenizer.size)

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ldd_jax.core.checks import UserError, require
+from ldd_jax.core.checks import UserError, check_seed, require
 from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.core.logical import constrain
 from ldd_jax.core.registry import section
@@ -154,7 +154,7 @@ class Sampler:
     ) -> Iterator[dict[str, Any]]:
         """`count` samples as JSON-able records: text, tokens, calls, seed, config, precision."""
         require(count >= 1, f"num_samples is {count}; it must be at least 1")
-        require(0 <= seed < 2**32, f"seed is {seed}; it must lie in [0, 2^32)")
+        check_seed(seed, "seed")
         require(num_steps >= 1, f"steps is {num_steps}; it must be at least 1")
         fixed_tokens = np.zeros(self.length, np.int32) if fixed_tokens is None else fixed_tokens
         fixed = np.zeros(self.length, bool) if fixed is None else fixed

@@ -8,7 +8,7 @@ from absl import flags
 
 from ldd_jax.command_line import Command
 from ldd_jax.commands.shared import need, reset_steps, workdir_flag
-from ldd_jax.core.checks import require
+from ldd_jax.core.checks import check_seed, require
 
 
 def _mechanism_flags(values: flags.FlagValues) -> None:
@@ -29,7 +29,7 @@ def _mechanism(values: flags.FlagValues) -> None:
         require(
             getattr(values, name) >= 1, f"--{name}={getattr(values, name)}; it must be at least 1"
         )
-    require(0 <= values.seed < 2**32, f"--seed={values.seed}; it must lie in [0, 2^32)")
+    check_seed(values.seed)
     from ldd_jax import generate, loop, observe
 
     output = values.output or str(workdir / "mechanism.jsonl")

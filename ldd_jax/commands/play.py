@@ -12,7 +12,7 @@ from absl import flags
 
 from ldd_jax.command_line import Command
 from ldd_jax.commands.shared import reset_steps
-from ldd_jax.core.checks import require
+from ldd_jax.core.checks import check_seed, require
 
 
 def _play_flags(values: flags.FlagValues) -> None:
@@ -30,7 +30,7 @@ def _play(values: flags.FlagValues) -> None:
     require(bool(values.workdir), "--workdir is missing; give --workdir=DIR")
     resets = reset_steps(values.resets)
     require(values.steps >= 1, f"--steps={values.steps}; it must be at least 1")
-    require(0 <= values.seed < 2**32, f"--seed={values.seed}; it must lie in [0, 2^32)")
+    check_seed(values.seed)
     delay = values.delay
     require(math.isfinite(delay) and 0 <= delay <= 60, f"--delay={delay}; 0 to 60 seconds")
     from ldd_jax import generate, loop, observe

@@ -10,7 +10,7 @@ from absl import flags
 
 from ldd_jax.command_line import Command
 from ldd_jax.commands.shared import need, workdir_flag
-from ldd_jax.core.checks import UserError, require
+from ldd_jax.core.checks import UserError, check_seed, require
 
 
 def _verify_flags(values: flags.FlagValues) -> None:
@@ -51,9 +51,7 @@ def _solve_flags(values: flags.FlagValues) -> None:
 def _solve(values: flags.FlagValues) -> None:
     problem, workdir = need(values, "problem"), Path(need(values, "workdir"))
     require(values.steps is None or values.steps >= 1, f"--steps={values.steps}; at least 1")
-    require(
-        0 <= values.seed < 2**32, f"--seed={values.seed}; it must lie between 0 and {2**32 - 1}"
-    )
+    check_seed(values.seed)
     from ldd_jax import loop, solving
     from ldd_jax.bench.cells import LATENTS
     from ldd_jax.core import registry

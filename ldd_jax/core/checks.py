@@ -67,3 +67,12 @@ def at_least_one(component: Any, *names: str) -> None:
     for name in names:
         if getattr(component, name) < 1:
             raise ValueError(f"{name} is {getattr(component, name)}; it must be at least 1")
+
+
+def check_seed(seed: int, name: str = "--seed") -> None:
+    """Refuse a seed that is no uint32.
+
+    Raises:
+      UserError: with the range.
+    """
+    require(0 <= seed < 2**32, f"{name}={seed}; it must lie between 0 and {2**32 - 1}")

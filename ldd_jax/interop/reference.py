@@ -117,7 +117,7 @@ def sizes(tensors: Mapping[str, np.ndarray], *, heads: int = 0) -> dict[str, Any
 def rotary(width: int, heads: int) -> np.ndarray:
     """The buffer of rotary frequencies, base^(-2 i / d) for the d = width / heads of a head."""
     half = width // heads // 2
-    return (ROTARY_BASE ** -(np.arange(half) / half)).astype(np.float32)
+    return (float(ROTARY_BASE) ** -(np.arange(half) / half)).astype(np.float32)
 
 
 def _heads(tensors: Mapping[str, np.ndarray], width: int, heads: int) -> int:
@@ -128,9 +128,8 @@ def _heads(tensors: Mapping[str, np.ndarray], width: int, heads: int) -> int:
         half = buffer.shape[0] if buffer.ndim == 1 else 0
         told = width // (2 * half) if half and width % (2 * half) == 0 else 0
         require(told > 0, f"{ROTARY} of shape {buffer.shape} does not divide the width {width}")
-        ours = float(ROTARY_BASE) ** -(np.arange(half) / half)
         require(
-            bool(np.allclose(buffer, ours, rtol=1e-5)),
+            bool(np.allclose(buffer, rotary(2 * half, 1), rtol=1e-5)),
             f"{ROTARY} holds other frequencies than base {ROTARY_BASE}; this network rotates "
             "differently and cannot be imported",
         )

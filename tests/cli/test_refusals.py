@@ -117,7 +117,7 @@ TRAIN = {
     "warm-up": (c(optim__warmup_steps=-3), "", ["warmup_steps is -3"]),
     "clip": (c(optim__clip_norm=-1.0), "", ["clip_norm is -1.0"]),
     "decay": (c(optim__decay="cosin"), "", ["did you mean 'cosine'"]),
-    "seed": (c(seed=-1), "", ["seed is -1"]),
+    "seed": (c(seed=-1), "", ["--config.seed=-1"]),
     "mesh": (c(mesh__data=3), "", ["does not divide 1 devices"]),
     "temperature": (c(sampling__readout__temperature=0.0), "", ["temperature is 0.0"]),
     "tail": (c(sampling__tail="gredy"), "", ["did you mean 'greedy'"]),

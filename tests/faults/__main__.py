@@ -45,7 +45,7 @@ def main() -> int:
         os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
         fresh = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=fresh) as lane:
-            tested, tried = lane.submit(beside.tests), lane.submit(beside.fuzzed, INPUTS)
+            tested, tried = lane.submit(beside.tested), lane.submit(beside.fuzzed, INPUTS)
             arena = drill.Arena(Path(folder))
             print(f"left alone: {time.monotonic() - began:.0f} s", flush=True)
             drills: dict[str, Drill] = {

@@ -33,7 +33,7 @@ class Counted:
                 self.failed.append(report.nodeid)
 
 
-def tests() -> list[drill.Row]:
+def tested() -> list[drill.Row]:
     """A row for each file of tests; the fuzzer's short form is left out, its long one follows."""
     counted = Counted()
     files = [str(HERE / f"test_{name}.py") for name in FILES]
