@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ldd_jax.core.checks import require
 from ldd_jax.data import Corpus
 
 PHRASE = 8  # tokens that `frequent` repeats, drawn from as many most frequent ones
@@ -17,7 +18,24 @@ PHRASE = 8  # tokens that `frequent` repeats, drawn from as many most frequent o
 def data(corpus: Corpus, counts: np.ndarray, count: int, length: int, seed: int) -> np.ndarray:
     """Validation rows, [count, <= length]: what a perfect sampler would give."""
     rows = corpus.rows("validation")
-    pick = np.random.default_rng(seed).choice(len(rows), count, replace=len(rows) < count)
+    return np.stack([rows[int(i)]["tokens"][:length] for i in _picked(len(rows), count, seed)])
+
+
+def _picked(rows: int, count: int, seed: int) -> np.ndarray:
+    """Which validation rows stand for the data."""
+    return np.random.default_rng(seed).choice(rows, count, replace=rows < count)
+
+
+def references(corpus: Corpus, count: int, length: int, seed: int) -> np.ndarray:
+    """Validation rows that `data` leaves, at most `count`: what sets of texts are compared to."""
+    rows = corpus.rows("validation")
+    left = np.setdiff1d(np.arange(len(rows)), _picked(len(rows), count, seed))
+    pick = np.random.default_rng((seed, 1)).permutation(left)[:count]
+    require(
+        len(pick) >= 2,
+        f"--mauve compares with validation rows that `data` does not show; of {len(rows)} rows "
+        f"{len(pick)} are left beside {count}: take fewer samples",
+    )
     return np.stack([rows[int(i)]["tokens"][:length] for i in pick])
 
 

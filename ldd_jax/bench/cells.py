@@ -134,8 +134,8 @@ class Store:
             )
             return
         there = read_json(self.claim)
-        changed = [k for k in shared if there.get(k) != shared[k]]
-        shown = "; ".join(f"{k}: {there.get(k)!r} there, {shared[k]!r} given" for k in changed)
+        changed = [k for k in shared | there if there.get(k) != shared.get(k)]
+        shown = "; ".join(f"{k}: {there.get(k)!r} there, {shared.get(k)!r} given" for k in changed)
         require(
             not changed, f"--output={self.folder} holds another bench ({shown}); give a new folder"
         )

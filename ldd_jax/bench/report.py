@@ -48,15 +48,23 @@ class Row(NamedTuple):
         return statistics.mean(known) if known else math.nan
 
     def nats(self, judge: str) -> tuple[float, float]:
-        """Mean nats per token and its standard error.
+        """Mean nats per token and its standard error."""
+        return mean_and_error([c["judges"][judge] for c in self.cells], "nats")
 
-        Over the runs and seeds where there are several; the bootstrap's of the one otherwise.
-        """
-        found = [c["judges"][judge] for c in self.cells]
-        mean = statistics.mean(f["nats"] for f in found)
-        if len(found) == 1:
-            return mean, found[0]["nats_se"]
-        return mean, statistics.stdev(f["nats"] for f in found) / math.sqrt(len(found))
+    def mauve(self) -> tuple[float, float]:
+        """Mean MAUVE-style value and its standard error."""
+        return mean_and_error(self.cells, "mauve")
+
+
+def mean_and_error(found: list[dict[str, Any]], name: str) -> tuple[float, float]:
+    """Mean and standard error of a field.
+
+    Over the runs and seeds where there are several; the field's own, NAME_se, of the one otherwise.
+    """
+    mean = statistics.mean(f[name] for f in found)
+    if len(found) == 1:
+        return mean, found[0][f"{name}_se"]
+    return mean, statistics.stdev(f[name] for f in found) / math.sqrt(len(found))
 
 
 def model_names(cells: list[Cell]) -> dict[str, str]:
@@ -110,6 +118,12 @@ HEADER = (
     "tokens/s",
     "cells",
 )
+MAUVE = "MAUVE-style +- s.e."
+
+
+def header(found: list[Row]) -> list[str]:
+    """Names of the table's columns."""
+    return [*HEADER, *([MAUVE] if "mauve" in found[0].cells[0] else [])]
 
 
 def fields(row: Row) -> list[str]:
@@ -132,12 +146,14 @@ def fields(row: Row) -> list[str]:
         number(row.mean("repetition"), 3),
         number(row.mean("tokens_per_s"), 0),
         str(len(row.cells)),
+        *(["{:.3f} +- {:.3f}".format(*row.mauve())] if "mauve" in row.cells[0] else []),
     ]
 
 
 def table(found: list[Row]) -> str:
     """Markdown."""
-    lines = [HEADER, ["---"] * len(HEADER), *map(fields, found)]
+    names = header(found)
+    lines = [names, ["---"] * len(names), *map(fields, found)]
     return "\n".join(
         "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines
     )
@@ -226,7 +242,7 @@ padding:6px;margin:2px 0}summary{cursor:pointer}"""
 def page(found: list[Row], image: bytes, title: str) -> str:
     """One HTML file: picture, table, a sample of every row; all text is escaped."""
     safe = lambda text: html.escape(str(text))
-    head = "".join(f"<th>{safe(h)}</th>" for h in HEADER)
+    head = "".join(f"<th>{safe(h)}</th>" for h in header(found))
     body = "".join(
         "<tr>" + "".join(f"<td>{safe(v)}</td>" for v in fields(row)) + "</tr>" for row in found
     )

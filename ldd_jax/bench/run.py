@@ -17,11 +17,11 @@ from tqdm import tqdm
 from ldd_jax import loop
 from ldd_jax.bench import cells, judging
 from ldd_jax.bench.baselines import BASELINES, training_tokens
+from ldd_jax.bench.measures import Measures
 from ldd_jax.core.checks import UserError, require
 from ldd_jax.core.registry import names
 from ldd_jax.data import Corpus
-from ldd_jax.evaluation import quality
-from ldd_jax.evaluation.judges import Judge, judge_samples
+from ldd_jax.evaluation.judges import Judge
 from ldd_jax.experiment import Experiment, Sampling, fingerprint
 from ldd_jax.generate import Sampler
 
@@ -41,6 +41,7 @@ class Settings:
     num_samples: int
     length: int = 0
     every: bool = False
+    mauve: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +118,8 @@ class Bench:
         self._warm: set[int] = set()
         for text in settings.samplers:  # before anything is loaded
             cells.parse_sampler(text, first.experiment.sampling)
-        self.judges: list[Judge] = [judging.make_judge(n, self.corpus) for n in settings.judges]
+        judges: list[Judge] = [judging.make_judge(n, self.corpus) for n in settings.judges]
+        self.measures = Measures(self.corpus(), judges, settings.mauve)
         self.store = cells.Store(
             settings.output,
             {
@@ -125,7 +127,8 @@ class Bench:
                 "length": self.length,
                 "tokenizer": self.tokenizer.digest,
                 "corpus": self.corpus().fingerprint,
-                "judges": [j.fingerprint for j in self.judges],
+                "judges": [j.fingerprint for j in judges],
+                **({"mauve": True} if settings.mauve else {}),
             },
         )
         self.jobs = self._jobs()
@@ -248,25 +251,7 @@ class Bench:
             "calls": float(calls[:count].mean()),
             "seconds": seconds,
             "tokens_per_s": len(tokens) * self.length / seconds,
-            **self._measures(tokens[:count]),
-        }
-
-    def _measures(self, tokens: np.ndarray) -> dict[str, Any]:
-        texts = [self.tokenizer.decode(row.tolist()) for row in tokens]
-        found = {
-            judge.name: judge_samples(judge, texts, list(tokens), self.tokenizer.digest).record()
-            for judge in self.judges
-        }
-        name = self.judges[0].name
-        of_first = {f"judge_{k}": v for k, v in found[name].items()}
-        return {
-            "samples": len(tokens),
-            "length": tokens.shape[1],
-            **quality.describe(list(tokens)),
-            "judge": name,
-            **of_first,
-            "judges": found,
-            "sample": texts[0],
+            **self.measures(tokens[:count], cell["seed"]),
         }
 
     def _baselines(self) -> None:
@@ -290,7 +275,7 @@ class Bench:
                     counts = np.bincount(train.reshape(-1), minlength=self.tokenizer.size)
                 tokens = make(corpus, counts, s.num_samples, self.length, seed)
                 same = {"calls": 0.0, "seconds": None, "tokens_per_s": None}
-                self.store.add(cell | same | self._measures(tokens))
+                self.store.add(cell | same | self.measures(tokens, seed))
 
 
 def sampler_names(text: str) -> list[str]:

@@ -33,6 +33,13 @@ def _bench_flags(values: flags.FlagValues) -> None:
         "Workdirs of autoregressive runs, GPT-2 folders, or ngram (fitted to the training split); "
         "the first one is plotted.",
     )
+    d(
+        flags.DEFINE_boolean,
+        "mauve",
+        False,
+        "Also a MAUVE-style distance of every cell to validation texts, as the first judge sees "
+        "them.",
+    )
     d(flags.DEFINE_string, "output", "", "Folder; the same command again goes on in it.")
 
 
@@ -59,6 +66,7 @@ def _bench(values: flags.FlagValues) -> None:
         num_samples=values.num_samples,
         length=values.length,
         every=values.samplers == "all",
+        mauve=values.mauve,
     )
     bench = run.Bench(settings)
     found = bench.execute()

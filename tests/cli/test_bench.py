@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from ldd_jax import experiment, generate, loop
-from ldd_jax.bench import cells, judging, report, run
+from ldd_jax.bench import baselines, cells, judging, report, run
+from ldd_jax.core.checks import UserError
 from ldd_jax.core.registry import _CLASSES, register
-from ldd_jax.evaluation import quality
+from ldd_jax.evaluation import mauve, quality
 from ldd_jax.samplers import Step
 from tests.cli import tools
 
@@ -333,6 +334,44 @@ def test_mauve_of_a_sample_file(judge, trained, tmp_path):
     assert "mauve" not in tools.json_lines(out)[0]
     refused = tools.call(*given, "--reference=none.txt")
     assert refused.status == 2 and "--reference=none.txt: no such file" in refused.err
+
+
+def test_mauve_of_every_cell(trained, tmp_path):
+    """Asked for, it is in every cell and the table, each seed with rows of its own."""
+    output, workdir = tmp_path / "out", trained("mdlm")
+    argv = ("bench", f"--workdir={workdir}", "--steps=2", "--num_samples=14", f"--output={output}")
+    run_ = tools.good(*argv, "--seeds=0,1", "--mauve")
+    found = tools.json_lines(output / "cells.jsonl")
+    assert len(found) == 8 and {c["mauve_references"] for c in found} == {14}
+    corpus = judging.corpus_of(loop.load(workdir)[0])
+    features = judging.ngram_judge(corpus).features
+    for cell in (c for c in found if c["sampler"] == "data"):
+        sides = [
+            features(make(14, 16, cell["seed"]))
+            for make in (
+                lambda *asked: baselines.data(corpus, np.ones(1), *asked),
+                lambda *asked: baselines.references(corpus, *asked),
+            )
+        ]
+        assert cell["mauve"] == mauve.mauve(*sides).value
+    assert len({c["mauve"] for c in found}) > 4
+    assert report.MAUVE in run_.out and report.MAUVE in (output / "frontier.html").read_text()
+    refused = tools.call(*argv, "--seeds=0,1")
+    assert refused.status == 2 and "mauve: True there, None given" in refused.err
+
+
+def test_mauve_has_rows_of_its_own(trained):
+    """No row is on both sides, and a split too small for that is refused."""
+    corpus = judging.corpus_of(loop.load(trained("mdlm"))[0])
+    size = len(corpus.rows("validation"))
+    texts = lambda rows: {tuple(r) for r in rows}
+    shown = baselines.data(corpus, np.ones(1), size // 2, 16, 3)
+    others = baselines.references(corpus, size // 2, 16, 3)
+    everything = texts(r["tokens"][:16] for r in corpus.rows("validation"))
+    assert len(others) == size // 2 and len(texts(others)) == len(others)
+    assert not texts(shown) & texts(others) and texts(others) <= everything
+    with pytest.raises(UserError, match="take fewer samples"):
+        baselines.references(corpus, size, 16, 3)
 
 
 def test_samples_with_masks_are_refused(trained, tmp_path):

@@ -1,0 +1,57 @@
+"""What is measured of the samples of a cell: judges, diversity, distance to validation texts."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from ldd_jax.bench.baselines import references
+from ldd_jax.data import Corpus
+from ldd_jax.evaluation import mauve, quality
+from ldd_jax.evaluation.judges import Judge, judge_samples, rows_for
+
+
+@dataclasses.dataclass
+class Measures:
+    """Fields of a cell from its tokens; the first judge is the one that is plotted."""
+
+    corpus: Corpus
+    judges: list[Judge]
+    mauve: bool
+
+    def __post_init__(self) -> None:
+        self._references: dict[tuple[int, ...], np.ndarray] = {}
+
+    def __call__(self, tokens: np.ndarray, seed: int) -> dict[str, Any]:
+        """All measures of samples, [N, L]; `seed` picks the texts they are compared to."""
+        texts, digest = self._texts(tokens), self.corpus.tokenizer.digest
+        found = {
+            judge.name: judge_samples(judge, texts, list(tokens), digest).record()
+            for judge in self.judges
+        }
+        name = self.judges[0].name
+        return {
+            "samples": len(tokens),
+            "length": tokens.shape[1],
+            **quality.describe(list(tokens)),
+            "judge": name,
+            **{f"judge_{k}": v for k, v in found[name].items()},
+            **(self._distance(tokens, seed) if self.mauve else {}),
+            "judges": found,
+            "sample": texts[0],
+        }
+
+    def _texts(self, tokens: np.ndarray) -> list[str]:
+        return [self.corpus.tokenizer.decode(row.tolist()) for row in tokens]
+
+    def _features(self, tokens: np.ndarray) -> np.ndarray:
+        judge, digest = self.judges[0], self.corpus.tokenizer.digest
+        return judge.features(rows_for(judge, self._texts(tokens), list(tokens), digest))
+
+    def _distance(self, tokens: np.ndarray, seed: int) -> dict[str, Any]:
+        key = (*tokens.shape, seed)
+        if key not in self._references:
+            self._references[key] = self._features(references(self.corpus, *key))
+        return mauve.mauve(self._features(tokens), self._references[key]).record()
