@@ -13,11 +13,11 @@ from tests.cli import tools
 def manifest(tmp_path):
     lines = tools.sentences(40, seed=5)
     (tmp_path / "plain.txt").write_text(lines)
-    (tmp_path / "spaced.txt").write_text(lines.replace(".", " ."))
+    (tmp_path / "spaced.txt").write_text(lines.replace(".", " @.@ "))
     same = dict(packing="wrap", bos=False, eos=True)
     sets = [
         dict(name="plain", path="plain.txt", detokenizer="none", **same),
-        dict(name="undone", path="spaced.txt", detokenizer="lm1b", **same),
+        dict(name="undone", path="spaced.txt", detokenizer="wikitext", **same),
         dict(name="spaced", path="spaced.txt", detokenizer="none", **same),
         dict(name="rows", path="plain.txt", detokenizer="none", **same | {"packing": "document"}),
     ]
@@ -38,7 +38,7 @@ def test_a_row_for_each_data_set(trained, manifest, tmp_path):
     assert len({r["data_fingerprint"] for r in told.values()}) == 4
     assert told["rows"]["documents"] == 40 and told["rows"]["dropped_tokens"] == 0
     assert all(r["passes"] == 2 and r["nelbo_se"] > 0 and r["step"] == 12 for r in told.values())
-    assert "detokenizer lm1b 1, packing wrap, eos" in run.out
+    assert "detokenizer wikitext 2, packing wrap, eos" in run.out
     tools.good("evaluate", given, f"--data={tmp_path / 'plain.txt'}", "--data_split=line",
                "--split=validation", f"--output={output}")  # fmt: skip
     assert "dataset" not in tools.json_lines(output)[0]
