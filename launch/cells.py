@@ -51,6 +51,11 @@ def save_bounds(figure: Any, path: Path, **legend: Any) -> None:
     first.legend(**legend)
     for axes in figure.axes:
         axes.grid(alpha=0.3)
+    save(figure, path)
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a picture whole or not at all."""
     figure.tight_layout()
     partial = path.with_suffix(".partial.png")
     figure.savefig(partial)
