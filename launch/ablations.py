@@ -47,9 +47,9 @@ PANELS = {
         "12": "lddm_m_width12", "24": "lddm_m_width24", "48": "lddm_m_width48", "96": BASE,
     },
     "passes before the scored one in training": {
-        "1": BASE, "1,\ngradient": "lddm_m_grad",
-        "1, gradient,\nequal operations": "lddm_m_gradshort", "2": "lddm_m_3pass",
-        "2,\ngradient": "lddm_m_3passgrad",
+        "1": BASE, "1, gra-\ndient": "lddm_m_grad",
+        "1, gra-\ndient,\nsame op-\nerations": "lddm_m_gradshort", "2": "lddm_m_3pass",
+        "2, gra-\ndient": "lddm_m_3passgrad",
     },
 }  # fmt: skip
 Nats = dict[str, dict[str, dict[int, float]]]  # of cell, seed and passes
@@ -111,7 +111,7 @@ def table(found: Nats) -> str:
                 mean, error, n = difference(seeds, found.get(BASE, {}), k)
                 fields.append("" if name == BASE or not n else shown(mean, error))
             fields += [""] * (len(heads) - len(fields))
-            label = value.replace("\n", " ")
+            label = value.replace("-\n", "").replace("\n", " ")
             lines.append(f"| {panel} | {label} | {len(seeds)} | " + " | ".join(fields) + " |")
     if PLAIN in found:
         plain = shown(*mean_and_error([s[1] for s in found[PLAIN].values()]))
@@ -122,15 +122,16 @@ def table(found: Nats) -> str:
 
 def plot(found: Nats, path: Path) -> None:
     """A panel for each ablation, a line for each number of passes, bars of one standard error."""
-    figure, panels = plt.subplots(1, len(PANELS), figsize=(12, 3.9), dpi=110, sharey=True)
+    figure, panels = plt.subplots(1, len(PANELS), figsize=(12, 4.2), dpi=110, sharey=True)
     for axes, (panel, values) in zip(panels, PANELS.items()):
+        numbers = all(v.replace(".", "").isdigit() for v in values)  # a line joins no categories
         for j, k in enumerate(PASSES):
             at = [(i, found[name]) for i, name in enumerate(values.values()) if name in found]
             nats = [mean_and_error([s[k] for s in seeds.values()]) for _, seeds in at]
             axes.errorbar(
                 [i + 0.08 * (j - 1) for i, _ in at], [m for m, _ in nats],
                 yerr=[0 if math.isnan(e) else e for _, e in nats],
-                fmt="o-", capsize=3, label=f"{k} pass{'es' * (k > 1)} scored",
+                fmt="o-" if numbers else "o", capsize=3, label=f"{k} pass{'es' * (k > 1)} scored",
             )  # fmt: skip
         if PLAIN in found:
             mean, error = mean_and_error([s[1] for s in found[PLAIN].values()])
