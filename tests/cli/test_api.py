@@ -38,6 +38,7 @@ def test_wrong_options(pipe, options):
         pipe.nll("house " * 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lddm_m", "udlm", "ar"])
 def test_scores_depend_on_no_batch(trained, method):
     pipe = api.load(trained(method))
@@ -72,6 +73,7 @@ def test_two_passes_change_the_score(pipe):
         Scorer(dataclasses.replace(pipe.experiment, model=plain), pipe.params, passes=2)
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_page_run(trained, monkeypatch, tmp_path):
     from tests.test_docs import blocks
 

@@ -81,6 +81,7 @@ def sample(workdir, *flags):
     return [r["tokens"] for r in records], [r["text"] for r in records]
 
 
+@pytest.mark.slow
 def test_samples_fills_and_evaluates(imported, tmp_path):
     workdir, _, _ = imported
     tokens, texts = sample(workdir, "--fill=3 1 4[MASK][MASK] 5")

@@ -113,6 +113,7 @@ def test_sample_needs_only_the_workdir(trained, method):
     assert "5 network calls" in run.err
 
 
+@pytest.mark.slow
 def test_samples_depend_on_the_seed_alone(sampled, method):
     first = sampled(method)
     assert tokens(sampled(method, fresh=True)) == tokens(first)
@@ -120,6 +121,7 @@ def test_samples_depend_on_the_seed_alone(sampled, method):
     assert len({tuple(t) for t in tokens(first)}) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lddm_m", "udlm"])
 def test_samples_do_not_depend_on_the_batch(sampled, name):
     few = sampled(name, "--batch_size=2", "--num_samples=5")

@@ -36,6 +36,7 @@ def compiled():
     return lambda: collections.Counter(_SEEN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["mdlm", "lddm_m"])
 def test_a_run_compiles_each_program_once(compiled, method, train_flags, tmp_path):
     """12 steps, 2 evaluations, 4 rounds of samples, 3 checkpoints."""
@@ -91,6 +92,7 @@ def test_sampler_compiles_once_for_every_number_of_steps(compiled, loaded):
     assert size(16) == size(1024) > 50
 
 
+@pytest.mark.slow
 def test_the_step_never_waits_for_the_host(trained):
     """Device arrays in, device arrays out, and no transfer between; compiled once."""
     experiment = experiments.restore(trained("lddm_m"))

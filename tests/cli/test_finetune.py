@@ -43,6 +43,7 @@ def experiment_corpus(experiment):
     return registry.build("data", experiment.config.data).load(experiment.tokenizer)
 
 
+@pytest.mark.slow
 def test_added_loopholing_is_the_same_function_at_first(trained, tmp_path):
     """With the latent's LayerNorm at zero, every pass says what the old network says."""
     base = trained("mdlm")
@@ -61,6 +62,7 @@ def test_added_loopholing_is_the_same_function_at_first(trained, tmp_path):
     assert all(a is not b for a, b in zip(*map(jax.tree.leaves, (begun.params, begun.ema))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", ["", "method=lddm_m", pytest.param("method=mgdm", marks=pytest.mark.slow)]
 )
@@ -80,6 +82,7 @@ def test_goes_on_with_other_text(trained, other_text, tmp_path, method):
     assert not any("Ж" in r["text"] for r in tools.json_lines(workdir / "samples.jsonl"))
 
 
+@pytest.mark.slow
 def test_resumes_without_the_first_run(trained, other_text, tmp_path, monkeypatch):
     """What it began with is needed once; a stopped run ends in the same bits as one left alone."""
     base = tmp_path / "base"
@@ -109,6 +112,7 @@ def stop_if(yes):
         raise run.Stopped
 
 
+@pytest.mark.slow
 def test_an_import_is_tuned(tmp_path):
     """A reference-format checkpoint goes on, on ids, with loopholing added."""
     file, _ = checkpoint(tmp_path, loop=False)
@@ -141,6 +145,7 @@ def test_an_import_is_tuned(tmp_path):
     ],
     ids=lambda v: str(v)[:24],
 )
+@pytest.mark.slow
 def test_refusals(trained, other_text, tmp_path, base, more, flags, words):
     workdir = trained(base) if base in ("mdlm", "lddm_m") else base and tmp_path / base
     given = (*tools.corpus(other_text), *FLAGS, *flags)

@@ -98,6 +98,7 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(method, extra, text, tmp_pa
     assert summaries[0] == summaries[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", ["", ".config.json.partial", "config.json"])
 def test_a_run_killed_in_its_first_moment_can_start_again(left, trained, train_flags, tmp_path):
     """An empty folder, a torn config, or a config and half a tokenizer are all there is."""

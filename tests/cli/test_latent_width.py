@@ -28,6 +28,7 @@ def sampled(workdir):
     return [r["text"] for r in tools.json_lines(workdir / "samples.jsonl")]
 
 
+@pytest.mark.slow
 def test_it_samples_and_is_watched(run):
     workdir, _ = run
     assert json.loads((workdir / "summary.json").read_text())["passes"] == 2

@@ -108,6 +108,7 @@ def test_gif(tmp_path):
     assert [abs(t - gif.BAR * s) < 2 for t, s in zip(tall, (0.5, 1, 0.25))] == [True] * 3
 
 
+@pytest.mark.slow
 def test_the_command(trained, tmp_path):
     both = [f"--workdir={trained(m)}" for m in ("mdlm", "lddm_m")]
     run = tools.good("play", *both, "--steps=5", "--row=1", "--seed=3")

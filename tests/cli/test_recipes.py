@@ -45,6 +45,7 @@ def cases():
         yield pytest.param(file, "mdlm", extra, marks=pytest.mark.slow, id=f"{file}-{extra}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("file", "method", "extra"), cases())
 def test_train_and_sample(file, method, extra, text, vocabulary, tmp_path):
     config = tools.recipe(f"{method},{extra}".rstrip(","), file)

@@ -15,6 +15,7 @@ FEW = ("--steps=5", "--num_samples=3")
 EVIL = "</script><img src=x onerror=\"document.title='owned'\"><!--"
 
 
+@pytest.mark.slow
 def test_mechanism(trained, tmp_path):
     output = tmp_path / "m.jsonl"
     flags = (*FEW, "--resets=0,1", "--every=2", f"--output={output}")
@@ -29,6 +30,7 @@ def test_mechanism(trained, tmp_path):
     assert len(path["tokens"]) == 7 and len(path["entropy"]) == len(path["norm"]) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method, flags, why",
     [
@@ -53,6 +55,7 @@ def written(trained, tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_else(written):
     text = written.read_text()
     assert not re.search(r"""(?:src|href)=["'](?!data:)""", text)

@@ -39,6 +39,7 @@ def test_left_to_right_multiplies(trained):
     assert whole.nats == pytest.approx(sum(s.nats for s in single), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_score_network_bounds_a_law(trained):
     """SEDD: -bound <= log p for every token, so that they sum to one at most, but for the draws."""
     _, found = scores(trained, "sedd", every_next, draws=64)

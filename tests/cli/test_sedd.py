@@ -7,6 +7,7 @@ import pytest
 from tests.cli import tools
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [

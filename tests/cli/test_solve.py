@@ -32,6 +32,7 @@ def workdir(tmp_path_factory):
     return get
 
 
+@pytest.mark.slow
 def test_steps_equations_and_verdict(workdir):
     """A barely trained model solves nothing, in four steps that reveal ever more."""
     run = tools.good("solve", f"--workdir={workdir('lddm_g')}", PROBLEM)

@@ -41,6 +41,7 @@ def solve(tile, groups, head, x, args, weight):
     return total, each, grads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on", ["some", "none", "all"])
 @pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32])
 def test_tiles_and_groups_change_nothing(dtype, on):

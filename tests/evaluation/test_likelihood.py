@@ -128,6 +128,7 @@ def corpus(count, length=LENGTH):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_untrained_model_knows_nothing(method):
     """The head starts at zero: log(number of symbols) a token, up to the draws of t.

@@ -106,6 +106,7 @@ def test_empty_and_one_token_documents(tmp_path):
     assert all((stored[i]["tokens"] == padded.train[i]["tokens"]).all() for i in range(len(stored)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokenizer", [Characters(), Bytes(), SentencePiece(vocab_size=300)])
 @pytest.mark.parametrize("name", ["mega.txt", "mega.jsonl"])
 def test_lines_of_megabytes(tokenizer, name, tmp_path):

@@ -110,6 +110,7 @@ def poisoned_run(path, workdir, what, monkeypatch, *more):
     return tools.call("train", *flags(path, workdir, *more))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["nan", "gradient"])
 def test_a_bad_batch_is_skipped_kept_and_replayed(what, rare, tmp_path, monkeypatch):
     """One row of the corpus is bad: it costs one update an epoch, and the replay finds it."""
@@ -144,6 +145,7 @@ def test_a_bad_batch_is_skipped_kept_and_replayed(what, rare, tmp_path, monkeypa
     assert missing.status == 2 and f"allowed: {bad[0]}" in missing.err
 
 
+@pytest.mark.slow
 def test_too_many_in_a_row_end_the_run(rare, tmp_path):
     """A learning rate that no network survives, and nothing else out of the ordinary."""
     workdir = tmp_path / "run"

@@ -32,6 +32,7 @@ def train(workdir, train_flags):
     return tools.call("train", tools.recipe("lddm_m"), f"--workdir={workdir}", *train_flags)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("item", ITEMS)
 @pytest.mark.parametrize("harm", storage.HARM, ids=lambda f: f.__name__)
 def test_a_damaged_checkpoint_is_known(harm, item, copy):
@@ -43,6 +44,7 @@ def test_a_damaged_checkpoint_is_known(harm, item, copy):
     assert digests.fault(folder, [i for i in ITEMS if i != item]) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("harm", "item"),
     zip((*storage.HARM, storage.flip), (*ITEMS, "ema")),

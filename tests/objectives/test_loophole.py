@@ -136,6 +136,7 @@ def test_gradient_treats_the_context_as_a_constant():
     assert abs(finite - dot(stopped[1])) > 10 * abs(finite - dot(full[1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, gate",
     [

@@ -91,6 +91,7 @@ def test_no_token_reaches_an_earlier_position(attention):
         assert (after[:, j:] != before[:, j:]).any(-1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pieces", [(1,) * L, (4, 2), (1, 5)], ids=str)
 def test_the_cache_changes_nothing(pieces):
     whole = DENOISER.trunk(X, Cond()).features
@@ -101,6 +102,7 @@ def test_the_cache_changes_nothing(pieces):
     np.testing.assert_allclose(np.concatenate(found, 1), whole, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("readout", [Readout(), Readout(temperature=0.7, top_k=3)], ids=str)
 def test_the_sampler_is_the_uncached_loop(readout):
     """Same keys, one whole forward pass for each token; prompts stay and are read."""

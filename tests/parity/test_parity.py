@@ -61,6 +61,7 @@ def test_made_here(small, capsys):
         assert f"dit_lddm_b/{name}" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mdlm_loss", "mdlm_logp", "udlm_loss_f64", "mdlm_loss_reduced"])
 def test_a_corrupted_array_fails(small, tmp_path, capsys, name):
     def change(arrays):

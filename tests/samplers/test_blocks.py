@@ -56,6 +56,7 @@ def test_blocks_cover_every_position_once(blocks, length, expected):
     assert list(zip(*(a.tolist() for a in spans))) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "blocks"), [("masked", Fill(size=3)), ("uniform", Slide(size=3))])
 def test_a_longer_row_begins_like_the_shorter(kind, blocks):
     # What lies right of a window is never seen, so the row may be generated on and on.
@@ -88,6 +89,7 @@ def test_rules_with_their_own_clock_finish_every_block():
     assert (found.z != MASK).all() and found.calls.tolist() == [8] * B
 
 
+@pytest.mark.slow
 def test_batched_equals_single():
     whole = run("masked", Fill(size=3), 8)
     for i in range(B):

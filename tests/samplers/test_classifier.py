@@ -114,6 +114,7 @@ def test_exact_guidance_of_strength_one_is_the_conditional_law(kind):
         assert np.allclose(np.exp(other), np.exp(plain), atol=1e-12) == (gamma == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("kind", ["masked", "uniform"])
 def test_first_order_is_the_slope_of_the_classifier(kind):
@@ -150,6 +151,7 @@ def test_samples_follow_the_conditional_law():
     assert stats.chisquare(counts, n * law.p).pvalue < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["masked", "uniform"])
 @pytest.mark.parametrize("mode", ["exact", "first_order"])
 def test_two_stage_rules_latents_and_tiles(kind, mode):

@@ -100,6 +100,7 @@ def test_contract(rule, kind):
         np.testing.assert_array_equal(more.calls, more_calls)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["ancestral", "first_hitting", "entropy_bounded", "remdm conf"])
 def test_batched_equals_single_and_short(rule):
     """One example alone, without its padding."""

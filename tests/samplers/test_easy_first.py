@@ -62,6 +62,7 @@ def reference(steps, rate, revise):
     return np.stack(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("revise", [True, False])
 @pytest.mark.parametrize(
     "grid, rate",

@@ -72,6 +72,7 @@ def solved(net, step):
         assert TASK.strict(problem, read(row[~keep], CORPUS.tokenizer))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_masked(rule):
     solved(Net(Oracle(LABEL), Masked(tokens=TOKENS)), RULES[rule])
