@@ -16,7 +16,12 @@ from tests.cli import tools
 FILL = "the [MASK][MASK][MASK][MASK][MASK][MASK] house"  # 16 characters, as long as a row
 
 
-@pytest.fixture(scope="module", params=tools.METHODS)
+SLOW = {"udlm": pytest.mark.slow}  # the others are trained in the fast set anyway
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(m, marks=SLOW.get(m, ())) for m in tools.METHODS]
+)
 def method(request):
     return request.param
 

@@ -38,6 +38,7 @@ def test_it_samples_and_is_watched(run):
     assert all(v is not None for v in curves["norm"])
 
 
+@pytest.mark.slow
 def test_the_reference_has_no_such_network(run, tmp_path):
     workdir, _ = run
     result = tools.call("export", f"--workdir={workdir}", f"--output={tmp_path / 'out'}")

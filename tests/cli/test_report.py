@@ -119,6 +119,7 @@ def move(browser, step):
 SIDES = "['panel0', 'panel1'].map(i => document.getElementById(i)).map(p => "
 
 
+@pytest.mark.slow
 def test_slider_and_comparison_in_a_browser(browser, written):
     browser.open(written)
     data = json.loads(browser.run("document.getElementById('runs').textContent"))

@@ -18,6 +18,7 @@ def every_next(pipe, context="the old"):
     return [Item((*ids, c), 1) for c in range(pipe.tokenizer.size)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ar", "mdlm", "lddm_m"])
 def test_probabilities_of_the_next_token_sum_to_one(trained, method):
     """A law of one token: exact from left to right, and for one mask after a clean context."""

@@ -61,6 +61,7 @@ def test_training_goes_on_from_the_newest_whole_one(harm, item, copy, trained, t
     assert digests.fault(copy / "checkpoints" / "12") == ""
 
 
+@pytest.mark.slow
 def test_a_missing_item_and_lost_digests_count_as_damage(copy, train_flags):
     (copy / "checkpoints" / "12" / digests.FILE).unlink()
     shutil.rmtree(copy / "checkpoints" / "10" / "params")

@@ -75,6 +75,7 @@ def test_a_corrupted_array_fails(small, tmp_path, capsys, name):
     assert [line.split()[0] for line in failed] == [f"losses_b/{name}"]
 
 
+@pytest.mark.slow
 def test_a_nan_fails(small, tmp_path):
     change = lambda a: a | {"mdlm_loss": a["mdlm_loss"] * np.nan}
     assert main([str(copy(small, tmp_path, "losses_b.npz", change))]) == 1
