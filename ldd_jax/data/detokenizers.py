@@ -29,22 +29,14 @@ def _after_words(marks: str) -> tuple[Rule, ...]:
     return tuple((f" {mark} ", f"{mark} ") for mark in marks)
 
 
-def _trimmed(pairs: tuple[str, ...]) -> tuple[Rule, ...]:
-    """No white space just inside a pair; the text between holds no closing mark."""
-    return tuple(
-        (re.compile(rf"{re.escape(p[0])}\s*([^{re.escape(p[1])}]*?)\s*{re.escape(p[1])}"),
-         rf"{p[0]}\1{p[1]}")
-        for p in pairs
-    )  # fmt: skip
-
-
-def _tight(pairs: tuple[str, ...]) -> tuple[Rule, ...]:
-    """One space less on both sides within a pair that holds neither of its marks."""
-    return tuple(
-        (re.compile(f"{re.escape(p[0])} ([^{re.escape(p)}]+) {re.escape(p[1])}"),
-         rf"{p[0]}\1{p[1]}")
-        for p in pairs
-    )  # fmt: skip
+def _within(between: str, *pairs: str) -> tuple[Rule, ...]:
+    """A pair of marks keeps group 1 of what stands between them; CLOSE and BOTH are its marks."""
+    rules = []
+    for pair in pairs:
+        first, last = map(re.escape, pair)
+        inner = between.replace("CLOSE", last).replace("BOTH", first + last)
+        rules.append((re.compile(first + inner + last), rf"{pair[0]}\1{pair[1]}"))
+    return tuple(rules)
 
 
 PTB: tuple[Rule, ...] = (
@@ -62,7 +54,7 @@ WIKITEXT: tuple[Rule, ...] = (
     ("s '", "s'"),
     *((f" @{mark}@ ", mark) for mark in "-,."),
     *_after_words(":;.!?,"),
-    *_trimmed(("()", "[]", "{}", '""', "''")),
+    *_within(r"\s*([^CLOSE]*?)\s*", "()", "[]", "{}", '""', "''"),
     *((" ".join("=" * count), "=" * count) for count in (4, 3, 2)),
     (" \N{DEGREE SIGN} ", "\N{DEGREE SIGN}"),
     (" \n", "\n"),
@@ -80,7 +72,7 @@ LM1B: tuple[Rule, ...] = (
     (re.compile(r" !$"), "!"),
     *_after_words(",:;"),
     (" / ", "/"),
-    *_tight(('""', "''", "()", "[]")),
+    *_within(" ([^BOTH]+) ", '""', "''", "()", "[]"),
     *((f"{sign} ", sign) for sign in "$\N{POUND SIGN}"),
 )
 

@@ -63,9 +63,7 @@ def test_added_loopholing_is_the_same_function_at_first(trained, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "method", ["", "method=lddm_m", pytest.param("method=mgdm", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("method", ["", "method=lddm_m", "method=mgdm"])
 def test_goes_on_with_other_text(trained, other_text, tmp_path, method):
     base, workdir = trained("mdlm"), tmp_path / "tuned"
     flags = (*tools.corpus(other_text), *FLAGS)

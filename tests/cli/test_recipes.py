@@ -38,11 +38,9 @@ def vocabulary(tmp_path_factory):
 def cases():
     for file in (f for f in FILES if f not in OWN_DATA):
         for method in (*tools.METHODS, *(BASELINES if file == "text" else ())):
-            fast = (file, method) == ("quickstart", "lddm_m")
-            marks = () if fast else pytest.mark.slow
-            yield pytest.param(file, method, "", marks=marks, id=f"{file}-{method}")
+            yield pytest.param(file, method, "", id=f"{file}-{method}")
     for file, extra in (("text", "tokenizer=sentencepiece"), ("lm1b", "pack=packed")):
-        yield pytest.param(file, "mdlm", extra, marks=pytest.mark.slow, id=f"{file}-{extra}")
+        yield pytest.param(file, "mdlm", extra, id=f"{file}-{extra}")
 
 
 @pytest.mark.slow

@@ -8,15 +8,7 @@ from tests.cli import tools
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "method",
-    [
-        "sedd",
-        pytest.param("sedd_uniform", marks=pytest.mark.slow),
-        pytest.param("lddm_sedd", marks=pytest.mark.slow),
-        pytest.param("d3pm", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("method", ["sedd", "sedd_uniform", "lddm_sedd", "d3pm"])
 def test_train_evaluate_sample(method, trained, tmp_path):
     workdir, output = trained(method), tmp_path / "out.jsonl"
     looped = method.startswith("lddm")

@@ -142,9 +142,9 @@ def test_gradient_treats_the_context_as_a_constant():
     [
         ("masked", BatchGate()),
         ("uniform", ExampleGate()),
-        pytest.param("masked", ExampleGate(), marks=pytest.mark.slow),
-        pytest.param("uniform", BatchGate(), marks=pytest.mark.slow),
-        pytest.param("uniform", FractionGate(group=4), marks=pytest.mark.slow),
+        ("masked", ExampleGate()),
+        ("uniform", BatchGate()),
+        ("uniform", FractionGate(group=4)),
     ],
 )
 def test_microbatches_add_up(name, gate):
