@@ -18,6 +18,7 @@ from typing import Any
 from ldd_jax.core.checks import UserError, nearest, parse_json, require
 from ldd_jax.data.files import find_files, numbered_lines
 from ldd_jax.data.python_docs import python_docs
+from ldd_jax.data.tfds_folder import open_folder
 
 SPLITS = ("file", "line", "paragraph")
 
@@ -189,8 +190,7 @@ def _tfds(path: str, name: str, field: str) -> Source:
 
     folder = Path(name).expanduser()
     if os.sep in name and folder.is_dir():
-        require((folder / "dataset_info.json").is_file(), f"{path}: no dataset_info.json there")
-        builder = tfds.builder_from_directory(str(folder))
+        builder = open_folder(folder, path)
     else:
         require(bool(_TFDS_NAME.fullmatch(name)), f"{path}: expected tfds:NAME, NAME/config or an "
                 "existing folder")  # fmt: skip
