@@ -1,13 +1,17 @@
 """PyTorch archives through torch's weights-only reader: no code of the file is ever run.
 
 Lightning stores configs and tokenizers beside the tensors. Their classes are replaced by `Inert`,
-which keeps what it is given and does nothing, so that such a file can be read at all.
+which keeps what it is given and does nothing, so that such a file can be read at all. The reader
+puts items into plain mappings only, so a class whose instances get items (the `defaultdict` of
+a resolved OmegaConf) is replaced by one that makes a plain mapping.
 """
 
 from __future__ import annotations
 
+import pickletools
 import zipfile
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,8 @@ import numpy as np
 from ldd_jax.core.checks import UserError, require
 
 _DEEPEST = 12
+_FILLED = {"SETITEM", "SETITEMS"}
+_MADE = {"REDUCE", "NEWOBJ", "BUILD", "APPEND", "APPENDS"}  # what lies lowest keeps its name
 
 
 class Inert:
@@ -33,8 +39,14 @@ class Inert:
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        del key, value
+
+class InertMapping:
+    """Stands for a class of mappings: a plain one with the items that the file gives it."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> OrderedDict:  # type: ignore[misc]
+        """An empty mapping."""
+        del args, kwargs
+        return OrderedDict()
 
 
 def load(path: Path) -> Any:
@@ -60,7 +72,10 @@ def load(path: Path) -> Any:
         names = []
     except Exception as error:  # a damaged archive: torch raises many types
         raise UserError(f"{path} cannot be read: {_line(error)}") from error
-    stubs = [(type("Inert", (Inert,), {}), name) for name in names]
+    filled = _filled(path) if names else set()
+    stubs = [
+        (type("Inert", (InertMapping if name in filled else Inert,), {}), name) for name in names
+    ]
     try:
         with torch.serialization.safe_globals(stubs):
             return torch.load(str(path), **options)
@@ -68,6 +83,55 @@ def load(path: Path) -> Any:
         raise UserError(f"{path} is refused by torch's weights-only reader: {_line(error)}") from (
             error
         )
+
+
+def _filled(path: Path) -> set[str]:
+    """Names of the classes and functions of an archive whose results get items."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            (member,) = (n for n in archive.namelist() if n.split("/")[-1] == "data.pkl")
+            return filled(archive.read(member))
+    except (ValueError, IndexError, KeyError, OSError, zipfile.BadZipFile):
+        return set()  # damaged: torch says how
+
+
+def filled(pickled: bytes) -> set[str]:
+    """Names in a pickle whose calls make what later gets items; nothing of it is run.
+
+    Raises:
+      ValueError, IndexError, KeyError: for what is no whole pickle.
+    """
+    mark = object()
+    stack: list[Any] = []  # names where they are known, of the call for what the call made
+    memo: dict[int, Any] = {}
+    found: set[str] = set()
+
+    def drop(kinds: list[Any]) -> None:
+        if pickletools.stackslice in kinds:
+            while stack.pop() is not mark:
+                pass
+            kinds = kinds[: kinds.index(pickletools.markobject)]
+        del stack[len(stack) - len(kinds) :]
+
+    operations: Iterable[tuple[Any, Any, Any]] = pickletools.genops(pickled)
+    for code, argument, _ in operations:
+        before, after = code.stack_before, code.stack_after
+        if code.name == "GLOBAL":
+            stack.append(argument.replace(" ", "."))
+        elif code.name == "MARK":
+            stack.append(mark)
+        elif code.name.endswith("PUT"):
+            memo[argument] = stack[-1]
+        elif code.name.endswith("GET"):
+            stack.append(memo[argument])
+        elif code.name in _MADE | _FILLED:
+            drop(before[1:])
+            if code.name in _FILLED and isinstance(stack[-1], str):
+                found.add(stack[-1])
+        else:
+            drop(before)
+            stack.extend([None] * len(after))
+    return found
 
 
 def _refuse_bombs(path: Path) -> None:
@@ -82,7 +146,14 @@ def _refuse_bombs(path: Path) -> None:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join((str(error).strip() or type(error).__name__).split())[:300]
+    """The reader's own reason, without torch's advice to read the file unsafely."""
+    text = str(error).strip() or type(error).__name__
+    reason = text.rpartition("WeightsUnpickler error:")[2].strip()
+    reason = reason.partition("\n")[0].partition(" Please use ")[0]
+    advice = ("weights_only", "safe_globals")
+    if any(word in reason for word in advice):
+        reason = "it holds objects that are not plain data"
+    return " ".join(reason.split())[:300]
 
 
 def state_dict(content: Any, path: Path) -> dict[str, np.ndarray]:

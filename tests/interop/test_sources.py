@@ -1,7 +1,11 @@
 """Files are recognised by content; lists of averages find their names; nothing of a file runs."""
 
+import pickle
 import struct
-from collections import OrderedDict
+import subprocess
+import sys
+from collections import OrderedDict, defaultdict
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -9,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from ldd_jax.core.checks import UserError
-from ldd_jax.interop import sources
+from ldd_jax.interop import archive, sources
 from tests.interop.test_reference import rotary, weights
 
 
@@ -122,6 +126,63 @@ def test_what_a_config_says(tmp_path):
     old = {"parameterization": "subs", "diffusion": "absorbing_state", "time_conditioning": False}
     found = sources.read(lightning(tmp_path / "old.ckpt", old))
     assert found.said == {"method": "mdlm", "time_conditioning": False}
+
+
+@pytest.fixture(scope="module")
+def hydra_checkpoint(tmp_path_factory):
+    """What Hydra and Lightning write themselves, in a process of their own."""
+    for name in ("torch", "hydra", "lightning"):
+        pytest.importorskip(name)
+    folder = tmp_path_factory.mktemp("hydra")
+    command = [sys.executable, "-m", "tests.interop.hydra_run", f"hydra.run.dir={folder}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def test_checkpoints_as_hydra_and_lightning_write_them(hydra_checkpoint):
+    import torch
+
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(str(hydra_checkpoint))
+    assert "collections.defaultdict" in names  # the cache of ${now:}
+    found = sources.read(hydra_checkpoint)
+    assert found.said["method"] == "mdlm" and found.said["length"] == 32
+    assert found.said["time_conditioning"] is False and found.averaged is not None
+    w = weights(loop=False)
+    assert set(found.averaged) == set(w)
+    for name in w:
+        np.testing.assert_array_equal(found.averaged[name], found.tensors[name] * 2)
+
+
+class Kind(dict):
+    """A mapping of a class of its own."""
+
+
+def test_which_classes_get_items():
+    table = defaultdict(dict, now={"a": 1})
+    pickled = pickle.dumps([table, Kind(x=[1]), {"plain": Touch(Path("x"))}, (1, 2)], 2)
+    assert archive.filled(pickled) == {"collections.defaultdict", f"{__name__}.Kind"}
+
+
+def test_mappings_of_any_class_are_read(tmp_path):
+    config = defaultdict(dict, algo=Kind(name="mdlm"), model=Kind(length=7))
+    assert sources.read(lightning(tmp_path / "a.ckpt", config)).said == {
+        "method": "mdlm",
+        "length": 7,
+    }
+
+
+class Listed(list):
+    """What the weights-only reader does not know."""
+
+
+def test_no_message_tells_to_read_unsafely(tmp_path):
+    with pytest.raises(UserError) as error:
+        sources.read(lightning(tmp_path / "a.ckpt", surprise=Listed([1])))
+    text = str(error.value)
+    assert "weights-only reader: Can only" in text
+    for advice in ("weights_only", "False", "add_safe_globals", "trust"):
+        assert advice not in text
 
 
 class Touch:
