@@ -145,7 +145,7 @@ class Pipeline:
         *,
         context: str = "",
         draws: int = 64,
-        num_passes: int = 1,
+        num_passes: int | None = None,
         seed: int = 0,
         batch_size: int = 64,
     ) -> list[Score]:
@@ -155,12 +155,13 @@ class Pipeline:
           texts: one or several.
           context: text before it, never noised.
           draws: of each text; short texts and left-to-right models are scored exactly.
-          num_passes: network passes per draw (models with a latent).
+          num_passes: network passes per draw (models with a latent); None = those that `evaluate`
+            takes, the config's evaluation.passes. The score says how many there were.
           seed: of the draws.
           batch_size: rows at a time.
 
         Raises:
-          UserError: for a text longer than the model's rows.
+          UserError: for a text without tokens, or one longer than the model's rows.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         items = [item(self.tokenizer, context, text) for text in texts]
@@ -183,14 +184,23 @@ class Pipeline:
 def item(tokenizer: Any, context: str, text: str) -> Item:
     """Context and target, split at tokens; spaces that end the context begin the target.
 
-    The two are encoded together and the context alone, as lm-evaluation-harness does.
+    The two are encoded together and the context alone, as lm-evaluation-harness does, unless a
+    token spans both: then the target is encoded as what goes on from the context, so that all of it
+    and nothing but it is scored.
+
+    Raises:
+      UserError: for a text that has no tokens: it would score 0 nats and win any comparison.
     """
     spaces = len(context) - len(context.rstrip())
     if spaces:
         context, text = context[:-spaces], context[-spaces:] + text
     before = tokenizer.encode(context) if context else []
     whole = tokenizer.encode(context + text)
-    return Item(tuple(whole), max(len(whole) - len(before), 0))
+    after = whole[len(before) :]
+    if whole[: len(before)] != before or not after:
+        after = tokenizer.encode(text, start=not context)
+    require(bool(after), f"{text!r} has no tokens, so it has no likelihood; give some text")
+    return Item((*before, *after), len(after))
 
 
 def _label(experiment: Experiment, name: str) -> int | None:

@@ -38,7 +38,7 @@ class Harness(LM):
         "joint": context and continuation noised together, the mean over all their tokens, as the
         adapters of the LDDM and Duo code have it (`acc` is then normalised by length unseen).
       draws: of each request; short continuations are scored exactly (`evaluation.conditional`).
-      passes: network passes per draw, for models with a latent.
+      passes: network passes per draw, for models with a latent; None = those that `evaluate` takes.
       batch_size: rows at a time.
       steps: of the sampler in generate_until; 0 = one for each token to come, at most.
       ema: averaged parameters.
@@ -50,7 +50,7 @@ class Harness(LM):
         workdir: str = "",
         likelihood: str = "conditional",
         draws: int = 64,
-        passes: int = 1,
+        passes: int | None = None,
         batch_size: int = 64,
         steps: int = 0,
         ema: bool = True,
@@ -70,7 +70,7 @@ class Harness(LM):
             self.pipeline.experiment,
             self.pipeline.params,
             draws=int(draws),
-            passes=int(passes),
+            passes=None if passes is None else int(passes),
             batch_size=int(batch_size),
             seed=self.seed,
         )

@@ -18,6 +18,8 @@ from ldd_jax.experiment import Experiment
 from ldd_jax.training import distributed, sharding
 
 SHORTEST = 16
+# Rows of logits at a time where the run says nothing: at most so many, and so many bytes.
+TILE, TILE_BYTES = 2048, 1 << 26
 
 
 class Item(NamedTuple):
@@ -38,14 +40,15 @@ class Cut(NamedTuple):
 class Scorer:
     """Scores items under a trained model; the same whatever the batch, its order and the devices.
 
-    draws: of each item (see `conditional.subsets`); passes: network passes of one draw; length:
-    longest row, longer ones lose their beginning; batch_size: rows at a time.
+    draws: of each item (see `conditional.subsets`); passes: network passes of one draw, None =
+    those that the run is evaluated with; length: longest row, longer ones lose their beginning;
+    batch_size: rows at a time.
     """
 
     experiment: Experiment
     params: Any
     draws: int = 64
-    passes: int = 1
+    passes: int | None = None
     length: int = 0
     batch_size: int = 64
     seed: int = 0
@@ -54,6 +57,7 @@ class Scorer:
     def __post_init__(self):
         e = self.experiment
         self.length = self.length or e.config.data.length
+        self.passes = e.evaluation.passes if self.passes is None else self.passes
         for name in ("draws", "passes", "batch_size", "length"):
             require(
                 getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be 1 or more"
@@ -67,16 +71,19 @@ class Scorer:
         self.by_subsets = self.exact or (clean and e.process.absorbing)
         self.boundary = 0.0 if self.by_subsets else float(e.process.boundary())
         self.pieces = sharding.shards(e.mesh)
+        tile = e.objective.tile or min(TILE, -(-TILE_BYTES // (4 * e.tokens.size)))
         self.batch_size = -(-self.batch_size // self.pieces) * self.pieces
         mesh = e.mesh
         if self.by_subsets:
-            reveal = conditional.reveal_fn(e.model, e.process, self.passes)
+            reveal = conditional.reveal_fn(
+                e.model, e.process, self.passes, tile=tile, groups=self.pieces
+            )
             program = lambda p, row, z0, hidden, segment, index: (
                 row,
                 *reveal(p, z0, hidden, segment),
             )
         else:
-            objective = e.objective.as_bound(self.passes)
+            objective = dataclasses.replace(e.objective, tile=tile).as_bound(self.passes)
             bound = conditional.bound_fn(e.model, objective, self.draws, self.seed)
             program = lambda p, row, z0, hidden, segment, index: (
                 row,
@@ -86,30 +93,34 @@ class Scorer:
         self.run = jax.jit(sharding.on(mesh, program), out_shardings=sharding.replicated(mesh))
 
     def __call__(self, items: Sequence[Item]) -> tuple[list[Score], Cut]:
-        """A score of every item, and how many were cut; an item without target scores 0."""
+        """A score of every item, and how many were cut.
+
+        Raises:
+          UserError: for an item without target: it would score 0 nats and win any comparison.
+        """
+        require(all(i.target >= 1 for i in items), "a target without tokens has no likelihood")
         cut = Cut(0, 0)
         rows: list[tuple[int, int, np.ndarray, np.ndarray]] = []  # item, draw, tokens, hidden
-        chosen: list[Subsets | None] = []
+        chosen: list[Subsets] = []
         for i, item in enumerate(items):
             tokens = np.asarray(item.tokens, np.int32)[-self.length :]
             count = min(item.target, len(tokens))
             lost = len(item.tokens) > self.length
             cut = Cut(cut.context + lost, cut.target + (item.target > self.length))
-            chosen.append(self._chosen(count) if count else None)
-            for j, hidden in enumerate(chosen[-1].hidden if chosen[-1] else ()):
+            chosen.append(self._chosen(count))
+            for j, hidden in enumerate(chosen[-1].hidden):
                 place = np.zeros(len(tokens), bool)
                 place[len(tokens) - count :] = hidden
                 rows.append((i, j, tokens, place))
-        nats, hits = self._walk(rows)
+        found, hits = self._walk(rows)
+        assert self.passes is not None  # __post_init__ has set it
         out, at = [], 0
         for one in chosen:
-            if one is None:
-                out.append(Score(0.0, 0.0, 0, 0, True, True))
-                continue
             own = slice(at, at + len(one.hidden))
             at += len(one.hidden)
-            score = conditional.combine(nats[own], one, bool(hits[own][-1]))
-            out.append(score._replace(nats=score.nats + self.boundary * score.tokens))
+            score = conditional.combine(found[own], one, bool(hits[own][-1]))
+            nats = score.nats + self.boundary * score.tokens
+            out.append(score._replace(nats=nats, passes=self.passes))
         return out, cut
 
     def _chosen(self, count: int) -> Subsets:

@@ -25,7 +25,7 @@ def _harness_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     d(flags.DEFINE_integer, "draws", 64, "Of each request; short options are scored exactly.")
-    d(flags.DEFINE_integer, "passes", 1, "Network passes per draw.")
+    d(flags.DEFINE_integer, "passes", None, "Network passes per draw; default: as evaluate.")
     d(flags.DEFINE_integer, "batch_size", 64, "Rows at a time.")
     d(flags.DEFINE_integer, "steps", 0, "Of generation; 0 = one for each token.")
     d(flags.DEFINE_integer, "num_fewshot", None, "Examples before each question.")

@@ -77,9 +77,9 @@ class Tokenizer(abc.ABC):
     ) -> Tokenizer:
         """The tokenizer that `_state` and `_files` described."""
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of `text`; no special tokens are added."""
-        return self._encode(text, True)
+    def encode(self, text: str, *, start: bool = True) -> list[int]:
+        """Ids of `text`, which starts a document or continues one; no special tokens are added."""
+        return self._encode(text, start)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`: ids from `size` on read "[MASK]", eos a newline, bos and pad nothing.

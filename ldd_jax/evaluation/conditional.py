@@ -32,6 +32,7 @@ class Score(NamedTuple):
 
     greedy: whether the most probable token is the target's at every position when all of the target
     is hidden (left to right: given those before); False where it was not asked.
+    passes: network passes of each draw.
     """
 
     nats: float
@@ -40,6 +41,7 @@ class Score(NamedTuple):
     draws: int
     exact: bool
     greedy: bool
+    passes: int = 1
 
 
 class Subsets(NamedTuple):

@@ -32,7 +32,7 @@ class Update:
     groups: int = 1
 
     def gradients(self, params: Any, batch: Batch, key: Array) -> tuple[Loss, Any]:
-        """Loss and gradients of the whole batch."""
+        """Loss and gradients of the whole batch; `loss_B` in the order of its rows."""
         grad = jax.value_and_grad(self._loss, has_aux=True)
         if self.accumulate == 1:
             (_, loss), g = grad(params, batch, key)
@@ -55,7 +55,8 @@ class Update:
 
         zeros = (jnp.zeros(()), jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
         (total, scored, g), loss_B = jax.lax.scan(add, zeros, jax.tree.map(split, leaves))
-        return Loss(total, {"loss_B": loss_B.reshape(-1), "scored": scored}), g
+        whole_B = loss_B.reshape(self.accumulate, self.groups, -1).swapaxes(0, 1).reshape(-1)
+        return Loss(total, {"loss_B": whole_B, "scored": scored}), g
 
     def _loss(self, params, batch, key):
         loss = self.objective(self.model.bind(params), batch, key)

@@ -2,12 +2,15 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
 import ldd_jax
 from ldd_jax import api
 from ldd_jax.core.checks import UserError
+from ldd_jax.core.types import TokenSpace
+from ldd_jax.data import Json
 from ldd_jax.requests import Item, Scorer
 from tests.cli import tools
 
@@ -60,14 +63,52 @@ def test_long_items_lose_their_beginning(pipe):
     scorer = Scorer(pipe.experiment, pipe.params, draws=4)
     length = scorer.length
     ids = tuple(pipe.tokenizer.encode(("the old house " * 3)[: length + 5]))
-    scores, cut = scorer([Item(ids, 2), Item(ids, length + 3), Item(ids[-length:], 2), Item((), 0)])
+    scores, cut = scorer([Item(ids, 2), Item(ids, length + 3), Item(ids[-length:], 2)])
     assert cut == (2, 1)
-    assert scores[0] == scores[2] and scores[1].tokens == length and scores[3].nats == 0
+    assert scores[0] == scores[2] and scores[1].tokens == length
+
+
+def test_a_target_without_tokens_is_refused(pipe):
+    """It scored 0 nats, the best score there is."""
+    for refused in (lambda: pipe.nll(""), lambda: pipe.nll(["a", ""], context="the old")):
+        with pytest.raises(UserError, match="has no tokens"):
+            refused()
+    with pytest.raises(UserError, match="without tokens"):
+        Scorer(pipe.experiment, pipe.params, draws=4)([Item((1, 2), 0)])
+
+
+def test_a_token_that_spans_context_and_target_leaves_the_target_whole(tmp_path):
+    from tests.data.test_tokenizers import train_json
+
+    tokenizer = Json(path=train_json(tmp_path / "bpe.json")).fit(lambda: (), needs=())
+    assert len(tokenizer.encode("the mat")) < len(tokenizer.encode("the ma")) + 1
+    for context, text in (("the ma", "t"), ("the ma", "t sat"), ("the", " mat"), ("", "mat")):
+        item = api.item(tokenizer, context, text)
+        assert 0 < item.target < len(item.tokens) + (context == "")
+        assert tokenizer.decode(item.tokens[-item.target :]) == text
+        assert tokenizer.decode(item.tokens) == context + text
+
+
+def test_scoring_walks_the_vocabulary_in_tiles(pipe):
+    """No [B, L, V] array of logits, whatever the run's own tile."""
+    wide = 50_257
+    space = TokenSpace(size=wide + 1, mask=wide)
+    model = dataclasses.replace(pipe.experiment.model, tokens=space)
+    experiment = dataclasses.replace(pipe.experiment, model=model, tokens=space)
+    scorer = Scorer(experiment, jax.eval_shape(model.init, jax.random.key(0)), batch_size=64)
+    shape = jax.ShapeDtypeStruct
+    ids, where = shape((64, 64), "int32"), shape((64, 64), "bool")
+    row = shape((64,), "int32")
+    lowered = scorer.run.lower(scorer.params, row, ids, where, ids, row)
+    used = lowered.compile().memory_analysis().temp_size_in_bytes
+    assert used < 64 * 64 * wide, used  # a quarter of the logits in float32
 
 
 def test_two_passes_change_the_score(pipe):
-    one, two = (pipe.nll("the old house", num_passes=k, draws=4)[0] for k in (1, 2))
+    one, two, default = (pipe.nll("the old house", num_passes=k, draws=4)[0] for k in (1, 2, None))
     assert one.nats != two.nats
+    assert pipe.experiment.evaluation.passes == 2 and default == two  # as `evaluate`
+    assert (one.passes, two.passes) == (1, 2)
     with pytest.raises(UserError, match="has one pass"):
         plain = dataclasses.replace(pipe.experiment.model, latent=False)
         Scorer(dataclasses.replace(pipe.experiment, model=plain), pipe.params, passes=2)

@@ -102,6 +102,11 @@ class Golden:
         mask = c.get("mask_index", c.get("mask"))
         return TokenSpace(size=int(c["V"]), mask=int(mask) if masked else None)
 
+    def graph(self) -> TokenSpace:
+        """That of SEDD's absorbing graph: its mask is last, whatever the file's own arrays have."""
+        size = int(self.config()["V"])
+        return TokenSpace(size=size, mask=size - 1)
+
     def number(self, patterns: list[str], keys: list[str], text: str, default=None) -> float:
         """A number from the config keys, else from the text, else the default."""
         config = self.config()

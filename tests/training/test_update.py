@@ -52,7 +52,7 @@ def same_run(first, *others):
 
 @pytest.mark.slow
 def test_loss_of_an_example_does_not_depend_on_its_microbatch():
-    """Per example, and in the order of the microbatches."""
+    """Per example."""
     built = [experiment("lddm_m", training__accumulate=n) for n in (1, 4)]
     from ldd_jax.core.types import as_batch
     from tests.training.common import stream
@@ -66,6 +66,30 @@ def test_loss_of_an_example_does_not_depend_on_its_microbatch():
         losses.append(np.asarray(loss.metrics["loss_B"]))
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
     assert len(np.unique(losses[0])) > 4  # some have nothing masked
+
+
+@pytest.mark.parametrize(("accumulate", "groups"), [(2, 1), (4, 1), (2, 2), (2, 4), (4, 2)])
+def test_losses_come_in_the_order_of_the_rows(accumulate, groups):
+    """Whatever the microbatches and shards: a row that is not finite is named by its number."""
+    import dataclasses
+
+    from ldd_jax.core.types import Batch, Cond, Loss
+
+    @dataclasses.dataclass(frozen=True)
+    class Names:
+        def __call__(self, denoiser, batch, key):
+            del denoiser, key
+            loss_B = batch.index.astype("float32")
+            return Loss(loss_B.sum(), {"loss_B": loss_B, "scored": loss_B.sum().astype("int32")})
+
+    rows = np.arange(16)
+    grid = np.zeros((16, 2), np.int32)
+    batch = Batch(grid, grid > 0, grid + 1.0, Cond(), rows, total=16, norm=1.0)
+    built = dataclasses.replace(
+        experiment("mdlm").update, objective=Names(), accumulate=accumulate, groups=groups
+    )
+    loss, _ = jax.jit(lambda p, b: built.gradients(p, b, None))({"w": np.zeros(1)}, batch)
+    assert loss.metrics["loss_B"].tolist() == rows.tolist()
 
 
 def test_weights_are_relative_and_padding_has_none():

@@ -52,7 +52,7 @@ def score_network(golden: Golden) -> None:
         process = UniformScore(schedule=Told(), tokens=golden.tokens(masked=False))
     else:
         scaled = bool(c.get("scale_by_sigma", True))
-        process = MaskedScore(schedule=Told(), tokens=golden.tokens(), scale_by_sigma=scaled)
+        process = MaskedScore(schedule=Told(), tokens=golden.graph(), scale_by_sigma=scaled)
     ours = lambda: process.log_score(*flat(logits, x, wide(sigma, x))).reshape(logits.shape)
     golden.check("log_score", ours, NETWORK)
 
@@ -86,7 +86,9 @@ def score_losses(golden: Golden, schedule: LogLinear) -> None:
                     space = golden.tokens(masked=False)
                     scored = UniformScore(schedule=noise, tokens=space)
                 else:
-                    scored = MaskedScore(schedule=noise, tokens=tokens, scale_by_sigma=False)
+                    scored = MaskedScore(
+                        schedule=noise, tokens=golden.graph(), scale_by_sigma=False
+                    )
                 found = loss(scored, score, x0_g, z_g)
                 rate = np.asarray(noise.d_sigma(double(t)))[:, None]
                 stem = f"sedd_{graph}_{name}"
@@ -169,7 +171,7 @@ def _graph(golden: Golden, graph: str, schedule, t, s, table) -> None:
         process = UniformScore(schedule=schedule, tokens=golden.tokens(masked=False))
         rows = np.ones(x.shape, bool)
     else:
-        tokens = golden.tokens()
+        tokens = golden.graph()
         process = MaskedScore(schedule=schedule, tokens=tokens, scale_by_sigma=False)
         rows = x == tokens.mask
     logs = np.log(np.asarray(score, np.float64))
