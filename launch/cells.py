@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ldd_jax.core import writing
+
 
 def command(*argv: str) -> list[str]:
     """A command line of this package."""
@@ -57,6 +59,5 @@ def save_bounds(figure: Any, path: Path, **legend: Any) -> None:
 def save(figure: Any, path: Path) -> None:
     """Write a picture whole or not at all."""
     figure.tight_layout()
-    partial = path.with_suffix(".partial.png")
-    figure.savefig(partial)
-    partial.replace(path)
+    with writing.replacing(path, binary=True) as stream:
+        figure.savefig(stream, format="png")

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ldd_jax import denoisers, objectives, processes, samplers  # noqa: F401  (they register)
-from ldd_jax.core import registry
+from ldd_jax.core import registry, writing
 from ldd_jax.core.checks import UserError, at_least_one, check_seed, nearest, parse_json, require
 from ldd_jax.core.types import Model, Process, TokenSpace
 from ldd_jax.data import Tokenizer, load_tokenizer
@@ -273,15 +273,10 @@ def fingerprint(config: ConfigDict) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-PARTIAL = ".config.json.partial"
-
-
 def save_config(config: ConfigDict, workdir: Path) -> None:
     """Write `config.json`, whole or not at all."""
-    target = workdir / "config.json"
-    partial = workdir / PARTIAL
-    partial.write_text(json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n")
-    partial.replace(target)
+    text = json.dumps(config.to_dict(), indent=2, sort_keys=True)
+    writing.write(workdir / "config.json", text + "\n")
 
 
 def load_config(workdir: Path) -> ConfigDict:

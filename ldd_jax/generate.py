@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from ldd_jax.core import writing
 from ldd_jax.core.checks import UserError, check_seed, require
 from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.core.logical import constrain
@@ -216,29 +215,12 @@ def template(
     return None
 
 
-def check_output(path: str, flag: str = "output") -> None:
-    """Refuse, before any work is done, a file that cannot be written.
-
-    Raises:
-      UserError: saying why.
-    """
-    target = Path(path)
-    require(target.parent.is_dir(), f"--{flag}={path}: folder {target.parent} does not exist")
-    require(not target.is_dir(), f"--{flag}={path} is a folder; give a file")
-    require(
-        os.access(target.parent, os.W_OK), f"--{flag}={path}: folder {target.parent} is read-only"
-    )
+def json_line(record: dict[str, Any]) -> str:
+    """A line of a sample file; numbers that JSON has no word for become null."""
+    return json.dumps(finite(record), ensure_ascii=False) + "\n"
 
 
-def write_json_lines(path: str, records: list[dict[str, Any]]) -> None:
-    """Write a sample file, whole or not at all; numbers that JSON has no word for become null."""
-    check_output(path)
-    target = Path(path)
-    partial = target.with_name(target.name + ".partial")
-    text = "".join(json.dumps(finite(r), ensure_ascii=False) + "\n" for r in records)
-    try:
-        partial.write_text(text, "utf-8")
-        partial.replace(target)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"--output={path}: {error.strerror or error}") from error
+def write_json_lines(place: writing.Place | str, records: list[dict[str, Any]]) -> None:
+    """Write a file that the user named, whole or not at all."""
+    with writing.place(place).open() as stream:
+        stream.writelines(map(json_line, records))

@@ -20,7 +20,7 @@ import numpy as np
 
 from ldd_jax import experiment as experiments
 from ldd_jax import loop
-from ldd_jax.core import registry
+from ldd_jax.core import registry, writing
 from ldd_jax.core.checks import UserError, nearest, parse_json, require
 from ldd_jax.core.types import as_batch
 from ldd_jax.data import batches
@@ -45,12 +45,13 @@ def dump(
         return None
     place.mkdir(parents=True, exist_ok=True)
     rank, count = jax.process_index(), jax.process_count()
-    with (place / f"batch-{rank:05d}-of-{count:05d}.npz").open("wb") as stream:
+    batch = place / f"batch-{rank:05d}-of-{count:05d}.npz"
+    with writing.replacing(batch, binary=True) as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]
     if distributed.leader():
         _keep_checkpoint(workdir / "checkpoints", place / "checkpoints", step)
         record = {"step": step, "processes": count, **values}
-        (place / RECORD).write_text(json.dumps(finite(record), indent=2) + "\n")
+        writing.write(place / RECORD, json.dumps(finite(record), indent=2) + "\n")
     return place
 
 

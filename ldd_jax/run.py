@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from ldd_jax import experiment as experiments
 from ldd_jax import initial, loop, replay
-from ldd_jax.core import registry
+from ldd_jax.core import registry, writing
 from ldd_jax.core.checks import RunError, require
 from ldd_jax.data import Corpus, batches
 from ldd_jax.evaluation import curves, likelihood
@@ -298,7 +298,7 @@ class Run:
 
     def _summarise(self, summary: dict[str, Any], unigram: float) -> None:
         text = json.dumps(metrics.finite(summary), indent=2)
-        (self.workdir / "summary.json").write_text(text + "\n")
+        writing.write(self.workdir / "summary.json", text + "\n")
         curves.plot(
             metrics.read_metrics(self.workdir / "metrics.jsonl"),
             self.workdir / "curve.png",

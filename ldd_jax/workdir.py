@@ -11,7 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ldd_jax import experiment as experiments
-from ldd_jax.core import registry
+from ldd_jax.core import registry, writing
 from ldd_jax.core.checks import UserError, require
 from ldd_jax.data import Tokenizer
 from ldd_jax.experiment import Experiment
@@ -32,6 +32,8 @@ FREE = (
 
 
 LOCK = "lock"
+# Folders that a run writes into or deletes from.
+FOLDERS = ("checkpoints", "damaged", "tensorboard", "tokenizer", "skipped", "profile")
 
 
 def open_workdir(workdir: Path, config: ConfigDict) -> None:
@@ -41,10 +43,10 @@ def open_workdir(workdir: Path, config: ConfigDict) -> None:
       UserError: listing the fields that differ.
     """
     if not (workdir / "config.json").exists():
-        own = {experiments.PARTIAL, LOCK}  # left by a run that was killed in its first moment
+        # Drafts and a lock are left by a run that was killed in its first moment.
+        own = lambda path: path.name == LOCK or writing.is_draft(path)
         require(
-            not workdir.exists()
-            or (workdir.is_dir() and all(f.name in own for f in workdir.iterdir())),
+            not workdir.exists() or (workdir.is_dir() and all(map(own, workdir.iterdir()))),
             f"{workdir} exists and is no workdir; give an empty or new folder",
         )
         return
@@ -88,8 +90,11 @@ def claim(
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+        writing.refuse_links(workdir / name for name in FOLDERS)
         _lock(workdir, held)
         open_workdir(workdir, config)  # another run may have come between
+        for left in filter(writing.is_draft, list(workdir.iterdir())):
+            left.unlink()
         if not (workdir / "config.json").exists():
             experiments.save_config(config, workdir)
         if not (workdir / "tokenizer" / "tokenizer.json").is_file():
@@ -102,7 +107,7 @@ def _lock(workdir: Path, held: contextlib.ExitStack) -> None:
     """Hold `workdir/lock`; while it is held it names the process."""
     import fcntl
 
-    stream = held.enter_context((workdir / LOCK).open("a+"))
+    stream = held.enter_context(writing.append(workdir / LOCK, read=True))
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from ldd_jax.core import registry
+from ldd_jax.core import registry, writing
 from ldd_jax.core.checks import UserError, nearest, parse_json, require
 from ldd_jax.experiment import Sampling
 from ldd_jax.training.metrics import finite
@@ -126,7 +125,7 @@ class Store:
         """Whether the folder is ours to write in."""
         if not self.claim.exists():
             found = self.folder.iterdir() if self.folder.exists() else iter(())
-            foreign = sorted(f.name for f in found if f.name != self.claim.name + ".partial")
+            foreign = sorted(f.name for f in found if not writing.is_draft(f))
             require(
                 not foreign,
                 f"--output={self.folder} holds other files ({', '.join(foreign[:3])}); "
@@ -169,20 +168,10 @@ class Store:
         try:
             if not self.claim.exists():
                 self.folder.mkdir(parents=True, exist_ok=True)
-                replace(self.claim, json.dumps(self.shared, indent=2) + "\n")
-            replace(self.path, text)
+                writing.write(self.claim, json.dumps(self.shared, indent=2) + "\n")
+            writing.write(self.path, text)
         except OSError as error:
             raise UserError(f"--output={self.folder}: {error.strerror or error}") from error
-
-
-def replace(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all, even if the machine stops."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
 
 
 def read_json(path: Path) -> dict[str, Any]:

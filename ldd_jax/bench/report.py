@@ -16,7 +16,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from ldd_jax.bench.baselines import BASELINES
-from ldd_jax.bench.cells import NO_LATENT, replace
+from ldd_jax.bench.cells import NO_LATENT
+from ldd_jax.core import writing
 
 Cell = dict[str, Any]
 
@@ -225,9 +226,8 @@ def plot(found: list[Row], path: Path) -> None:
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=LEGEND_COLUMNS, fontsize=8)
     figure.tight_layout(rect=(0, 0.2 * (keys + 1) / height, 1, 1))
-    partial = path.with_suffix(".partial.png")
-    figure.savefig(partial)
-    partial.replace(path)
+    with writing.replacing(path, binary=True) as stream:
+        figure.savefig(stream, format="png")
     plt.close(figure)
 
 
@@ -269,11 +269,11 @@ def write(cells: list[Cell], folder: Path) -> str:
     """`table.md`, `frontier.png` and `frontier.html`; returns the table."""
     found = rows(cells)
     text = table(found)
-    replace(folder / "table.md", text + "\n")
+    writing.write(folder / "table.md", text + "\n")
     plot(found, folder / "frontier.png")
     image = (folder / "frontier.png").read_bytes()
     title = (
         f"Frontier: {found[0].cells[0]['samples']} samples of {cells[0]['length']} tokens a cell"
     )
-    replace(folder / "frontier.html", page(found, image, title))
+    writing.write(folder / "frontier.html", page(found, image, title))
     return text

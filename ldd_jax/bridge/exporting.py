@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from ldd_jax import experiment as experiments
 from ldd_jax import loop
 from ldd_jax.bridge import card
 from ldd_jax.bridge.importing import BUFFERS, RECORD
+from ldd_jax.core import writing
 from ldd_jax.core.checks import UserError, parse_json, require
 from ldd_jax.interop import reference
 from ldd_jax.interop.sources import FORMAT
@@ -48,10 +48,7 @@ def save(
     Raises:
       UserError: for a folder in use, or a network that has no reference.
     """
-    require(
-        not output.exists() or (output.is_dir() and not any(output.iterdir())),
-        f"--output={output} exists and is not empty; give a new folder",
-    )
+    writing.check_new_folder(output, "output")
     require(not prefix or names == "reference", "--prefix belongs to --names=reference")
     experiment, params, step = loop.load(workdir, ema=ema, step=step)
     host = jax.device_get(params)
@@ -62,20 +59,14 @@ def save(
     else:
         tensors = reference.to_own(host)
         metadata = {"format": FORMAT, "config": json.dumps(experiment.config.to_dict())}
-    partial = output.with_name(output.name + ".partial")
+    text = card.text(experiment, workdir, step=step, ema=ema, names=names)
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_file(tensors, partial / "model.safetensors", metadata)
-        text = card.text(experiment, workdir, step=step, ema=ema, names=names)
-        (partial / "README.md").write_text(text, "utf-8")
-        experiment.tokenizer.save(partial / "tokenizer")
-        experiments.save_config(experiment.config, partial)
-        if output.exists():
-            output.rmdir()
-        partial.rename(output)
+        with writing.new_folder(output) as draft:
+            save_file(tensors, draft / "model.safetensors", metadata)
+            writing.write(draft / "README.md", text)
+            experiment.tokenizer.save(draft / "tokenizer")
+            experiments.save_config(experiment.config, draft)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise UserError(f"cannot write --output={output}: {error.strerror or error}") from error
     return {"tensors": len(tensors), "parameters": sum(a.size for a in jax.tree.leaves(host))}
 

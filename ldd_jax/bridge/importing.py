@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from safetensors.numpy import save_file
 
 from ldd_jax import experiment as experiments
 from ldd_jax import recipes
+from ldd_jax.core import writing
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.registry import find, parse, section
 from ldd_jax.data import MASK_TEXT, IdTokenizer, Tokenizer, find_tokenizer, load_tokenizer
@@ -56,10 +56,7 @@ def load(path: Path, workdir: Path, choices: Choices) -> dict[str, Any]:
     Raises:
       UserError: whatever does not fit, before anything is written.
     """
-    require(
-        not workdir.exists() or (workdir.is_dir() and not any(workdir.iterdir())),
-        f"{workdir} exists and is not empty; give a new --workdir",
-    )
+    writing.check_new_folder(workdir, "workdir")
     source = sources.read(path)
     if source.own is not None:
         config, tokenizer = ConfigDict(source.own).lock(), _own_tokenizer(path, choices)
@@ -224,30 +221,24 @@ def _write(
     record: dict[str, Any],
 ) -> None:
     """The whole workdir or none: it is made beside its place and moved there."""
-    partial = workdir.with_name(workdir.name + ".partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        experiments.save_config(experiment.config, partial)
-        experiment.tokenizer.save(partial / "tokenizer")
-        if buffers:
-            save_file({n: np.ascontiguousarray(a) for n, a in buffers.items()}, partial / BUFFERS)
-        (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n")
-        placed = sharding.parameters(experiment.mesh, experiment.model.axes())
-        checkpoints = Checkpoints(partial, keep=1)
-        meta = {
-            "step": 0,
-            "config": experiment.config.to_dict(),
-            "tokenizer": experiment.tokenizer.digest,
-            "imported": record["sha256"],
-        }
-        checkpoints.save_parameters(
-            0, jax.device_put(raw, placed), jax.device_put(averaged, placed), meta
-        )
-        checkpoints.close()
-        if workdir.exists():
-            workdir.rmdir()
-        partial.rename(workdir)
+        with writing.new_folder(workdir) as draft:
+            experiments.save_config(experiment.config, draft)
+            experiment.tokenizer.save(draft / "tokenizer")
+            if buffers:
+                save_file({n: np.ascontiguousarray(a) for n, a in buffers.items()}, draft / BUFFERS)
+            writing.write(draft / RECORD, json.dumps(record, indent=1) + "\n")
+            placed = sharding.parameters(experiment.mesh, experiment.model.axes())
+            checkpoints = Checkpoints(draft, keep=1)
+            meta = {
+                "step": 0,
+                "config": experiment.config.to_dict(),
+                "tokenizer": experiment.tokenizer.digest,
+                "imported": record["sha256"],
+            }
+            checkpoints.save_parameters(
+                0, jax.device_put(raw, placed), jax.device_put(averaged, placed), meta
+            )
+            checkpoints.close()
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise UserError(f"cannot write --workdir={workdir}: {error.strerror or error}") from error

@@ -107,6 +107,7 @@ def _gen_ppl(values: flags.FlagValues) -> None:
     )
     from ldd_jax import experiment, generate
     from ldd_jax.bench import judging
+    from ldd_jax.core import writing
     from ldd_jax.evaluation import mauve, quality
     from ldd_jax.evaluation.judges import bootstrap, rows_for
 
@@ -119,8 +120,7 @@ def _gen_ppl(values: flags.FlagValues) -> None:
         bool(workdir) or not validation,
         "--workdir is missing; --reference=validation is the split of a run",
     )
-    if values.output:
-        generate.check_output(values.output)
+    output = writing.place(values.output) if values.output else None
     texts, tokens, digest = judging.read_samples(path)
     corpus = functools.cache(lambda: judging.corpus_of(experiment.restore(Path(workdir))))
     found = judging.make_judge(judge, corpus)
@@ -141,10 +141,10 @@ def _gen_ppl(values: flags.FlagValues) -> None:
     print("  ".join(f"{k} {_show(v)}" for k, v in shown.items()))
     if reference:
         print(f"{compared}, features of {found.name}")
-    if values.output:
+    if output:
         record = {"file": str(path), "samples": len(texts), "judge": found.name}
         record |= {"fingerprint": found.fingerprint, **verdict.record(), **measures}
-        generate.write_json_lines(values.output, [record])
+        generate.write_json_lines(output, [record])
 
 
 def _show(value: object) -> str:

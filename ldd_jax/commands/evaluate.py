@@ -32,13 +32,12 @@ def _evaluate_flags(values: flags.FlagValues) -> None:
 def _evaluate(values: flags.FlagValues) -> None:
     workdir = Path(need(values, "workdir"))
     from ldd_jax import generate, loop
-    from ldd_jax.core import registry
+    from ldd_jax.core import registry, writing
     from ldd_jax.data import Corpus, zero_shot
     from ldd_jax.experiment import fingerprint
 
     require(values.draws >= 0, f"--draws={values.draws}; it must be at least 1 (0: the config's)")
-    if values.output:
-        generate.check_output(values.output)
+    output = writing.place(values.output) if values.output else None
     require(
         not values.zero_shot or not (values.data or values.data_split),
         "--zero_shot names its own data; --data and --data_split do not apply",
@@ -90,8 +89,8 @@ def _evaluate(values: flags.FlagValues) -> None:
             )
             print(f"{found}\n  {found.meaning}")
             records.append(found.record() | about | {"step": step})
-    if values.output:
-        generate.write_json_lines(values.output, records)
+    if output:
+        generate.write_json_lines(output, records)
 
 
 def _about(about: dict[str, Any]) -> str:

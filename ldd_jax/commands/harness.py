@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from absl import flags
 
@@ -40,12 +39,12 @@ def _harness(values: flags.FlagValues) -> None:
     workdir, tasks = need(values, "workdir"), need(values, "tasks")
     require(values.steps >= 0, f"--steps={values.steps}; it must be 0 or more")
     start(values)
-    from ldd_jax import generate, harness
+    from ldd_jax import harness
+    from ldd_jax.core import writing
     from ldd_jax.training import distributed
     from ldd_jax.training.metrics import finite
 
-    if values.output:
-        generate.check_output(values.output)
+    output = writing.place(values.output) if values.output else None
     model = harness.Harness(
         workdir,
         likelihood=values.likelihood,
@@ -61,8 +60,9 @@ def _harness(values: flags.FlagValues) -> None:
     if distributed.leader():
         text = json.dumps(finite(found), indent=1, default=str)
         print(text)
-        if values.output:
-            Path(values.output).write_text(text + "\n")
+        if output:
+            with output.open() as stream:
+                stream.write(text + "\n")
 
 
 LM_EVAL = Command("tasks of lm-evaluation-harness", _harness_flags, _harness)

@@ -31,10 +31,10 @@ def _mechanism(values: flags.FlagValues) -> None:
         )
     check_seed(values.seed)
     from ldd_jax import generate, loop, observe
+    from ldd_jax.core import writing
 
-    output = values.output or str(workdir / "mechanism.jsonl")
     experiment, params, step = loop.load(workdir)
-    generate.check_output(output)
+    output = writing.place(values.output, workdir / "mechanism.jsonl")
     records = []
     for reset in resets:
         found = observe.watch(
@@ -49,7 +49,7 @@ def _mechanism(values: flags.FlagValues) -> None:
         print(describe(found))
         records.append(found | {"checkpoint": step})
     generate.write_json_lines(output, records)
-    print(f"written to {output}")
+    print(f"written to {output.path}")
 
 
 def describe(found: dict) -> str:

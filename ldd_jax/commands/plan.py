@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 from absl import flags
 
@@ -69,12 +68,11 @@ def _lab_flags(values: flags.FlagValues) -> None:
 
 def _lab(values: flags.FlagValues) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"  # float64
-    from ldd_jax import generate
+    from ldd_jax.core import writing
     from ldd_jax.evaluation import chain, lab_report
 
     require(not values.plot or values.law == "toy", "--plot shows the exact laws of --law=toy")
-    if values.plot:
-        generate.check_output(values.plot)
+    plot = writing.place(values.plot, flag="plot") if values.plot else None
     if values.law == "chain":
         rules = ((case.name, case.step) for case in lab_report.LONG)
         samples = list(chain.Bench().run(rules))
@@ -82,8 +80,8 @@ def _lab(values: flags.FlagValues) -> None:
         print(json.dumps(records, indent=1) if values.json else chain.table(samples))
         return
     found = list(lab_report.run())
-    if values.plot:
-        lab_report.plot(found, Path(values.plot))
+    if plot:
+        lab_report.plot(found, plot)
     print(
         json.dumps([m.record() for m in found], indent=1)
         if values.json

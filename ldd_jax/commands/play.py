@@ -33,7 +33,8 @@ def _play(values: flags.FlagValues) -> None:
     check_seed(values.seed)
     delay = values.delay
     require(math.isfinite(delay) and 0 <= delay <= 60, f"--delay={delay}; 0 to 60 seconds")
-    from ldd_jax import generate, loop, observe
+    from ldd_jax import loop, observe
+    from ldd_jax.core import writing
     from ldd_jax.report import frames, terminal
 
     require(0 <= values.row < observe.PLAYED, f"--row={values.row}; 0 to {observe.PLAYED - 1}")
@@ -41,7 +42,7 @@ def _play(values: flags.FlagValues) -> None:
     for workdir in map(Path, dict.fromkeys(",".join(values.workdir).split(","))):
         experiment, params, _ = loop.load(workdir)
         if values.gif and not runs:
-            generate.check_output(values.gif, "gif")
+            place = writing.place(values.gif, flag="gif")
         for reset in resets:
             found = observe.watch(
                 experiment,
@@ -56,7 +57,7 @@ def _play(values: flags.FlagValues) -> None:
     if values.gif:
         from ldd_jax.report import gif
 
-        count = gif.write(runs, Path(values.gif), delay)
+        count = gif.write(runs, place, delay)
         print(f"{count} pictures written to {values.gif}")
         return
     colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")

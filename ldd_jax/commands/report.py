@@ -28,11 +28,11 @@ def _report(values: flags.FlagValues) -> None:
             getattr(values, name) >= 1, f"--{name}={getattr(values, name)}; it must be at least 1"
         )
     check_seed(values.seed)
-    from ldd_jax import generate, loop, observe
+    from ldd_jax import loop, observe
+    from ldd_jax.core import writing
     from ldd_jax.report import page
 
     workdirs = [Path(w) for w in dict.fromkeys(",".join(values.workdir).split(","))]
-    output = Path(values.output or workdirs[0] / "report.html")
     bench = Path(values.bench) if values.bench else None
     if bench:
         page.frontier(bench)
@@ -42,16 +42,16 @@ def _report(values: flags.FlagValues) -> None:
         experiment, params, _ = loop.load(workdir)
         label = workdir.name if names.count(workdir.name) == 1 else str(workdir)
         if not runs:
-            generate.check_output(str(output))
+            output = writing.place(values.output, workdirs[0] / "report.html")
         found = observe.watch(
             experiment, params, steps=values.steps, samples=values.num_samples, seed=values.seed
         )
         runs.append(found | page.read_run(workdir) | {"label": label})
         print(f"{label}: {found['samples']} samples watched")
-    partial = output.with_name(output.name + ".partial")
-    partial.write_text(page.page(runs, bench), "utf-8")
-    partial.replace(output)
-    print(f"report: {output}")
+    text = page.page(runs, bench)
+    with output.open() as stream:
+        stream.write(text)
+    print(f"report: {output.path}")
 
 
 REPORT = Command("one HTML page: curves, tables, mechanism, a player", _report_flags, _report)

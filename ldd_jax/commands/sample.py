@@ -55,11 +55,11 @@ OPTIONS = (
 def _sample(values: flags.FlagValues) -> None:
     workdir = Path(need(values, "workdir"))
     from ldd_jax import api, generate
+    from ldd_jax.core import writing
     from ldd_jax.report.frames import harmless
 
-    output = values.output or str(workdir / "samples.jsonl")
     pipeline = api.load(workdir, ema=values.ema, step=values.step)
-    generate.check_output(output)
+    output = writing.place(values.output, workdir / "samples.jsonl")
     options = {name: getattr(values, name) for name in OPTIONS} | {"num_steps": values.steps}
     began = time.monotonic()
     records = []
@@ -73,7 +73,7 @@ def _sample(values: flags.FlagValues) -> None:
     print(
         f"{len(records)} samples of {len(records[0]['tokens'])} tokens, {records[0]['calls']} "
         f"network calls each, latent {latent}, {time.monotonic() - began:.1f} s with "
-        f"compilation; written to {output}",
+        f"compilation; written to {output.path}",
         file=sys.stderr,
     )
 

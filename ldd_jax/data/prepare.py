@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ldd_jax.core import writing
 from ldd_jax.core.checks import UserError, require
 from ldd_jax.data.files import MANIFEST
 from ldd_jax.data.packing import Packer, entropy
@@ -24,6 +24,7 @@ from ldd_jax.data.prepared import (
     file_hash,
     shard_name,
 )
+from ldd_jax.data.splits import Divided
 from ldd_jax.data.text import Corpus, TextData
 from ldd_jax.data.tokenizers import Tokenizer
 
@@ -54,46 +55,44 @@ def prepare(
     """
     require(1 <= shards <= 99_999, f"shards={shards}; it must be between 1 and 99999")
     target = Path(output).expanduser()
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"{output} exists and is not an empty folder; give another output")
+    writing.check_new_folder(target)
     divided = data.divide()
     tokenizer = tokenizer or data.fit(divided)
-    working = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        working.mkdir()
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror}") from error
-    try:
-        tokenizer.save(working / TOKENIZER_FOLDER)
-        documents = dict(zip(SPLIT_NAMES, (divided.train, divided.validation), strict=True))
-        splits = {
-            name: _write(working, name, data, tokenizer, read(), shards)
-            for name, read in documents.items()
-        }
-        manifest = {
-            "format": FORMAT,
-            "version": VERSION,
-            "source": data.path,
-            "fingerprint": divided.fingerprint,
-            "note": divided.note,
-            "layout": {n: getattr(data, n) for n in data.layout.__dataclass_fields__},
-            "tokenizer": {
-                "folder": TOKENIZER_FOLDER,
-                "size": tokenizer.size,
-                "digest": tokenizer.digest,
-            },
-            "splits": splits,
-        }
-        (working / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
-        os.replace(working, target)
+        with writing.new_folder(target) as working:
+            _fill(working, data, tokenizer, divided, shards)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
     return TextData(
         path=str(target), **{n: getattr(data, n) for n in data.layout.__dataclass_fields__}
     ).load()
+
+
+def _fill(
+    folder: Path, data: TextData, tokenizer: Tokenizer, divided: Divided, shards: int
+) -> None:
+    """Tokenizer, shards and manifest."""
+    tokenizer.save(folder / TOKENIZER_FOLDER)
+    documents = dict(zip(SPLIT_NAMES, (divided.train, divided.validation), strict=True))
+    splits = {
+        name: _write(folder, name, data, tokenizer, read(), shards)
+        for name, read in documents.items()
+    }
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "source": data.path,
+        "fingerprint": divided.fingerprint,
+        "note": divided.note,
+        "layout": {n: getattr(data, n) for n in data.layout.__dataclass_fields__},
+        "tokenizer": {
+            "folder": TOKENIZER_FOLDER,
+            "size": tokenizer.size,
+            "digest": tokenizer.digest,
+        },
+        "splits": splits,
+    }
+    writing.write(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
 def _write(

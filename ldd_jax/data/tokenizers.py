@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ldd_jax.core import writing
 from ldd_jax.core.checks import UserError, nearest, parse_json, require
 
 MASK_TEXT = "[MASK]"
@@ -157,16 +158,9 @@ class Tokenizer(abc.ABC):
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in self._files().items():
-            _replace(folder / name, data)
+            writing.write(folder / name, data)
         text = json.dumps(self._document(), ensure_ascii=False, indent=1, sort_keys=True)
-        _replace(folder / _FILE, text.encode())
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+        writing.write(folder / _FILE, text)
 
 
 KINDS: dict[str, type[Tokenizer]] = {}

@@ -10,6 +10,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from ldd_jax.core import writing
+
 
 def plot(
     records: list[dict[str, Any]], path: Path, *, title: str, baseline: float | None = None
@@ -56,7 +58,6 @@ def plot(
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8)
     figure.tight_layout()
-    partial = path.with_suffix(".partial.png")
-    figure.savefig(partial)
-    partial.replace(path)
+    with writing.replacing(path, binary=True) as stream:
+        figure.savefig(stream, format="png")
     plt.close(figure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any, NamedTuple
 
 import jax
 
+from ldd_jax.core import writing
 from ldd_jax.core.types import Process
+from ldd_jax.core.writing import Place
 from ldd_jax.evaluation.lab import Measured, measure
 from ldd_jax.evaluation.laws import Law
 from ldd_jax.processes import Masked, Uniform
@@ -140,7 +143,7 @@ def table(found: list[Measured]) -> str:
     return "\n".join(lines)
 
 
-def plot(found: list[Measured], path: Path) -> None:
+def plot(found: list[Measured], path: Path | Place) -> None:
     """KL against network calls, one panel a process, both axes logarithmic."""
     import matplotlib
 
@@ -168,5 +171,8 @@ def plot(found: list[Measured], path: Path) -> None:
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=4, fontsize=8)
     figure.tight_layout(rect=(0, 0.14, 1, 1))
-    figure.savefig(path, dpi=90)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=90)
+    with writing.place(path).open(binary=True) as out:
+        out.write(stream.getvalue())
     plt.close(figure)

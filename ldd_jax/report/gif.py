@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
+from ldd_jax.core import writing
+from ldd_jax.core.writing import Place
 from ldd_jax.report.frames import Frame, heat, wide, wrapped
 
 COLUMNS, SIZE, MARGIN, BAR = 64, 15, 10, 26
@@ -71,7 +74,7 @@ class Painter:
                 draw.rectangle(box, VIOLET)
 
 
-def write(runs: Sequence[Sequence[Frame]], path: Path, delay: float) -> int:
+def write(runs: Sequence[Sequence[Frame]], path: Path | Place, delay: float) -> int:
     """Write the GIF, whole or not at all; steps that change nothing are left out.
 
     Args:
@@ -92,9 +95,10 @@ def write(runs: Sequence[Sequence[Frame]], path: Path, delay: float) -> int:
     pictures = [p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
     each = max(20, round(1000 * delay))  # less than this viewers take for a mistake
     times = [each] * (len(pictures) - 1) + [10 * each]
-    partial = path.with_name(path.name + ".partial")
+    stream = io.BytesIO()
     pictures[0].save(
-        partial, format="GIF", save_all=True, append_images=pictures[1:], duration=times, loop=0
+        stream, format="GIF", save_all=True, append_images=pictures[1:], duration=times, loop=0
     )
-    partial.replace(path)
+    with writing.place(path).open(binary=True) as out:
+        out.write(stream.getvalue())
     return len(pictures)

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from ldd_jax.core import writing
 from ldd_jax.core.checks import RunError, UserError, parse_json
 from ldd_jax.training import digests, distributed
 from ldd_jax.training.state import TrainState
@@ -51,6 +52,7 @@ class Checkpoints:
             raise UserError(f"{workdir} holds no checkpoints; train there first")
         if not read_only:
             if distributed.leader():
+                writing.refuse_links([self.directory, self.directory.parent / DAMAGED])
                 self._set_aside()
             distributed.barrier("checkpoints")
         self.saving, self.read_only, self.closed = 0, read_only, False

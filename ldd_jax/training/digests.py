@@ -7,6 +7,7 @@ import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from ldd_jax.core import writing
 from ldd_jax.core.checks import parse_json
 
 FILE, _STAMP = "digests.json", "_CHECKPOINT_METADATA"
@@ -21,7 +22,7 @@ def write(folder: Path) -> None:
         str(path.relative_to(folder)): [path.stat().st_size, _sha256(path)]
         for path in _files(folder)
     }
-    (folder / FILE).write_text(json.dumps({"sha256": found}, indent=0) + "\n")
+    writing.write(folder / FILE, json.dumps({"sha256": found}, indent=0) + "\n")
 
 
 def fault(folder: Path, parts: Collection[str] = ()) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from ldd_jax.core import writing
 from ldd_jax.core.checks import parse_json
 
 
@@ -46,10 +47,8 @@ class JsonLines:
         repeated = lambda r: r["step"] == resume_step and any(n.startswith(again) for n in r)
         found = read_metrics(path) if path.exists() else []
         kept = [r for r in found if r["step"] <= resume_step and not repeated(r)]
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(r) + "\n" for r in kept))
-        partial.replace(path)
-        self.file = path.open("a")
+        writing.write(path, "".join(json.dumps(r) + "\n" for r in kept))
+        self.file = writing.append(path)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """One line."""
@@ -81,7 +80,7 @@ class TensorBoard:
     def __init__(self, path: Path, resume_step: int):
         from tensorboardX import SummaryWriter
 
-        self.writer = SummaryWriter(str(path), purge_step=resume_step + 1)
+        self.writer = SummaryWriter(str(writing.subfolder(path)), purge_step=resume_step + 1)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Numbers as scalars, strings as texts."""

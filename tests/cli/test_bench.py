@@ -219,7 +219,7 @@ def test_killed_and_restarted(trained, tmp_path):
     assert running.returncode == -signal.SIGKILL
     kept = path.read_bytes()
     assert kept.endswith(b"\n") and 11 <= count() < 9 + 36
-    (torn / "cells.jsonl.partial").write_text("torn in the middle of a wri")
+    (torn / f".ldd_jax-{'0' * 16}.partial").write_text("torn in the middle of a wri")
     tools.good(*argv, f"--output={torn}")
     assert path.read_bytes().startswith(kept)  # no finished cell is lost, nor done again
     whole = tmp_path / "whole"

@@ -99,7 +99,7 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(method, extra, text, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("left", ["", ".config.json.partial", "config.json"])
+@pytest.mark.parametrize("left", ["", ".ldd_jax-0123456789abcdef.partial", "config.json"])
 def test_a_run_killed_in_its_first_moment_can_start_again(left, trained, train_flags, tmp_path):
     """An empty folder, a torn config, or a config and half a tokenizer are all there is."""
     workdir = tmp_path / "run"

@@ -1,0 +1,261 @@
+"""The only way to a file: whole or not at all, and never through a link that somebody left there.
+
+A workdir may come from a stranger. A link in it where this library is about to write would lead the
+writing to any file of the user's. So a file appears under a name that nobody can know beforehand
+and is moved to its place, which replaces a link and leaves its target alone; what is appended to
+or held open is opened without following links; folders that are links are refused. Links that the
+user names (`--output`) are followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from ldd_jax.core.checks import UserError, require
+
+_DRAFT = re.compile(r"\.ldd_jax-[0-9a-f]{16}\.partial")
+_NEW = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_PERMISSIONS = 0o7777
+
+
+def is_draft(path: Path) -> bool:
+    """Whether this is what a killed process left of a file that it was writing."""
+    return bool(_DRAFT.fullmatch(path.name)) and not path.is_symlink() and path.is_file()
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path, *, binary: bool = False) -> Iterator[IO[Any]]:
+    """A stream whose content is at `path` when the block ends well; else nothing has happened.
+
+    Text is UTF-8; half a character (surrogate) is written as its escape, which JSON reads back. A
+    link at `path` is replaced, its target left alone; a file keeps its permissions.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
+    path = Path(path)
+    mode = _permissions(path)
+    draft = path.with_name(_unknown())
+    number = os.open(draft, os.O_WRONLY | _NEW, 0o666 if mode is None else mode & 0o700)
+    try:
+        with _stream(number, binary) as stream:
+            yield stream
+            stream.flush()
+            if mode is not None:
+                os.fchmod(stream.fileno(), mode)
+            os.fsync(stream.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise
+
+
+def write(path: str | Path, data: str | bytes) -> None:
+    """`replacing`, with the whole content at once."""
+    with replacing(path, binary=isinstance(data, bytes)) as stream:
+        stream.write(data)
+
+
+def append(path: str | Path, *, read: bool = False) -> IO[str]:
+    """A text stream at the end of a file, made if absent.
+
+    Raises:
+      UserError: if `path` is a link, or no regular file.
+      OSError: if it cannot be opened.
+    """
+    path = Path(path)
+    require(not path.is_symlink(), f"{path} is a link; it is not written through: put a file there")
+    way = os.O_RDWR if read else os.O_WRONLY
+    flags = way | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    number = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise UserError(f"{path} is no regular file; move it away")
+    return open(number, "a+" if read else "a", encoding="utf-8", errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """A folder under another name, which gets the name `path` when the block ends well.
+
+    Args:
+      path: absent, or an empty folder, whose permissions are kept; of a link, its target.
+
+    Raises:
+      UserError: if `path` is something else.
+      OSError: if it cannot be written.
+    """
+    path = _real(path)
+    check_new_folder(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
+    draft = path.with_name(_unknown())
+    draft.mkdir()
+    try:
+        yield draft
+        if mode is not None:
+            draft.chmod(mode)
+        os.rename(draft, path)  # over an empty folder; any other is refused by the system
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def check_new_folder(path: str | Path, flag: str = "") -> None:
+    """Refuse a place for a new folder that is taken.
+
+    Raises:
+      UserError: unless it is absent or an empty folder.
+    """
+    place, shown = Path(path), f"--{flag}={path}" if flag else str(path)
+    taken = os.path.lexists(place) and not (place.is_dir() and not any(place.iterdir()))
+    require(not taken or _dangling(place), f"{shown} exists and is not empty; give a new folder")
+
+
+def subfolder(path: Path) -> Path:
+    """A folder of a workdir, made if absent.
+
+    Raises:
+      UserError: if it is a link.
+    """
+    refuse_links([path])
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def refuse_links(folders: Iterable[Path]) -> None:
+    """Refuse folders that are links or have links in them, at any depth; absent ones are fine.
+
+    Raises:
+      UserError: naming the link.
+    """
+
+    def check(path: str | Path) -> None:
+        if os.path.islink(path):
+            raise UserError(
+                f"{path} is a link to {os.readlink(path)}; nothing is written or deleted behind "
+                "links in a workdir: put the folder itself there"
+            )
+
+    for folder in folders:
+        check(folder)
+        for place, inner, files in os.walk(folder):
+            for name in (*inner, *files):
+                check(os.path.join(place, name))
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a result goes that a user asked for; it could be written when this was made.
+
+    Attributes:
+      path: of the file, behind links that the user named.
+      through: it is a pipe or a device such as /dev/null, which is written through.
+      shown: what messages call it.
+    """
+
+    path: Path
+    through: bool
+    shown: str
+
+    @contextlib.contextmanager
+    def open(self, *, binary: bool = False) -> Iterator[IO[Any]]:
+        """A stream to it: `replacing`, or straight through.
+
+        Raises:
+          UserError: if it cannot be written; a regular file is then as it was.
+        """
+        try:
+            if self.through:
+                number = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+                with _stream(number, binary) as stream:
+                    yield stream
+            else:
+                with replacing(self.path, binary=binary) as stream:
+                    yield stream
+        except OSError as error:
+            raise UserError(f"{self.shown}: {error.strerror or error}") from error
+
+
+def place(given: str | Path | Place, default: Path | None = None, flag: str = "output") -> Place:
+    """The file that a flag names, or a file of a workdir if it is empty.
+
+    Links are followed where the user named them; a link in a workdir is replaced. A place is
+    returned as it is.
+
+    Raises:
+      UserError: saying why it cannot be written, before any work is done.
+    """
+    if isinstance(given, Place):
+        return given
+    own = not str(given)
+    require(not own or default is not None, f"--{flag} is missing; give --{flag}=FILE")
+    path = Path(default or "") if own else Path(given)
+    shown = f"--{flag}={path}"
+    kind = _kind(path, follow=not own)
+    require(
+        kind != stat.S_IFDIR and not str(given).endswith(os.sep),
+        f"{shown} is a folder; give a file",
+    )
+    if not own and kind in (stat.S_IFIFO, stat.S_IFCHR):
+        require(os.access(path, os.W_OK), f"{shown} may not be written")
+        return Place(path, True, shown)
+    require(
+        own or kind in (0, stat.S_IFREG), f"{shown} is a {_NAMES.get(kind, 'device')}; give a file"
+    )
+    target = path if own else _real(path)
+    require(own or not target.is_symlink(), f"{shown} is a link that leads back to itself")
+    folder = target.parent
+    require(folder.is_dir(), f"{shown}: folder {folder} does not exist")
+    require(os.access(folder, os.W_OK), f"{shown}: folder {folder} is read-only")
+    return Place(target, False, shown)
+
+
+def _real(path: str | Path) -> Path:
+    """Behind links, which may lead to a file that is not there yet."""
+    return Path(os.path.realpath(path))
+
+
+def _dangling(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
+
+
+_NAMES = {stat.S_IFSOCK: "socket", stat.S_IFBLK: "block device"}
+
+
+def _kind(path: Path, *, follow: bool) -> int:
+    """The type of what is there; 0 = nothing."""
+    try:
+        return stat.S_IFMT(os.stat(path, follow_symlinks=follow).st_mode)
+    except OSError:
+        return 0
+
+
+def _permissions(path: Path) -> int | None:
+    """Of a regular file; None where there is none."""
+    try:
+        found = os.lstat(path).st_mode
+    except OSError:
+        return None
+    return found & _PERMISSIONS if stat.S_ISREG(found) else None
+
+
+def _unknown() -> str:
+    """A name that nobody can have prepared a link for."""
+    return f".ldd_jax-{secrets.token_hex(8)}.partial"
+
+
+def _stream(number: int, binary: bool) -> IO[Any]:
+    if binary:
+        return open(number, "wb")
+    return open(number, "w", encoding="utf-8", errors="backslashreplace")
