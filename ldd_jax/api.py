@@ -79,7 +79,7 @@ class Pipeline:
         fill: str = "",
         seed: int = 0,
         length: int | None = None,
-        label: str = "",
+        label: str | int = "",
         **options: Any,
     ) -> Iterator[dict[str, Any]]:
         """Samples as the `sample` command writes them, one by one; options as in `sample`.
@@ -113,7 +113,7 @@ class Pipeline:
             fixed=fixed,
             label=_label(e, label),
         )
-        labelled = {"label": label} if label else {}
+        labelled = {} if label == "" else {"label": str(label)}
         return ({**record, "checkpoint": self.step, **labelled} for record in numbers)
 
     def sample(
@@ -203,14 +203,17 @@ def item(tokenizer: Any, context: str, text: str) -> Item:
     return Item((*before, *after), len(after))
 
 
-def _label(experiment: Experiment, name: str) -> int | None:
-    """Number of a class."""
-    if not name:
+def _label(experiment: Experiment, name: str | int) -> int | None:
+    """Number of a class; those of an import have no other names than their numbers."""
+    if name == "":
         return None
-    classes = experiment.config.data.to_dict().get("classes", ())
+    number = experiment.model.num_classes
+    classes = experiment.config.data.to_dict().get("classes") or [str(i) for i in range(number)]
     require(bool(classes), "--label: this model was trained without classes")
-    require(name in classes, f"--label={name}: no such class; {nearest(name, classes)}")
-    return list(classes).index(name)
+    named = "classes" in experiment.config.data
+    allowed = nearest(str(name), classes) if named else f"they are numbers, 0 to {number - 1}"
+    require(str(name) in classes, f"--label={name}: no such class; {allowed}")
+    return list(classes).index(str(name))
 
 
 def load(workdir: str | Path, *, ema: bool = True, step: int | None = None) -> Pipeline:

@@ -215,6 +215,18 @@ def problems(
     )
 
 
+def methods_of(config: ConfigDict) -> list[str]:
+    """Names of the methods with the process, objective and latent of a config."""
+    named = lambda part: part.registered[1]
+    return [
+        name
+        for name, m in METHODS.items()
+        if named(m.process) == config.process.name
+        and named(m.objective) == config.objective.name
+        and m.latent == config.model.latent
+    ]
+
+
 def fine_tune(workdir: str, method: str = "") -> ConfigDict:
     """The config of a run that begins with the parameters of `workdir` (a run or an import).
 

@@ -9,17 +9,24 @@ from ldd_jax import __version__
 from ldd_jax.core.checks import parse_json
 from ldd_jax.experiment import Experiment, fingerprint
 
+BACK = (
+    "`python -m ldd_jax import FOLDER --workdir=DIR` makes a workdir that samples, evaluates and "
+    "trains on; config and tokenizer are in this folder."
+)
 HOW = {
-    "own": "`python -m ldd_jax import FOLDER --workdir=DIR` makes a workdir that samples, "
-    "evaluates and trains on.",
-    "reference": "Tensors bear the names of the LDDM, MDLM, Duo and SEDD code; "
-    "`python -m ldd_jax import FOLDER --method=METHOD --tokenizer=FOLDER/tokenizer "
-    "--workdir=DIR` reads them back.",
+    "own": BACK,
+    "reference": f"Tensors bear the names of the LDDM, MDLM, Duo and SEDD code. {BACK}",
 }
 
 
 def _json(path: Path) -> dict[str, Any]:
     return parse_json(path.read_text()) if path.is_file() else {}
+
+
+def updates(workdir: Path, step: int) -> int:
+    """Updates behind the parameters: of an import's step 0 those of its source, where told."""
+    before = _json(workdir / "import.json").get("updates", 0)
+    return step or (before if isinstance(before, int) else 0)
 
 
 def text(experiment: Experiment, workdir: Path, *, step: int, ema: bool, names: str) -> str:
@@ -37,7 +44,7 @@ def text(experiment: Experiment, workdir: Path, *, step: int, ema: bool, names: 
         "classes": model.num_classes or "none",
         "tokenizer": f"{tokenizer.kind}, {tokenizer.size} ids, {tokenizer.digest}",
         "length": config.data.length,
-        "updates": step,
+        "updates": updates(workdir, step),
         "parameters": "moving average" if ema else "raw",
         "config fingerprint": fingerprint(config),
     }

@@ -17,7 +17,7 @@ from ldd_jax.bridge.importing import BUFFERS, RECORD
 from ldd_jax.core import writing
 from ldd_jax.core.checks import UserError, parse_json, require
 from ldd_jax.interop import reference
-from ldd_jax.interop.sources import FORMAT
+from ldd_jax.interop.sources import FORMAT, UPDATES
 
 NAMES = ("reference", "own")
 
@@ -31,12 +31,12 @@ def save(
     ema: bool = True,
     step: int | None = None,
 ) -> dict[str, int]:
-    """Write the folder `output`: model.safetensors, README.md and, under own names, the rest.
+    """Write the folder `output`: model.safetensors, README.md, config.json and the tokenizer.
 
     Args:
       workdir: of a run or an import.
       output: a new folder.
-      names: "reference" (LDDM, MDLM, Duo, SEDD) or "own", which `import` reads back whole.
+      names: "reference" (LDDM, MDLM, Duo, SEDD) or "own"; `import` reads both back whole.
       prefix: before every name of the reference, such as "backbone." for Lightning and Hugging
         Face models.
       ema: averaged parameters.
@@ -52,13 +52,13 @@ def save(
     require(not prefix or names == "reference", "--prefix belongs to --names=reference")
     experiment, params, step = loop.load(workdir, ema=ema, step=step)
     host = jax.device_get(params)
-    metadata = {"format": "pt"}
+    metadata = {"format": "pt", UPDATES: str(card.updates(workdir, step))}
     if names == "reference":
         tensors = _as_stored(reference.to_reference(host), workdir, experiment.model)
         tensors = {prefix + n: a for n, a in tensors.items()}
     else:
         tensors = reference.to_own(host)
-        metadata = {"format": FORMAT, "config": json.dumps(experiment.config.to_dict())}
+        metadata |= {"format": FORMAT, "config": json.dumps(experiment.config.to_dict())}
     text = card.text(experiment, workdir, step=step, ema=ema, names=names)
     try:
         with writing.new_folder(output) as draft:

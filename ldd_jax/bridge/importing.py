@@ -18,7 +18,7 @@ from ldd_jax import experiment as experiments
 from ldd_jax import recipes
 from ldd_jax.core import writing
 from ldd_jax.core.checks import UserError, nearest, require
-from ldd_jax.core.registry import find, parse, section
+from ldd_jax.core.registry import build, find, parse, section
 from ldd_jax.data import MASK_TEXT, IdTokenizer, Tokenizer, find_tokenizer, load_tokenizer
 from ldd_jax.interop import recorded, reference, sources
 from ldd_jax.interop.sources import Source
@@ -27,6 +27,8 @@ from ldd_jax.training.checkpoints import Checkpoints
 
 RECORD, BUFFERS = "import.json", "import_buffers.safetensors"
 LENGTH = 1024
+SEDD_IDS = 50257
+CONDITION_DROPOUT = 0.1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,8 +61,7 @@ def load(path: Path, workdir: Path, choices: Choices) -> dict[str, Any]:
     writing.check_new_folder(workdir, "workdir")
     source = sources.read(path)
     if source.own is not None:
-        config, tokenizer = ConfigDict(source.own).lock(), _own_tokenizer(path, choices)
-        experiments.check_sections(config, f"the config in {path}")
+        config, tokenizer = _own_config(source, choices, path), _own_tokenizer(path, choices)
     else:
         method = _method(source, choices)
         tokenizer = _tokenizer(source, choices, method)
@@ -68,7 +69,7 @@ def load(path: Path, workdir: Path, choices: Choices) -> dict[str, Any]:
     experiment = experiments.build(config, tokenizer, experiments.fitting_mesh(config))
     model: Any = experiment.model
     shapes = jax.eval_shape(model.init, jax.random.key(0))
-    convert = reference.from_own if source.own is not None else reference.from_reference
+    convert = reference.from_own if source.own_names else reference.from_reference
     raw = convert(source.tensors, shapes)
     averaged = None if source.averaged is None else convert(source.averaged, shapes)
     buffers = {n: source.tensors[n] for n in reference.BUFFERS if n in source.tensors}
@@ -81,8 +82,9 @@ def load(path: Path, workdir: Path, choices: Choices) -> dict[str, Any]:
         "averaged": averaged is not None,
         "parameters": sum(a.size for a in jax.tree.leaves(raw)),
         "said_by_file": source.said,
-        "round_trip": round_trip(source.tensors, raw, buffers, own=source.own is not None),
+        "round_trip": round_trip(source.tensors, raw, buffers, own=source.own_names),
         "step": 0,
+        "updates": source.updates,
     }
     params = raw if averaged is None else averaged
     if choices.recording:
@@ -92,10 +94,44 @@ def load(path: Path, workdir: Path, choices: Choices) -> dict[str, Any]:
     return record
 
 
+def _own_config(source: Source, choices: Choices, path: Path) -> ConfigDict:
+    """The config of an export, with the length and the data of the user's choice.
+
+    Raises:
+      UserError: for a choice that the config does not leave open.
+    """
+    config = ConfigDict(source.own)
+    experiments.check_sections(config, f"the config in {path}")
+    fits = recipes.methods_of(config)
+    require(
+        choices.method in ("", *fits),
+        f"method {choices.method!r}: the config in {path} says otherwise; "
+        f"{nearest(choices.method, fits)}",
+    )
+    open_ = Choices(
+        **{n: getattr(choices, n) for n in ("method", "tokenizer", "length", "data", "recording")}
+    )
+    fixed = [
+        f"--{f.name}"
+        for f in dataclasses.fields(choices)
+        if getattr(choices, f.name) != getattr(open_, f.name)
+    ]
+    require(
+        not fixed, f"{', '.join(fixed)}: the config in {path} tells it; edit the config instead"
+    )
+    for name, value in (("length", choices.length), ("path", choices.data)):
+        if value:
+            require(name in config.data, f"the data of {path} have no {name} to change")
+            config.data[name] = value
+    return config.lock()
+
+
 def _method(source: Source, choices: Choices) -> str:
     """The method given or said, if the tensors allow it."""
     sizes = reference.sizes(source.tensors, heads=choices.heads or source.said.get("heads", 0))
     method = choices.method or source.said.get("method") or ("ar" if sizes["causal"] else "")
+    if not method and source.said.get("code") == "sedd":
+        method = _graph(reference.states(source.tensors), choices)
     fits = [
         n
         for n, m in recipes.METHODS.items()
@@ -113,6 +149,21 @@ def _method(source: Source, choices: Choices) -> str:
             f"method {method!r} does not fit a {kind} network {latent} a latent "
             f"(layer_norm.weight); {nearest(method, fits)}"
         )
+    return method
+
+
+def _graph(states: int, choices: Choices) -> str:
+    """SEDD's graph by the number of states: only the absorbing one has a state beyond the ids.
+
+    Its code has GPT-2's ids and no others.
+    """
+    ids = find_tokenizer(choices.tokenizer).size if choices.tokenizer else SEDD_IDS
+    method = {ids: "sedd_uniform", ids + 1: "sedd"}.get(states, "")
+    require(
+        bool(method),
+        f"this is a checkpoint of SEDD without its Hydra config, and {states} states are neither "
+        f"{ids} ids nor one more; give --method; allowed: sedd, sedd_uniform",
+    )
     return method
 
 
@@ -153,10 +204,24 @@ def _config(source: Source, choices: Choices, method: str, tokenizer: Tokenizer)
         data=data,
         model=network,
         process=_process(source, choices, method, tokenizer),
+        objective=_objective(said, sizes),
     )
     with config.unlocked():
         config.recipe = f"import,method={method}"
     return config
+
+
+def _objective(said: dict[str, Any], sizes: dict[str, Any]) -> dict[str, Any]:
+    """Where the file tells, the finite T and how often the class was dropped in training.
+
+    A table of classes has one more entry, for none: such a network was trained to be guided.
+    """
+    found: dict[str, Any] = {}
+    if said.get("steps", 0) > 0:
+        found["times"] = section(find("times", "grid"), steps=said["steps"])
+    if sizes.get("num_classes"):
+        found["condition_dropout"] = said.get("condition_dropout", CONDITION_DROPOUT)
+    return found
 
 
 def _process(source: Source, choices: Choices, method: str, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -170,8 +235,11 @@ def _process(source: Source, choices: Choices, method: str, tokenizer: Tokenizer
         "to another tokenizer",
     )
     found: dict[str, Any] = {} if states == usual else {"states": states}
+    timed = "schedule" in {f.name for f in dataclasses.fields(kind)}
     if choices.schedule:
         found["schedule"] = section(parse("schedule", choices.schedule))
+    elif timed and "schedule" in source.said:
+        found["schedule"] = section(build("schedule", source.said["schedule"]))
     if mask is not None and choices.mask >= 0:
         found |= {"states": states, "mask": choices.mask}
     elif mask is not None and states == tokenizer.size:

@@ -169,6 +169,11 @@ def state_dict(content: Any, path: Path) -> dict[str, np.ndarray]:
     raise UserError(f"{path} holds no table of named tensors (state_dict)")
 
 
+def is_sedd(content: Any) -> bool:
+    """Whether this is what SEDD's code saves: model, ema, optimizer and step, and no config."""
+    return isinstance(content, Mapping) and {"model", "ema", "step"} <= set(content)
+
+
 def shadow(content: Any) -> list[np.ndarray] | None:
     """The bare list of moving averages, or None."""
     ema = content.get("ema") if isinstance(content, Mapping) else None

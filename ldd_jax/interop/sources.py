@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ldd_jax.core.checks import UserError, parse_json, require
+from ldd_jax.interop.said import facts
 
 ANCHOR = "vocab_embed.embedding"
-FORMAT = "ldd_jax"
+FORMAT, UPDATES = "ldd_jax", "ldd_jax.updates"
+FOLDER_FILE = "model.safetensors"
 LONGEST_HEADER = 100 * 2**20
 
 
@@ -21,8 +23,10 @@ class Source(NamedTuple):
 
     tensors: name -> array as stored, wrapper's prefix removed, buffers included, in file order.
     averaged: the same names from the list of moving averages, buffers not included; None = no list.
-    said: what the file says of itself besides tensors (see `SAID`).
-    own: the config of a file that this library wrote, else None.
+    said: what the file says of itself besides tensors (see `facts`).
+    own: the config of a file or folder that this library wrote, else None.
+    own_names: whether the tensors bear our names; else those of the references.
+    updates: of training, where an export of ours says so.
     """
 
     tensors: dict[str, np.ndarray]
@@ -30,6 +34,8 @@ class Source(NamedTuple):
     said: dict[str, Any]
     prefix: str = ""
     own: dict[str, Any] | None = None
+    own_names: bool = False
+    updates: int = 0
 
 
 def read(path: str | Path) -> Source:
@@ -41,13 +47,14 @@ def read(path: str | Path) -> Source:
     path = Path(path)
     beside: dict[str, Any] = {}
     if path.is_dir():
-        inside = path / "model.safetensors"
+        inside = path / FOLDER_FILE
         require(
             inside.is_file(),
-            f"{path} is a folder without model.safetensors; give the checkpoint file",
+            f"{path} is a folder without {FOLDER_FILE}; give the checkpoint file",
         )
-        beside = _beside(path / "config.json")
         path = inside
+    if path.name == FOLDER_FILE:
+        beside = _beside(path.parent / "config.json")
     try:
         with path.open("rb") as file:
             head = file.read(16)
@@ -58,7 +65,9 @@ def read(path: str | Path) -> Source:
     for recognise, reader in READERS:
         if recognise(head, size):
             found = reader(path)
-            return found._replace(said=_facts(beside) | found.said)
+            if found.own is None and is_own(beside):
+                return found._replace(own=beside)
+            return found._replace(said=facts(beside) | found.said)
     raise UserError(
         f"{path} is neither a safetensors file nor a PyTorch archive (it begins {head[:8]!r})"
     )
@@ -75,54 +84,10 @@ def _beside(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-# Names of the reference's algorithms -> names of our methods.
-METHOD_OF = {
-    "mdlm": "mdlm",
-    "lddm_m": "lddm_m",
-    "udlm": "udlm",
-    "duo": "udlm",
-    "duo_base": "udlm",
-    "lddm_u": "lddm_u",
-    "ar": "ar",
-    "sedd": "sedd",
-}
-# mdlm and discrete-diffusion-guidance: (parameterization, diffusion) -> method.
-PAIR_OF: dict[tuple[str | None, str | None], str] = {
-    ("subs", "absorbing_state"): "mdlm",
-    ("subs", None): "mdlm",
-    ("ar", "absorbing_state"): "ar",
-    ("ar", None): "ar",
-    ("sedd", "absorbing_state"): "sedd",
-    ("sedd", None): "sedd",
-    ("d3pm", "uniform"): "udlm",
-}
-# SEDD's own config names the graph.
-GRAPH_OF = {"absorb": "sedd", "uniform": "sedd_uniform"}
-SAID = ("method", "heads", "length", "time_conditioning")
-
-
-def _facts(config: Mapping[str, Any]) -> dict[str, Any]:
-    """`SAID` from a reference's config, as far as it is there and readable."""
-
-    def get(*path: str) -> Any:
-        node: Any = config
-        for name in path:
-            node = node.get(name) if isinstance(node, Mapping) else None
-        return node
-
-    def first(kind: type, *paths: tuple[str, ...]) -> Any:
-        return next((v for v in (get(*p) for p in paths) if type(v) is kind), None)
-
-    name = first(str, ("algo", "name"), ("model_type",)) or ""
-    graph = first(str, ("graph", "type")) or ""
-    pair = first(str, ("parameterization",)), first(str, ("diffusion",))
-    found = {
-        "method": METHOD_OF.get(name.lower()) or PAIR_OF.get(pair) or GRAPH_OF.get(graph),
-        "heads": first(int, ("model", "n_heads"), ("n_heads",)),
-        "length": first(int, ("model", "length"), ("model_length",)),
-        "time_conditioning": first(bool, ("algo", "time_conditioning"), ("time_conditioning",)),
-    }
-    return {k: v for k, v in found.items() if v is not None}
+def is_own(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is one of ours: a recipe and named components."""
+    named = (config.get(n) for n in ("process", "objective", "model"))
+    return "recipe" in config and all(isinstance(n, Mapping) and "name" in n for n in named)
 
 
 def strip(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str]:
@@ -170,14 +135,16 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
 
 def _read_safetensors(path: Path) -> Source:
     tensors, metadata = read_safetensors(path)
+    updates = metadata.get(UPDATES, "")
+    updates = int(updates) if updates.isdecimal() and len(updates) < 16 else 0
     if metadata.get("format") == FORMAT:
         try:
             own = parse_json(metadata["config"])
         except (KeyError, ValueError) as error:
             raise UserError(f"{path} lacks the config that this library writes") from error
-        return Source(tensors, None, {}, own=own)
+        return Source(tensors, None, {}, own=own, own_names=True, updates=updates)
     tensors, prefix = strip(tensors)
-    return Source(tensors, None, {}, prefix)
+    return Source(tensors, None, {}, prefix, updates=updates)
 
 
 def _is_torch(head: bytes, size: int) -> bool:
@@ -192,7 +159,25 @@ def _read_torch(path: Path) -> Source:
     tensors, prefix = strip(archive.state_dict(content, path))
     shadow = archive.shadow(content)
     averaged = None if shadow is None else by_order(tensors, shadow)
-    return Source(tensors, averaged, _facts(archive.config(content)), prefix)
+    said = facts(archive.config(content))
+    if archive.is_sedd(content):
+        said = {"code": "sedd"} | facts(_hydra(path)) | said
+    return Source(tensors, averaged, said, prefix)
+
+
+def _hydra(path: Path) -> dict[str, Any]:
+    """The config that Hydra left beside SEDD's checkpoints, RUN/.hydra/config.yaml, if any."""
+    import yaml
+
+    for folder in (path.parent, path.parent.parent):
+        file = folder / ".hydra" / "config.yaml"
+        if file.is_file():
+            try:
+                found = yaml.safe_load(file.read_text("utf-8"))
+            except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+                raise UserError(f"{file} is not valid YAML: {error}") from error
+            return found if isinstance(found, dict) else {}
+    return {}
 
 
 def by_order(tensors: Mapping[str, np.ndarray], shadow: list[np.ndarray]) -> dict[str, np.ndarray]:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+import ldd_jax
+from ldd_jax.data import IdTokenizer
 from ldd_jax.interop import reference
 from tests.cli import tools
 from tests.interop.__main__ import write
@@ -76,8 +78,10 @@ def test_export_under_own_names_is_whole(imported, tmp_path):
 
 
 def sample(workdir, *flags):
-    tools.good("sample", f"--workdir={workdir}", "--num_samples=2", "--steps=3", *flags)
-    records = tools.json_lines(workdir / "samples.jsonl")
+    file = workdir.parent / f"{workdir.name}.jsonl"
+    fixed = (f"--workdir={workdir}", f"--output={file}", "--num_samples=2", "--steps=3")
+    tools.good("sample", *fixed, *flags)
+    records = tools.json_lines(file)
     return [r["tokens"] for r in records], [r["text"] for r in records]
 
 
@@ -116,6 +120,116 @@ def test_causal_networks_are_known_by_their_tensors(tmp_path):
     assert config["recipe"] == "import,method=ar" and config["model"]["causal"]
     sample_flags = ("--num_samples=2", f"--workdir={tmp_path / 'run'}")
     tools.good("sample", *sample_flags)
+
+
+@pytest.mark.parametrize("names", ["reference", "own"])
+def test_an_export_of_ones_own_run_is_read_back(trained, tmp_path, names):
+    run, out, back = trained("lddm_m"), tmp_path / "out", tmp_path / "back"
+    tools.good("export", f"--workdir={run}", f"--output={out}", f"--names={names}")
+    tools.good("import", out, f"--workdir={back}")
+    assert (back / "config.json").read_text() == (run / "config.json").read_text()
+    assert tokenizer_of(back) == tokenizer_of(run)
+    seen = [sample(d) for d in (run, back)]
+    assert seen[0] == seen[1]
+    assert json.loads((back / "import.json").read_text())["updates"] == 12
+    tools.good("export", f"--workdir={back}", f"--output={tmp_path / 'again'}")
+    for folder in (out, tmp_path / "again"):
+        assert "| updates | 12 |" in (folder / "README.md").read_text()
+    one, other = (load_file(d / "model.safetensors") for d in (out, tmp_path / "again"))
+    assert names == "own" or all(one[n].tobytes() == other[n].tobytes() for n in one)
+
+
+def test_what_an_export_says_is_not_overruled(trained, tmp_path):
+    run, out = trained("lddm_m"), tmp_path / "out"
+    tools.good("export", f"--workdir={run}", f"--output={out}")
+    for flag, text in (
+        ("--method=udlm", "method 'udlm': the config in"),
+        ("--heads=4", "--heads: the config in"),
+        ("--mask=3", "--mask: the config in"),
+    ):
+        result = tools.call("import", out, f"--workdir={tmp_path / 'back'}", flag)
+        assert result.status == 2 and text in result.err and not (tmp_path / "back").exists()
+    # The file alone, a method that fits and another length are all right.
+    file = out / "model.safetensors"
+    tools.good(*("import", file, f"--workdir={tmp_path / 'back'}", "--length=8", "--method=lddm_m"))
+    config, own = (json.loads((d / "config.json").read_text()) for d in (tmp_path / "back", run))
+    assert config["data"].pop("length") == 8 and own["data"].pop("length") == 16
+    assert config == own
+
+
+def tokenizer_of(workdir):
+    return {p.name: p.read_bytes() for p in (workdir / "tokenizer").iterdir()}
+
+
+def test_classes_of_an_import_are_numbers(tmp_path):
+    rng = np.random.default_rng(5)
+    table = rng.normal(0, 3, (5, 8)).astype(np.float32)
+    change = lambda w: w.update({"cond_map.embedding_table.weight": table})
+    file, _ = checkpoint(tmp_path, loop=False, change=change)
+    workdir = tmp_path / "run"
+    tools.good("import", file, "--method=mdlm", f"--workdir={workdir}", "--length=9")
+    assert sample(workdir, "--label=2") != sample(workdir, "--label=0")
+    sample(workdir, "--label=0", "--guidance=2")
+    assert tools.json_lines(tmp_path / "run.jsonl")[0]["label"] == "0"
+    result = tools.call("sample", f"--workdir={workdir}", "--label=4")
+    assert result.status == 2 and "--label=4: no such class; they are numbers, 0 to 3" in result.err
+    model = ldd_jax.load(workdir)
+    assert model.sample(2, num_inference_steps=3, label=2) == sample(workdir, "--label=2")[1]
+
+
+@pytest.mark.parametrize(
+    "states, ids, config, method",
+    [
+        (29, 28, None, "sedd"),
+        (29, 29, None, "sedd_uniform"),
+        (29, 0, {"graph": {"type": "uniform"}, "model": {"length": 7}}, "sedd_uniform"),
+        (29, 0, None, "29 states are neither 50257 ids nor one more; give --method"),
+    ],
+)
+def test_what_sedd_saves(tmp_path, states, ids, config, method):
+    torch = pytest.importorskip("torch")
+    _, w = checkpoint(tmp_path, loop=False, states=states)
+    run = tmp_path / "run"
+    (run / "checkpoints-meta").mkdir(parents=True)
+    file, tensors = (
+        run / "checkpoints-meta" / "checkpoint.pth",
+        {n: torch.from_numpy(a) for n, a in w.items()},
+    )
+    shadow = [a for n, a in tensors.items() if "inv_freq" not in n]
+    averages = {"decay": 0.9999, "num_updates": 4, "shadow_params": shadow}
+    torch.save({"optimizer": {}, "model": tensors, "ema": averages, "step": 4}, file)
+    if config:
+        (run / ".hydra").mkdir()
+        (run / ".hydra" / "config.yaml").write_text(json.dumps(config))
+    flags = ()
+    if ids:
+        IdTokenizer(ids).save(tmp_path / "ids")
+        flags = (f"--tokenizer={tmp_path / 'ids'}",)
+    result = tools.call("import", file, f"--workdir={tmp_path / 'out'}", *flags)
+    if " " in method:
+        assert result.status == 2 and method in result.err
+        return
+    assert result.status == 0, result
+    found = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert found["recipe"] == f"import,method={method}"
+    assert found["data"]["length"] == (7 if config else 1024)
+
+
+def test_facts_of_a_folder_reach_the_config(tmp_path):
+    _, w = checkpoint(tmp_path, loop=False)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    save_file(w, folder / "model.safetensors")
+    said = {
+        "algo": {"name": "d3pm", "T": 50, "time_conditioning": True},
+        "noise": {"type": "cosine", "eps": 1e-4},
+    }
+    (folder / "config.json").write_text(json.dumps(said))
+    tools.good("import", folder, f"--workdir={tmp_path / 'run'}", "--length=6")
+    found = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert found["recipe"] == "import,method=d3pm" and found["model"]["time_conditioning"]
+    assert found["objective"]["times"] == {"name": "grid", "steps": 50}
+    assert found["process"]["schedule"] == {"name": "cosine_duo", "eps": 1e-4}
 
 
 def drop(name):
