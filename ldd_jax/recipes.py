@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from ldd_jax import experiment
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.registry import section
-from ldd_jax.data import Bytes, Characters, ProblemData, SentencePiece, TextData
+from ldd_jax.data import Bytes, Characters, Json, ProblemData, SentencePiece, TextData
 from ldd_jax.denoisers import DiT
 from ldd_jax.objectives import GridTimes, Mgdm, Nelbo, NextToken, NoContext, PseudoContext
 from ldd_jax.processes import LeftToRight, Masked, MaskedMean, MaskedScore, Uniform, UniformScore
@@ -74,7 +74,13 @@ SIZES = {
     "70b": dict(width=8192, depth=80, heads=64),
 }
 
-TOKENIZERS = {"characters": Characters, "bytes": Bytes, "sentencepiece": SentencePiece}
+# Name -> class, and the field that names a file of it.
+TOKENIZERS: dict[str, tuple[type, str]] = {
+    "characters": (Characters, ""),
+    "bytes": (Bytes, ""),
+    "sentencepiece": (SentencePiece, "model"),
+    "json": (Json, "path"),
+}
 
 # Texts of one's own at tiny size: minutes on a laptop.
 SHORT: dict[str, Any] = {
@@ -129,6 +135,24 @@ def arguments(text: str, **defaults: str) -> dict[str, str]:
         if name in chosen and chosen[name] not in (*table, defaults[name]):
             raise UserError(f"unknown {name} {chosen[name]!r}; {nearest(chosen[name], table)}")
     return chosen
+
+
+def tokenizer(chosen: dict[str, str]) -> ConfigDict:
+    """The tokenizer section of the arguments `tokenizer` and `tokenizer_path`.
+
+    Takes the path out of `chosen`: the section holds it, and a recipe's name names no files.
+
+    Raises:
+      UserError: for a path to a tokenizer that is read from no file.
+    """
+    kind, field = TOKENIZERS[chosen["tokenizer"]]
+    path = chosen.pop("tokenizer_path")
+    require(
+        bool(field) or not path,
+        f"tokenizer_path={path}: the {chosen['tokenizer']} tokenizer is read from no file; "
+        f"tokenizer= one of {', '.join(n for n, (_, f) in TOKENIZERS.items() if f)}",
+    )
+    return section(kind, **({field: path} if path else {}))
 
 
 def make(

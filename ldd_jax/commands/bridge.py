@@ -62,6 +62,8 @@ def _import(values: flags.FlagValues) -> None:
             f"recorded outputs: {len(parity['arrays'])} arrays, largest difference "
             f"{parity['worst']:.1e} of the largest entry"
         )
+        if "note" in parity:
+            print(f"note: {parity['note']}")
     print(f"workdir {workdir}: sample or evaluate it")
 
 

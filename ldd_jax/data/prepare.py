@@ -85,6 +85,7 @@ def _fill(
         "fingerprint": divided.fingerprint,
         "note": divided.note,
         "layout": {n: getattr(data, n) for n in data.layout.__dataclass_fields__},
+        "record": Codec(layout=data.layout, size=tokenizer.size).described,
         "tokenizer": {
             "folder": TOKENIZER_FOLDER,
             "size": tokenizer.size,

@@ -2,12 +2,14 @@
 
 Row i is record i // n of shard i % n, so that the order of rows does not depend on the number of
 shards n. A record is the row's tokens (two or four bytes each, little-endian), the number of
-positions that count (four bytes), and its segments (two or four bytes each) where they are used.
+positions that count (four bytes), and its segments (two or four bytes each) where they are used;
+the manifest states it under `record`, so that others can read the shards.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import math
 import os
@@ -51,37 +53,52 @@ class Codec:
     layout: Layout
     size: int
 
+    def __post_init__(self):
+        try:
+            self.record  # noqa: B018
+        except ValueError as error:  # numpy's items hold less than 2 GiB
+            raise UserError(f"rows of {self.layout.length} tokens fit no record") from error
+
+    @functools.cached_property
+    def record(self) -> np.dtype:
+        """A record: tokens [L], how many of them count, and segments [L] where they are used."""
+        length = (self.layout.length,)
+        fields: list[Any] = [("tokens", token_dtype(self.size), length), ("filled", "<u4")]
+        if self.layout.has_segments:
+            fields.append(("segment", "<u2" if self.layout.length < 1 << 16 else "<u4", length))
+        return np.dtype(fields)
+
     @property
-    def _types(self) -> tuple[np.dtype, np.dtype]:
-        return token_dtype(self.size), np.dtype("<u2" if self.layout.length < 1 << 16 else "<u4")
+    def described(self) -> list[list[Any]]:
+        """The record for the manifest: name, numpy type and shape of every field, in order."""
+        fields = ((n, self.record[n]) for n in self.record.names or ())
+        return [[n, f.base.str, list(f.shape)] for n, f in fields]
 
     def encode(self, row: Row) -> bytes:
         """The record of a row."""
-        tokens, segments = self._types
-        record = row.tokens.astype(tokens).tobytes() + int(row.filled).to_bytes(4, "little")
-        return record + (
-            row.segment.astype(segments).tobytes() if self.layout.has_segments else b""
-        )
+        values = {"tokens": row.tokens, "filled": row.filled, "segment": row.segment}
+        record = np.zeros((), self.record)
+        for name in self.record.names or ():
+            record[name] = values[name]
+        return record.tobytes()
 
     def decode(self, record: bytes) -> dict[str, np.ndarray]:
         """The row of a record, as the pipeline reads it."""
-        token_type, segment_type = self._types
-        length, at = self.layout.length, self.layout.length * token_type.itemsize
-        tail = length * segment_type.itemsize if self.layout.has_segments else 0
+        kind = self.record
         require(
-            len(record) == at + 4 + tail,
-            f"a record has {len(record)} bytes, expected {at + 4 + tail}; it is damaged",
+            len(record) == kind.itemsize,
+            f"a record has {len(record)} bytes, expected {kind.itemsize}; it is damaged",
         )
-        tokens = np.frombuffer(record, token_type, length)
-        filled = int.from_bytes(record[at : at + 4], "little")
+        row = np.frombuffer(record, kind)[0]
+        tokens, filled = row["tokens"], int(row["filled"])
+        length = self.layout.length
         require(filled <= length, f"a record fills {filled} of {length} places; it is damaged")
         # A gather on a device would take some other token's row without a word.
         require(
             int(tokens.max()) < self.size,
             f"a record holds token {int(tokens.max())}, but there are {self.size}; it is damaged",
         )
-        segment = np.frombuffer(record, segment_type, length, at + 4) if tail else None
-        return example(tokens, filled, segment)
+        return example(tokens, filled, row["segment"] if self.layout.has_segments else None)
 
 
 class PreparedRows:
@@ -195,6 +212,10 @@ def read_prepared(folder: str | os.PathLike, *, verify: bool | None = None) -> P
     )
     _check_shards(root, [shard for split in splits.values() for shard in split["shards"]], verify)
     codec = Codec(layout=layout, size=size)
+    require(
+        manifest.get("record", codec.described) == codec.described,
+        f"{path} describes other records than this library reads; run prepare again",
+    )
     rows = {name: PreparedRows(root, codec, split) for name, split in splits.items()}
     return Prepared(tokenizer=tokenizer, layout=layout, rows=rows, **words)
 

@@ -2,7 +2,9 @@
 
 A recording is an .npz file with `x` [B, L] tokens, `sigma` [B] (absent: a network without time),
 `label` [B], and outputs: `logits`, or `logits_i` and `latent_i` of pass i with the latent carried;
-a tail `_notime` means sigma = 0; `logits_cond`, `logits_uncond`, `logits_nocond` with classes.
+a tail `_notime` means sigma = 0: what a module gives that zeroes sigma before its network, as
+those of MDLM and LDDM-M do, belongs under `logits_notime`; `logits_cond`, `logits_uncond`,
+`logits_nocond` with classes.
 """
 
 from __future__ import annotations
@@ -18,6 +20,11 @@ import numpy as np
 from ldd_jax.core.checks import UserError, require
 from ldd_jax.core.types import Cond
 from ldd_jax.denoisers import DiT
+
+FED = (
+    "sigma was fed as recorded, though this model does not tell its network the time; outputs of a "
+    "module that zeroes sigma belong under logits_notime"
+)
 
 
 def passer(model: DiT, params: Any):
@@ -93,4 +100,9 @@ def compare(model: DiT, params: Any, path: str | Path) -> dict[str, Any]:
         found[name] = {"largest_difference": gap, "largest_entry": scale}
     require(bool(found), f"{path} holds no output of this network (logits, logits_0 ...)")
     worst = max(v["largest_difference"] / max(1.0, v["largest_entry"]) for v in found.values())
-    return {"file": Path(path).name, "worst": worst, "arrays": found}
+    timed = "sigma" in arrays and bool(np.any(arrays["sigma"]))
+    if timed and not model.time_conditioning and any(not n.endswith("_notime") for n in found):
+        note = {"note": FED}
+    else:
+        note = {}
+    return {"file": Path(path).name, "worst": worst, "arrays": found, **note}

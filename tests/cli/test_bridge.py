@@ -52,6 +52,21 @@ def test_the_record(imported):
     assert 0 < record["recorded"]["worst"] < 2e-5
     assert "come back byte for byte" in result.out and "recorded outputs: 2 arrays" in result.out
     assert str(workdir.parent) not in json.dumps(record)
+    assert "note: sigma was fed as recorded" in result.out and "logits_notime" in result.out
+
+
+def test_outputs_of_a_module_that_zeroes_sigma(tmp_path):
+    """MDLM's module feeds zeros whatever it is given: such outputs stand under logits_notime."""
+    file, w = checkpoint(tmp_path, loop=False)
+    x, sigma = np.arange(14).reshape(2, 7) % 29, np.array([0.3, 2.0], np.float32)
+    logits, _ = forward(w, x, np.zeros(2), None, 2)
+    for name, far in (("logits_notime", False), ("logits", True)):
+        np.savez(tmp_path / f"{name}.npz", **{"x": x, "sigma": sigma, name: logits})
+        flags = ("--method=mdlm", f"--workdir={tmp_path / name}", "--length=12")
+        recording = f"--recording={tmp_path / name}.npz"
+        result = tools.good("import", file, *flags, recording)
+        worst = json.loads((tmp_path / name / "import.json").read_text())["recorded"]["worst"]
+        assert (worst > 1e-3) == far and ("note:" in result.out) == far
 
 
 def test_export_gives_the_same_bytes(imported, tmp_path):
@@ -161,6 +176,7 @@ def tokenizer_of(workdir):
     return {p.name: p.read_bytes() for p in (workdir / "tokenizer").iterdir()}
 
 
+@pytest.mark.slow
 def test_classes_of_an_import_are_numbers(tmp_path):
     rng = np.random.default_rng(5)
     table = rng.normal(0, 3, (5, 8)).astype(np.float32)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 
 import pytest
 import tokenizers
 
+from ldd_jax.core.checks import UserError
 from ldd_jax.main import COMMANDS, parse
 from ldd_jax.tasks import Countdown
 from tests.cli import tools
@@ -63,6 +65,26 @@ def test_train_and_sample(file, method, extra, text, vocabulary, tmp_path):
     records = tools.json_lines(tmp_path / "run" / "samples.jsonl")
     assert [r["calls"] for r in records] == [5] * 3
     assert not any("[MASK]" in r["text"] for r in records)
+
+
+def test_tokenizers_of_a_file_are_named_in_the_argument(vocabulary):
+    argument = f"mdlm,tokenizer=json,tokenizer_path={vocabulary}"
+    found = configs("text").get_config(f"method={argument}")
+    assert found.data.tokenizer.name == "json" and found.data.tokenizer.path == str(vocabulary)
+    assert found.recipe == "method=mdlm,size=tiny,tokenizer=json"
+    plain = configs("text").get_config("method=mdlm")
+    assert plain.recipe == "method=mdlm,size=tiny,tokenizer=characters"
+    model = configs("labelled").get_config("tokenizer=sentencepiece,tokenizer_path=a.model")
+    assert model.data.tokenizer.model == "a.model"
+    with pytest.raises(UserError, match="read from no file; tokenizer= one of sentencepiece, json"):
+        configs("text").get_config("tokenizer=bytes,tokenizer_path=x")
+
+
+def configs(name):
+    spec = importlib.util.spec_from_file_location(name, tools.ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.slow

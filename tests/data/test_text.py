@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from grain.sources import ArrayRecordDataSource
 
 from ldd_jax.core.checks import UserError
 from ldd_jax.core.registry import build, section
@@ -126,6 +127,41 @@ def test_prepared_equals_direct(corpus_file, tmp_path, fields, shards):
     with pytest.raises(IndexError):
         corpus.train[len(corpus.train)]
     same_rows([corpus.train[len(corpus.train) - 1]], [corpus.train[-1]])
+
+
+@pytest.mark.parametrize("fields", [{}, {"mode": "padded"}, {"segments": True}])
+def test_prepared_rows_are_read_with_plain_grain(corpus_file, tmp_path, fields):
+    """By what the manifest says alone, as docs/data.md shows it."""
+    config = data(corpus_file, tokenizer=Bytes(), **fields)
+    prepare(config, tmp_path / "out", shards=3)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    kind = np.dtype([(name, type_, tuple(shape)) for name, type_, shape in manifest["record"]])
+    shards = manifest["splits"]["train"]["shards"]
+    sources = [ArrayRecordDataSource(str(tmp_path / "out" / s["file"])) for s in shards]
+    rows = config.load().train
+    for i in range(len(rows)):
+        row = np.frombuffer(sources[i % len(sources)][i // len(sources)], kind)[0]
+        np.testing.assert_array_equal(row["tokens"], rows[i]["tokens"])
+        assert row["filled"] == rows[i]["weight"].sum()
+        if "segment" in rows[i]:
+            np.testing.assert_array_equal(row["segment"], rows[i]["segment"])
+    assert ("segment" in kind.names) == bool(fields)
+
+
+def test_records_of_another_kind_are_refused(corpus_file, tmp_path):
+    prepare(data(corpus_file), tmp_path / "out")
+    path = tmp_path / "out" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for change, text in (
+        ({"record": [["tokens", "<u8", [32]]]}, "describes other records"),
+        ({"layout": manifest["layout"] | {"length": 2**40}}, "fit no record"),
+    ):
+        path.write_text(json.dumps(manifest | change))
+        with pytest.raises(UserError, match=text):
+            read_prepared(tmp_path / "out")
+    manifest.pop("record")  # written before the manifest said it
+    path.write_text(json.dumps(manifest))
+    assert len(read_prepared(tmp_path / "out").rows["train"])
 
 
 def test_prepare_fewer_rows_than_shards(corpus_file, tmp_path):
