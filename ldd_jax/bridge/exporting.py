@@ -73,9 +73,10 @@ def save(
 
 def _as_stored(tensors: dict[str, np.ndarray], workdir: Path, model: Any) -> dict[str, np.ndarray]:
     """With the references' buffer; of an import with its own and in its types, byte for byte."""
-    if not (workdir / RECORD).is_file():
+    file = workdir / RECORD
+    record: dict[str, Any] = parse_json(file.read_text()) if file.is_file() else {"own_names": True}
+    if record.get("own_names"):
         return tensors | {reference.ROTARY: reference.rotary(model.width, model.heads)}
-    record: dict[str, Any] = parse_json((workdir / RECORD).read_text())
     if (workdir / BUFFERS).is_file():
         tensors = tensors | load_file(workdir / BUFFERS)
     return {n: a.astype(np.dtype(_dtype(record, n))) for n, a in tensors.items()}

@@ -83,6 +83,7 @@ def load(path: Path, workdir: Path, choices: Choices) -> dict[str, Any]:
         "parameters": sum(a.size for a in jax.tree.leaves(raw)),
         "said_by_file": source.said,
         "round_trip": round_trip(source.tensors, raw, buffers, own=source.own_names),
+        "own_names": source.own_names,
         "step": 0,
         "updates": source.updates,
     }
