@@ -22,6 +22,7 @@ from ldd_jax.commands.sample import SAMPLE
 from ldd_jax.commands.tasks import SOLVE, VERIFY
 from ldd_jax.commands.train import PREPARE, REPLAY, TRAIN
 from ldd_jax.core.checks import RunError, UserError, nearest, one_line, require
+from ldd_jax.core.console import OUT, say
 from ldd_jax.core.memory import keep_freed_memory
 
 COMMANDS = {
@@ -57,24 +58,24 @@ def usage() -> str:
 def main(argv: list[str]) -> int:
     """Run a command line; returns the exit status."""
     if not argv or argv[0] in ("--help", "-h", "help"):
-        print(usage())
+        say(usage())
         return 0 if argv else 2
     if argv[0] == "--version":
-        print(__version__)
+        say(__version__)
         return 0
     try:
         require(argv[0] in COMMANDS, f"unknown command {argv[0]!r}; {nearest(argv[0], COMMANDS)}")
         command = COMMANDS[argv[0]]
         values = parse(argv[0], command, argv[1:])
         if values.help:
-            print(describe(argv[0], command, values))
+            say(describe(argv[0], command, values))
             return 0
         command.execute(values)
     except (UserError, RunError) as error:
-        print(f"ldd_jax: {one_line(error)}", file=sys.stderr)
+        say(f"ldd_jax: {one_line(error)}", error=True)
         return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
-        print("ldd_jax: interrupted", file=sys.stderr)
+        say("ldd_jax: interrupted", error=True)
         return 1
     return 0
 
@@ -87,5 +88,5 @@ def run() -> None:
     getLogger("asyncio").setLevel("CRITICAL")
     keep_freed_memory()
     status = main(sys.argv[1:])
-    sys.stdout.flush()
+    OUT.flush()
     sys.exit(status)

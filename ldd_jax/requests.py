@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ldd_jax.core import console
 from ldd_jax.core.checks import require
 from ldd_jax.evaluation import conditional
 from ldd_jax.evaluation.conditional import Score, Subsets
@@ -52,7 +52,7 @@ class Scorer:
     length: int = 0
     batch_size: int = 64
     seed: int = 0
-    say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
+    say: Callable[[str], None] = lambda text: console.say(text, error=True)
 
     def __post_init__(self):
         e = self.experiment

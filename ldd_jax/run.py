@@ -16,6 +16,7 @@ from ldd_jax import experiment as experiments
 from ldd_jax import initial, loop, replay
 from ldd_jax.core import registry, writing
 from ldd_jax.core.checks import RunError, require
+from ldd_jax.core.console import say
 from ldd_jax.data import Corpus, batches
 from ldd_jax.evaluation import curves, likelihood
 from ldd_jax.generate import Sampler
@@ -305,7 +306,7 @@ class Run:
             title=self.experiment.config.recipe,
             baseline=unigram,
         )
-        print(f"curve: {self.workdir / 'curve.png'}   summary: {self.workdir / 'summary.json'}")
+        say(f"curve: {self.workdir / 'curve.png'}   summary: {self.workdir / 'summary.json'}")
 
 
 def train(config: ConfigDict, workdir: Path, profile: int = 0) -> dict[str, Any]:
@@ -320,7 +321,7 @@ def train(config: ConfigDict, workdir: Path, profile: int = 0) -> dict[str, Any]
         try:
             return Run(config, workdir, profile, stop, held).execute()
         except Stopped:
-            print("ldd_jax: stopped before the first update; there was nothing to save")
+            say("ldd_jax: stopped before the first update; there was nothing to save")
             return {"step": None, "stopped": True}
         except OSError as error:
             what = error.strerror or str(error)

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from ldd_jax import experiment as experiments
 from ldd_jax.core import registry, writing
 from ldd_jax.core.checks import UserError, require
+from ldd_jax.core.console import say
 from ldd_jax.data import Tokenizer
 from ldd_jax.experiment import Experiment
 
@@ -61,7 +62,7 @@ def open_workdir(workdir: Path, config: ConfigDict) -> None:
         more = f" and {len(refused) - 6} more" if len(refused) > 6 else ""
         raise UserError(f"{workdir} holds another run ({shown}{more}); give another --workdir")
     for name in sorted(changed):
-        print(f"continuing with {name} = {new.get(name)!r} (was {old.get(name)!r})")
+        say(f"continuing with {name} = {new.get(name)!r} (was {old.get(name)!r})")
 
 
 def _recipe_first(field: str) -> tuple[bool, str]:

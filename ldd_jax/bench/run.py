@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from ldd_jax.bench import cells, judging
 from ldd_jax.bench.baselines import BASELINES, training_tokens
 from ldd_jax.bench.measures import Measures
 from ldd_jax.core.checks import UserError, require
+from ldd_jax.core.console import ERR, harmless, say
 from ldd_jax.core.registry import names
 from ldd_jax.data import Corpus
 from ldd_jax.evaluation.judges import Judge
@@ -159,7 +159,7 @@ class Bench:
                     if reasons[where]:
                         recipe = job.contender.experiment.config.recipe
                         note = f"left out: {text} on {recipe}, latent {job.latent}"
-                        print(f"{note}: {reasons[where]}", file=sys.stderr)
+                        say(f"{note}: {reasons[where]}", error=True)
                 if not reasons[where]:
                     fits = True
                     readout = job.sampling.readout
@@ -222,12 +222,15 @@ class Bench:
             sum(cost(c) for _, c in todo if fresh or c in self.store) for fresh in (True, False)
         )
         self._baselines()
-        with tqdm(total=total, initial=done, unit="call", dynamic_ncols=True) as bar:
+        with tqdm(total=total, initial=done, unit="call", file=ERR, dynamic_ncols=True) as bar:
             for job, cell in todo:
                 if cell in self.store:
                     continue
                 bar.set_description(
-                    f"{cell['workdir']} {cell['sampler']} {cell['latent']} {cell['steps'] or ''}"
+                    harmless(
+                        f"{cell['workdir']} {cell['sampler']} {cell['latent']} "
+                        f"{cell['steps'] or ''}"
+                    )
                 )
                 self.store.add(self._cell(job, cell))
                 bar.update(cost(cell))

@@ -9,6 +9,7 @@ from absl import flags
 
 from ldd_jax.command_line import Command
 from ldd_jax.core.checks import require
+from ldd_jax.core.console import say
 
 
 def _bench_flags(values: flags.FlagValues) -> None:
@@ -70,8 +71,8 @@ def _bench(values: flags.FlagValues) -> None:
     )
     bench = run.Bench(settings)
     found = bench.execute()
-    print(report.write(found, settings.output))
-    print(f"{len(found)} cells; table.md, frontier.png and frontier.html in {settings.output}")
+    say(report.write(found, settings.output))
+    say(f"{len(found)} cells; table.md, frontier.png and frontier.html in {settings.output}")
 
 
 def _gen_ppl_flags(values: flags.FlagValues) -> None:
@@ -136,11 +137,11 @@ def _gen_ppl(values: flags.FlagValues) -> None:
         compared = mauve.mauve(found.features(rows), found.features(rows_for(found, *others)))
         measures |= compared.record()
     what = "their own ids" if by_id else "the text in the judge's tokens"
-    print(f"gen_ppl[{found.name}] of {len(texts)} samples, by {what}: {verdict}")
+    say(f"gen_ppl[{found.name}] of {len(texts)} samples, by {what}: {verdict}")
     shown = {k: v for k, v in measures.items() if v is not None and not k.startswith("mauve")}
-    print("  ".join(f"{k} {_show(v)}" for k, v in shown.items()))
+    say("  ".join(f"{k} {_show(v)}" for k, v in shown.items()))
     if reference:
-        print(f"{compared}, features of {found.name}")
+        say(f"{compared}, features of {found.name}")
     if output:
         record = {"file": str(path), "samples": len(texts), "judge": found.name}
         record |= {"fingerprint": found.fingerprint, **verdict.record(), **measures}

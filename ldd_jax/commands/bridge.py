@@ -9,6 +9,7 @@ from absl import flags
 from ldd_jax.command_line import Command
 from ldd_jax.commands.shared import need, workdir_flag
 from ldd_jax.core.checks import require
+from ldd_jax.core.console import say
 
 
 def _import_flags(values: flags.FlagValues) -> None:
@@ -52,19 +53,19 @@ def _import(values: flags.FlagValues) -> None:
     )
     record = importing.load(Path(checkpoint), Path(workdir), choices)
     same, parity = record["round_trip"], record.get("recorded")
-    print(
+    say(
         f"{record['tensors']} tensors, {record['parameters']:,} parameters, moving average "
         f"{'used' if record['averaged'] else 'not in the file'}; "
         f"{same['identical_tensors']} of {same['tensors']} tensors come back byte for byte"
     )
     if parity:
-        print(
+        say(
             f"recorded outputs: {len(parity['arrays'])} arrays, largest difference "
             f"{parity['worst']:.1e} of the largest entry"
         )
         if "note" in parity:
-            print(f"note: {parity['note']}")
-    print(f"workdir {workdir}: sample or evaluate it")
+            say(f"note: {parity['note']}")
+    say(f"workdir {workdir}: sample or evaluate it")
 
 
 def _export_flags(values: flags.FlagValues) -> None:
@@ -91,7 +92,7 @@ def _export(values: flags.FlagValues) -> None:
         ema=values.ema,
         step=values.step,
     )
-    print(f"{found['tensors']} tensors, {found['parameters']:,} parameters: {output}")
+    say(f"{found['tensors']} tensors, {found['parameters']:,} parameters: {output}")
 
 
 IMPORT = Command(

@@ -11,6 +11,7 @@ from absl import flags
 from ldd_jax.command_line import Command
 from ldd_jax.commands.shared import need, workdir_flag
 from ldd_jax.core.checks import require
+from ldd_jax.core.console import say
 
 
 def _evaluate_flags(values: flags.FlagValues) -> None:
@@ -70,11 +71,11 @@ def _evaluate(values: flags.FlagValues) -> None:
             )
     else:
         told = [(registry.build("data", data).load(experiment.tokenizer), {"split": values.split})]
-    print(f"checkpoint {step}, {'averaged' if values.ema else 'raw'} parameters")
+    say(f"checkpoint {step}, {'averaged' if values.ema else 'raw'} parameters")
     records = []
     compiled: dict = {}
     for corpus, about in told:
-        print(_about(about) if datasets else corpus.describe())
+        say(_about(about) if datasets else corpus.describe())
         for k, estimator in itertools.product(passes, values.estimator.split(",")):
             found = loop.evaluate(
                 experiment,
@@ -87,7 +88,7 @@ def _evaluate(values: flags.FlagValues) -> None:
                 prompt=values.prompt_tokens,
                 compiled=compiled,
             )
-            print(f"{found}\n  {found.meaning}")
+            say(f"{found}\n  {found.meaning}")
             records.append(found.record() | about | {"step": step})
     if output:
         generate.write_json_lines(output, records)

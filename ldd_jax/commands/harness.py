@@ -9,6 +9,7 @@ from absl import flags
 from ldd_jax.command_line import Command
 from ldd_jax.commands.shared import distributed_flags, need, start, workdir_flag
 from ldd_jax.core.checks import require
+from ldd_jax.core.console import say
 
 
 def _harness_flags(values: flags.FlagValues) -> None:
@@ -59,7 +60,7 @@ def _harness(values: flags.FlagValues) -> None:
     found = harness.evaluate(model, tasks.split(","), values.include, **options)
     if distributed.leader():
         text = json.dumps(finite(found), indent=1, default=str)
-        print(text)
+        say(text)
         if output:
             with output.open() as stream:
                 stream.write(text + "\n")

@@ -9,6 +9,7 @@ from absl import flags
 from ldd_jax.command_line import Command
 from ldd_jax.commands.shared import need, reset_steps, workdir_flag
 from ldd_jax.core.checks import check_seed, require
+from ldd_jax.core.console import say
 
 
 def _mechanism_flags(values: flags.FlagValues) -> None:
@@ -46,10 +47,10 @@ def _mechanism(values: flags.FlagValues) -> None:
             reset_every=reset,
             every=values.every,
         )
-        print(describe(found))
+        say(describe(found))
         records.append(found | {"checkpoint": step})
     generate.write_json_lines(output, records)
-    print(f"written to {output.path}")
+    say(f"written to {output.path}")
 
 
 def describe(found: dict) -> str:

@@ -10,6 +10,7 @@ from absl import flags
 from ldd_jax.command_line import Command
 from ldd_jax.commands.shared import config_flag, need
 from ldd_jax.core.checks import require
+from ldd_jax.core.console import say
 
 
 def _plan_flags(values: flags.FlagValues) -> None:
@@ -51,7 +52,7 @@ def _plan(values: flags.FlagValues) -> None:
     else:
         make = {"train": plan.train, "sample": plan.sample}[values.what]
         record = make(config, values.vocabulary, values.topology, values.per_chip)
-    print(json.dumps(record, indent=2) if values.json else plan.table(record))
+    say(json.dumps(record, indent=2) if values.json else plan.table(record))
 
 
 def _lab_flags(values: flags.FlagValues) -> None:
@@ -77,12 +78,12 @@ def _lab(values: flags.FlagValues) -> None:
         rules = ((case.name, case.step) for case in lab_report.LONG)
         samples = list(chain.Bench().run(rules))
         records = [m.record() for m in samples]
-        print(json.dumps(records, indent=1) if values.json else chain.table(samples))
+        say(json.dumps(records, indent=1) if values.json else chain.table(samples))
         return
     found = list(lab_report.run())
     if plot:
         lab_report.plot(found, plot)
-    print(
+    say(
         json.dumps([m.record() for m in found], indent=1)
         if values.json
         else lab_report.table(found)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from absl import flags
 from ldd_jax.command_line import Command
 from ldd_jax.commands.shared import reset_steps
 from ldd_jax.core.checks import check_seed, require
+from ldd_jax.core.console import OUT, say
 
 
 def _play_flags(values: flags.FlagValues) -> None:
@@ -58,10 +58,10 @@ def _play(values: flags.FlagValues) -> None:
         from ldd_jax.report import gif
 
         count = gif.write(runs, place, delay)
-        print(f"{count} pictures written to {values.gif}")
+        say(f"{count} pictures written to {values.gif}")
         return
-    colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    terminal.play(runs, sys.stdout, delay, colours)
+    colours = OUT.isatty() and not os.environ.get("NO_COLOR")
+    terminal.play(runs, OUT, delay, colours)
 
 
 PLAY = Command("show denoising step by step: terminal or GIF", _play_flags, _play)

@@ -9,6 +9,7 @@ from absl import flags
 
 from ldd_jax.command_line import Command
 from ldd_jax.core.checks import check_seed, require
+from ldd_jax.core.console import say
 
 
 def _report_flags(values: flags.FlagValues) -> None:
@@ -47,11 +48,11 @@ def _report(values: flags.FlagValues) -> None:
             experiment, params, steps=values.steps, samples=values.num_samples, seed=values.seed
         )
         runs.append(found | page.read_run(workdir) | {"label": label})
-        print(f"{label}: {found['samples']} samples watched")
+        say(f"{label}: {found['samples']} samples watched")
     text = page.page(runs, bench)
     with output.open() as stream:
         stream.write(text)
-    print(f"report: {output.path}")
+    say(f"report: {output.path}")
 
 
 REPORT = Command("one HTML page: curves, tables, mechanism, a player", _report_flags, _report)

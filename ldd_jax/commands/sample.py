@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from absl import flags
 
 from ldd_jax.command_line import Command
 from ldd_jax.commands.shared import need, workdir_flag
+from ldd_jax.core.console import OUT, say
 
 
 def _sample_flags(values: flags.FlagValues) -> None:
@@ -56,7 +56,6 @@ def _sample(values: flags.FlagValues) -> None:
     workdir = Path(need(values, "workdir"))
     from ldd_jax import api, generate
     from ldd_jax.core import writing
-    from ldd_jax.report.frames import harmless
 
     pipeline = api.load(workdir, ema=values.ema, step=values.step)
     output = writing.place(values.output, workdir / "samples.jsonl")
@@ -65,16 +64,15 @@ def _sample(values: flags.FlagValues) -> None:
     records = []
     for record in pipeline.records(**options):
         # What a file gets as it is, a terminal must not obey.
-        shown = harmless(record["text"], "\n\t") if sys.stdout.isatty() else record["text"]
-        print(shown, flush=True)
+        say(record["text"], raw=not OUT.isatty())
         records.append(record)
     generate.write_json_lines(output, records)
     latent = values.latent if pipeline.experiment.model.latent else "none"
-    print(
+    say(
         f"{len(records)} samples of {len(records[0]['tokens'])} tokens, {records[0]['calls']} "
         f"network calls each, latent {latent}, {time.monotonic() - began:.1f} s with "
         f"compilation; written to {output.path}",
-        file=sys.stderr,
+        error=True,
     )
 
 

@@ -11,6 +11,7 @@ from absl import flags
 from ldd_jax.command_line import Command
 from ldd_jax.commands.shared import need, workdir_flag
 from ldd_jax.core.checks import UserError, check_seed, require
+from ldd_jax.core.console import harmless, say
 
 
 def _verify_flags(values: flags.FlagValues) -> None:
@@ -31,7 +32,7 @@ def _verify(values: flags.FlagValues) -> None:
         for line in sys.stdin:
             problem, _, solution = line.rstrip("\r\n").partition(tasks.SEPARATOR)
             verdicts = task.strict(problem, solution), task.legacy(problem, solution)
-            print(*map(int, verdicts))
+            say(" ".join(str(int(v)) for v in verdicts))
     except UnicodeDecodeError as error:
         raise UserError(f"the input is not UTF-8 text: {error}") from error
 
@@ -56,7 +57,6 @@ def _solve(values: flags.FlagValues) -> None:
     from ldd_jax.bench.cells import LATENTS
     from ldd_jax.core import registry
     from ldd_jax.report import terminal
-    from ldd_jax.report.frames import harmless
 
     experiment, params, step = loop.load(workdir)
     require(
@@ -70,10 +70,10 @@ def _solve(values: flags.FlagValues) -> None:
     solver = solving.Solver.make(experiment, sampling, solving.tokens_of)
     num_steps = values.steps or sampling.num_steps
     (answer,) = solver.answers(params, [problem], seed=values.seed, num_steps=num_steps)
-    print(*terminal.numbered(map(harmless, answer.steps)), sep="\n")
-    print(*solver.task.lines(answer.solution), sep="\n")
+    say(*terminal.numbered(map(harmless, answer.steps)))
+    say(*solver.task.lines(answer.solution))
     verdict = "solves it" if answer.strict else "does not solve it"
-    print(
+    say(
         f"{problem}: {verdict} (strict {answer.strict:d}, legacy {answer.legacy:d}); "
         f"{answer.calls} network calls, checkpoint {step}"
     )

@@ -9,6 +9,7 @@ from absl import flags
 from ldd_jax.command_line import Command
 from ldd_jax.commands.shared import config_flag, distributed_flags, need, start, workdir_flag
 from ldd_jax.core.checks import require
+from ldd_jax.core.console import say
 
 
 def _train_flags(values: flags.FlagValues) -> None:
@@ -39,7 +40,7 @@ def _replay(values: flags.FlagValues) -> None:
     workdir, step = Path(need(values, "workdir")), need(values, "step")
     from ldd_jax import replay
 
-    print(replay.describe(replay.replay(workdir, step)))
+    say(replay.describe(replay.replay(workdir, step)))
 
 
 def _prepare_flags(values: flags.FlagValues) -> None:
@@ -56,7 +57,7 @@ def _prepare(values: flags.FlagValues) -> None:
 
     experiment.check_sections(config, "the config file")
     data = registry.build("data", config.data)
-    print(prepare(data, output, shards=values.shards).describe())
+    say(prepare(data, output, shards=values.shards).describe())
 
 
 TRAIN = Command("train a model in a workdir, or resume it", _train_flags, _train)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import unicodedata
 from typing import Any, NamedTuple
 
-MASK, HIDDEN, NEWLINE, NOTHING = "[MASK]", "\u00b7", "\u21b5", "\u2205"
-# Invisible, or able to steer what shows the text: controls, directions, separators.
-UNSAFE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+from ldd_jax.core.console import harmless
+
+MASK, HIDDEN, NOTHING = "[MASK]", "\u00b7", "\u2205"
 
 
 class Cell(NamedTuple):
@@ -25,24 +25,6 @@ class Frame(NamedTuple):
 
     title: str
     cells: list[Cell]
-
-
-def harmless(text: str, keep: str = "") -> str:
-    r"""Text that a terminal shows and does not obey: control characters become pictures of them.
-
-    C0 becomes U+2400 and on, a line feed U+21B5, everything else of `UNSAFE` its number, such as
-    \u{202e}; what is in `keep` stays.
-    """
-
-    def one(letter: str) -> str:
-        code = ord(letter)
-        if letter in keep or unicodedata.category(letter) not in UNSAFE:
-            return letter
-        if letter == "\n":
-            return NEWLINE
-        return chr(0x2400 + code) if code < 32 else f"\\u{{{code:x}}}"
-
-    return "".join(map(one, text))
 
 
 def frames(label: str, path: dict[str, Any]) -> list[Frame]:

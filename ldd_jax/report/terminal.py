@@ -5,13 +5,25 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TextIO
+from typing import Protocol
 
 from ldd_jax.report.frames import Cell, Frame, heat, wrapped
 
 # Backgrounds of the 256 colours, from sure to unsure; all bear black letters.
 BLUES = (231, 195, 159, 123, 117, 111, 75)
 PLAIN, CLEAR = "\x1b[0m", "\x1b[J"
+
+
+class Stream(Protocol):
+    """What texts are written to."""
+
+    def write(self, text: str, /) -> int:
+        """Store a text."""
+        ...
+
+    def flush(self) -> None:
+        """Show it."""
+        ...
 
 
 def numbered(pictures: Iterable[str]) -> Iterator[str]:
@@ -46,7 +58,7 @@ def screen(shown: Sequence[Frame], columns: int, rows: int) -> list[str]:
     return lines[: max(rows - 1, 1)]
 
 
-def play(runs: Sequence[Sequence[Frame]], stream: TextIO, delay: float, colours: bool) -> None:
+def play(runs: Sequence[Sequence[Frame]], stream: Stream, delay: float, colours: bool) -> None:
     """Show runs one above the other, step by step.
 
     Args:
@@ -57,7 +69,7 @@ def play(runs: Sequence[Sequence[Frame]], stream: TextIO, delay: float, colours:
     """
     if not colours:
         for run in runs:
-            print(run[0].title, *numbered(map(text, run)), sep="\n", file=stream)
+            stream.write("\n".join((run[0].title, *numbered(map(text, run)))) + "\n")
         return
     high = 0
     for i in range(max(map(len, runs))):

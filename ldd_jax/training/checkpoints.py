@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import orbax.checkpoint as ocp
 
 from ldd_jax.core import writing
 from ldd_jax.core.checks import RunError, UserError, parse_json
+from ldd_jax.core.console import say
 from ldd_jax.training import digests, distributed
 from ldd_jax.training.state import TrainState
 
@@ -244,4 +244,4 @@ def _reason(error: BaseException | None) -> str:
 
 def _say(text: str) -> None:
     if jax.process_index() == 0:
-        print(f"ldd_jax: {text}", file=sys.stderr, flush=True)
+        say(f"ldd_jax: {text}", error=True)

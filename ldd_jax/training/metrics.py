@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from ldd_jax.core import writing
 from ldd_jax.core.checks import parse_json
+from ldd_jax.core.console import ERR, OUT, harmless, say
 
 
 class Writer(Protocol):
@@ -143,8 +143,8 @@ class Progress:
         self.began = time.monotonic()
         self.quiet = quiet
         self.bar = None
-        if sys.stderr.isatty() and not quiet:
-            self.bar = tqdm(total=total, initial=first, unit="step", dynamic_ncols=True)
+        if ERR.isatty() and not quiet:
+            self.bar = tqdm(total=total, initial=first, unit="step", file=ERR, dynamic_ncols=True)
 
     def step(self, n: int = 1) -> None:
         """Advance the bar."""
@@ -175,9 +175,9 @@ class Progress:
         if self.quiet:
             return
         if self.bar is None:
-            print(text, flush=True)
+            say(text)
         else:
-            self.bar.write(text)
+            self.bar.write(harmless(text, "\n\t"), file=OUT)
 
     def close(self) -> None:
         """End the bar."""

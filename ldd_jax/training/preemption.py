@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -35,6 +36,8 @@ class Stop:
         if threading.current_thread() is threading.main_thread():
             mine = (signal.SIGINT,) if self.many else SIGNALS
             self.before = {s: signal.signal(s, self._receive) for s in mine}
+            # A terminal that is closed does not end the run, as under nohup.
+            self.before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -48,7 +51,8 @@ class Stop:
             return
         self.__exit__()
         name = signal.Signals(number).name
-        os.write(2, f"ldd_jax: {name}: stopping; once more: at once\n".encode())
+        with contextlib.suppress(OSError):  # nobody may be there to read it
+            os.write(2, f"ldd_jax: {name}: stopping; once more: at once\n".encode())
         self.found = True
         if not self.begun:
             raise Stopped
