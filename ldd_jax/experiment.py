@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ldd_jax import denoisers, objectives, processes, samplers  # noqa: F401  (they register)
-from ldd_jax.core import registry, writing
-from ldd_jax.core.checks import UserError, at_least_one, check_seed, nearest, parse_json, require
+from ldd_jax.core import reading, registry, writing
+from ldd_jax.core.checks import UserError, at_least_one, check_seed, nearest, require
 from ldd_jax.core.types import Model, Process, TokenSpace
 from ldd_jax.data import Tokenizer, load_tokenizer
+from ldd_jax.data.packing import LONGEST
 from ldd_jax.samplers.base import Latent, Step
 from ldd_jax.samplers.logits import Readout
 from ldd_jax.samplers.loop import TAILS
@@ -50,6 +52,8 @@ class Training:
     def __post_init__(self):
         positive = ("num_steps", "batch_size", "accumulate", "log_every", "keep", "max_skipped")
         at_least_one(self, *positive)
+        if self.num_steps >= 2**31:  # updates are counted in int32
+            raise ValueError(f"num_steps is {self.num_steps}; it must be below 2^31")
         for name in ("eval_every", "sample_every", "checkpoint_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; 0 = never, n = every n steps")
@@ -180,6 +184,7 @@ def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) ->
     )
     sampling = registry.build("sampling", config.sampling)
     check_sampler(sampling, process, model)
+    check_sizes(config)
     return Experiment(
         config=config,
         tokenizer=tokenizer,
@@ -193,6 +198,27 @@ def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) ->
         sampling=sampling,
         mesh=mesh,
     )
+
+
+MOST_TOKENS = 1 << 28  # of a batch, on all devices together
+
+
+def check_sizes(config: ConfigDict) -> None:
+    """Refuse rows and batches that no machine holds, before an array of them is asked for.
+
+    Raises:
+      UserError: with the bounds.
+    """
+    length = config.data.get("length")
+    good = type(length) is int and 1 <= length <= LONGEST
+    require(good, f"data.length is {length!r}; it must be 1 to {LONGEST:,} tokens")
+    for name in ("training", "evaluation", "sampling"):
+        rows = config[name].batch_size
+        require(
+            rows * length <= MOST_TOKENS,
+            f"{name}.batch_size is {rows:,}: with rows of {length:,} tokens a batch has more than "
+            f"{MOST_TOKENS:,}",
+        )
 
 
 def check_sampler(sampling: Sampling, process: Process, model: Any) -> None:
@@ -235,6 +261,8 @@ def check_sections(config: Any, source: str) -> None:
     missing = [n for n in SECTIONS if not isinstance(config.get(n), ConfigDict)]
     missing += [n for n in ("recipe", "seed") if n not in config]
     require(not missing, f"{source} lacks {', '.join(missing)}; see recipes.make for a whole one")
+    require(type(config.recipe) is str, f"{source}: recipe is {config.recipe!r}, expected text")
+    require(type(config.seed) is int, f"{source}: seed is {config.seed!r}, expected a number")
 
 
 def check_batch(experiment: Experiment) -> None:
@@ -291,11 +319,23 @@ def load_config(workdir: Path) -> ConfigDict:
             f"{workdir} is not a workdir (no config.json); train with --workdir={workdir}"
         )
     try:
-        found = parse_json(path.read_text("utf-8"))
-    except ValueError as error:  # UnicodeDecodeError among them
+        found = reading.read_json(path)
+    except (OSError, ValueError) as error:  # UnicodeDecodeError among them
         raise UserError(f"{path} is not valid JSON: {error}") from error
-    config = ConfigDict(found).lock() if isinstance(found, dict) else found
-    check_sections(config, str(path))
+    return as_config(found, str(path))
+
+
+def as_config(found: Any, source: str) -> ConfigDict:
+    """A locked config from what a file holds; `source` says which.
+
+    Raises:
+      UserError: for what is no config of this library.
+    """
+    try:
+        config = ConfigDict(found).lock() if isinstance(found, dict) else found
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{source} is no config: {error}") from error
+    check_sections(config, source)
     return config
 
 
@@ -306,8 +346,20 @@ def restore(workdir: Path) -> Experiment:
 
 
 def fitting_mesh(config: ConfigDict) -> Mesh:
-    """The run's own mesh where the devices at hand can form it, else all of them as data shards."""
+    """The run's own mesh where the devices at hand can form it, else all of them as data shards.
+
+    The latter is said on stderr.
+    """
+    shape: MeshShape = registry.build("mesh", config.mesh)
     try:
-        return registry.build("mesh", config.mesh).make()
+        return shape.make()
     except UserError:
-        return MeshShape().make()
+        mesh = MeshShape().make()
+        if jax.process_index() == 0:
+            print(
+                f"ldd_jax: the run's mesh ({shape}) does not fit the {mesh.size} devices here; all "
+                "of them are used as data shards",
+                file=sys.stderr,
+                flush=True,
+            )
+        return mesh

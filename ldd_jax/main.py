@@ -74,6 +74,11 @@ def main(argv: list[str]) -> int:
     except (UserError, RunError) as error:
         say(f"ldd_jax: {one_line(error)}", error=True)
         return 2 if isinstance(error, UserError) else 1
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)):
+            raise
+        print(f"ldd_jax: out of memory: {one_line(error)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         say("ldd_jax: interrupted", error=True)
         return 1

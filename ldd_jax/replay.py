@@ -20,8 +20,8 @@ import numpy as np
 
 from ldd_jax import experiment as experiments
 from ldd_jax import loop
-from ldd_jax.core import registry, writing
-from ldd_jax.core.checks import UserError, nearest, parse_json, require
+from ldd_jax.core import reading, registry, writing
+from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.types import as_batch
 from ldd_jax.data import batches
 from ldd_jax.experiment import Experiment
@@ -83,14 +83,11 @@ def read_batch(place: Path) -> dict[str, np.ndarray]:
     """
     parts = sorted(place.glob("batch-*-of-*.npz"))
     try:
-        record = parse_json((place / RECORD).read_text("utf-8"))
+        record = reading.read_json(place / RECORD)
         require(len(parts) == record["processes"], f"{place} lacks batch files; {len(parts)} there")
-        shares = []
-        for path in parts:
-            with np.load(path, allow_pickle=False) as stored:
-                shares.append({name: stored[name] for name in stored.files})
+        shares = [reading.read_npz(path) for path in parts]
         return {n: np.concatenate([s[n] for s in shares]) for n in shares[0]}
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(f"{place} is damaged: {error}") from error
 
 

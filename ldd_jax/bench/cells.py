@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from ldd_jax.core import registry, writing
+from ldd_jax.core import reading, registry, writing
 from ldd_jax.core.checks import UserError, nearest, parse_json, require
 from ldd_jax.experiment import Sampling
 from ldd_jax.training.metrics import finite
@@ -143,7 +143,7 @@ class Store:
         if not self.path.exists():
             return []
         out = []
-        for number, line in enumerate(self.path.read_text("utf-8").split("\n")[:-1], 1):
+        for number, line in enumerate(reading.read_text(self.path).split("\n")[:-1], 1):
             try:
                 cell = parse_json(line)
                 self.key(cell)
@@ -181,7 +181,7 @@ def read_json(path: Path) -> dict[str, Any]:
       UserError: if it is none.
     """
     try:
-        found = parse_json(path.read_text("utf-8"))
+        found = reading.read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     require(isinstance(found, dict), f"{path} holds no JSON object")

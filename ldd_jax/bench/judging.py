@@ -10,7 +10,7 @@ import numpy as np
 
 from ldd_jax import loop
 from ldd_jax.bench.baselines import training_tokens
-from ldd_jax.core import registry
+from ldd_jax.core import reading, registry
 from ldd_jax.core.checks import UserError, parse_json, require
 from ldd_jax.core.types import Cond
 from ldd_jax.data import Corpus
@@ -22,6 +22,7 @@ from ldd_jax.objectives.next_token import shifted
 from ldd_jax.training import sharding
 
 NGRAM = "ngram"
+LARGEST = 1 << 31  # bytes of a sample file: two million samples of 1,000 characters
 ORDER = 6
 
 
@@ -112,7 +113,8 @@ def read_samples(path: Path) -> tuple[list[str], list[np.ndarray] | None, str]:
     """
     try:
         # Not splitlines: a text may hold line separators that JSON leaves as they are.
-        lines = [line for line in path.read_text("utf-8").split("\n") if line.strip()]
+        text = reading.read_text(path, LARGEST)
+        lines = [line for line in text.split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from error
     require(bool(lines), f"{path} holds no samples")
@@ -132,7 +134,8 @@ def read_samples(path: Path) -> tuple[list[str], list[np.ndarray] | None, str]:
     texts = [r["text"] for r in records]
     said = {str(r.get("tokenizer", "")) for r in records}
     rows = [r.get("tokens") for r in records]
-    whole = all(isinstance(r, list) and all(type(i) is int and i >= 0 for i in r) for r in rows)
+    of_ids = lambda r: all(type(i) is int and 0 <= i < 2**31 for i in r)
+    whole = all(isinstance(r, list) and of_ids(r) for r in rows)
     if len(said) > 1 or not whole:
         return texts, None, ""
     return texts, [np.asarray(r, np.int64) for r in rows], said.pop()

@@ -101,8 +101,7 @@ def _own_config(source: Source, choices: Choices, path: Path) -> ConfigDict:
     Raises:
       UserError: for a choice that the config does not leave open.
     """
-    config = ConfigDict(source.own)
-    experiments.check_sections(config, f"the config in {path}")
+    config = ConfigDict(experiments.as_config(source.own, f"the config in {path}").to_dict())
     fits = recipes.methods_of(config)
     require(
         choices.method in ("", *fits),

@@ -8,8 +8,9 @@ unknown names and fields. Facts of the run (token space, mesh) are `injected`, n
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from ml_collections import ConfigDict
 
@@ -98,6 +99,8 @@ def build(kind: str, config: Mapping | ConfigDict, **facts: Any) -> Any:
     Raises:
       UserError: for an unknown name, field or type, with what is allowed and the nearest match.
     """
+    if not isinstance(config, Mapping | ConfigDict):
+        raise UserError(f"{kind} is {config!r}; expected a section with a name")
     config = dict(config)
     name = config.pop("name", None)
     cls = find(kind, str(name))
@@ -117,7 +120,7 @@ def build(kind: str, config: Mapping | ConfigDict, **facts: Any) -> Any:
             values[key] = facts[key]
     try:
         return cls(**values)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{kind} {name!r}: {error}") from error
 
 
@@ -144,14 +147,30 @@ def filled(kind: str, config: Mapping) -> dict[str, Any]:
 
 
 def _typed(where: str, value: Any, hint: Any) -> Any:
-    """Check scalars against the field's annotation; lists become tuples."""
-    if isinstance(value, list | tuple):
-        return tuple(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    """Check a value against the field's annotation; lists become tuples."""
+    if get_origin(hint) is tuple and isinstance(value, list | tuple):
+        return tuple(_typed(where, item, get_args(hint)[0]) for item in value)
+    if hint in (int, float) and type(value) is int and not -_WHOLE <= value < _WHOLE:
+        raise UserError(f"{where} is {_shown(value)}; numbers lie between -2^32 and 2^32")
+    if hint is float and type(value) is int:
         return float(value)
-    if hint in (int, float, str, bool) and type(value) is not hint:
-        raise UserError(f"{where} is {value!r} ({type(value).__name__}); expected {hint.__name__}")
+    if get_origin(hint) is tuple or (hint in _SCALARS and type(value) is not hint):
+        wanted = getattr(hint, "__name__", str(hint))
+        raise UserError(f"{where} is {_shown(value)} ({type(value).__name__}); expected {wanted}")
+    if hint is float and not math.isfinite(value):
+        raise UserError(f"{where} is {value}; expected a finite number")
     return value
+
+
+_SCALARS = (int, float, str, bool)
+_WHOLE = 2**32  # a seed is the largest
+
+
+def _shown(value: Any) -> str:
+    """A value in a message; Python does not write numbers of thousands of digits."""
+    if type(value) is not int:
+        return repr(value)
+    return f"{value:.3g}" if abs(value) < 1e300 else "a number of hundreds of digits"
 
 
 def find(kind: str, name: str) -> type:

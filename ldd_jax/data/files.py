@@ -7,18 +7,20 @@ import glob
 import gzip
 import hashlib
 import io
+import itertools
 import os
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO, cast
 
-from ldd_jax.core.checks import UserError
+from ldd_jax.core import reading
+from ldd_jax.core.checks import UserError, require
 
 MANIFEST = "manifest.json"
 # A copy of so many bytes is no coincidence; equal small files may be equal documents.
 _LARGE = 1 << 20
-# Text shrinks to a tenth, logs to a fiftieth; gzip itself can shrink zeros to a thousandth.
-_RATIO, _ALWAYS = 300, 1 << 28
+MOST_FILES = 10_000
 
 
 def find_files(path: str, otherwise: str = "") -> list[str]:
@@ -29,7 +31,8 @@ def find_files(path: str, otherwise: str = "") -> list[str]:
       otherwise: what else could be given, for the message if there is none.
 
     Raises:
-      UserError: if there is none, or two large files are the same to the byte.
+      UserError: if there is none, more than `MOST_FILES`, something that is no regular file, or
+        two large files that are the same to the byte.
     """
     given = os.path.expanduser(path)
     if os.path.isdir(given):
@@ -38,12 +41,35 @@ def find_files(path: str, otherwise: str = "") -> list[str]:
             "or a folder that 'prepare' wrote"
         )
     if os.path.exists(given):
+        require(os.path.isfile(given), f"{path} is a pipe or device; corpora are regular files")
         return [given]
-    found = sorted(f for f in glob.glob(given, recursive=True) if os.path.isfile(f))
+    found = sorted(f for f in _matching(path, given) if os.path.isfile(f))
     if not found:
         what = "matches no file" if glob.has_magic(given) else "does not exist"
         raise UserError(f"{path} {what} ({otherwise})")
     _refuse_copies(path, found)
+    return found
+
+
+def _matching(path: str, given: str) -> list[str]:
+    """What a glob matches; a `**` stays out of linked folders, which may lead in circles."""
+    parts = Path(given).parts
+    matches: Iterator[str] = glob.iglob(given)
+    if "**" in parts:
+        at = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+        hidden = any(part.startswith(".") for part in parts[at:])
+        below = Path(*parts[:at]).glob(os.path.join(*parts[at:]))
+        matches = (
+            str(p) for p in below if hidden or not any(n.startswith(".") for n in p.parts[at:])
+        )
+    try:
+        found = list(dict.fromkeys(itertools.islice(matches, MOST_FILES + 1)))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be searched: {error}") from error
+    require(
+        len(found) <= MOST_FILES,
+        f"{path} matches more than {MOST_FILES:,} files; name fewer, or join them",
+    )
     return found
 
 
@@ -63,7 +89,7 @@ def _refuse_copies(path: str, files: list[str]) -> None:
 
 def _hash(file: str) -> bytes:
     try:
-        with open(file, "rb") as stream:
+        with reading.opened(file) as stream:
             return hashlib.file_digest(stream, "sha256").digest()
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
@@ -72,17 +98,24 @@ def _hash(file: str) -> bytes:
 class _Unpacked(gzip.GzipFile):
     """A gzip file that does not swell without bound."""
 
+    def __init__(self, file: str):
+        raw = reading.opened(file)
+        super().__init__(file, fileobj=raw)
+        self.myfileobj = raw  # type: ignore[assignment]  # closed with this one
+
     def read1(self, size: int = -1) -> bytes:
         """As of GzipFile; what TextIOWrapper calls."""
         data = super().read1(size)
-        if self.tell() > max(_ALWAYS, _RATIO * os.path.getsize(self.name)):
-            raise UserError(f"{self.name} unpacks to over {_RATIO} times its size; unpack it first")
+        if reading.swollen(os.path.getsize(self.name), self.tell()):
+            raise UserError(
+                f"{self.name} unpacks to over {reading.RATIO} times its size; unpack it first"
+            )
         return data
 
 
 def _open(file: str) -> BinaryIO:
     try:
-        return cast(BinaryIO, _Unpacked(file) if file.endswith(".gz") else open(file, "rb"))
+        return cast(BinaryIO, _Unpacked(file)) if file.endswith(".gz") else reading.opened(file)
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
 
@@ -91,13 +124,20 @@ def numbered_lines(file: str) -> Iterator[tuple[int, str]]:
     """Lines without their ends, from 1; a file that is not UTF-8 text is refused.
 
     Raises:
-      UserError: for what is no text, cannot be read, or vanishes on the way.
+      UserError: for what is no text, cannot be read, or vanishes on the way, and for a line of
+        more than `reading.LONGEST_TEXT` characters.
     """
     with _open(file) as raw:
         number = 0
         try:
             stream = io.TextIOWrapper(raw, encoding="utf-8-sig", newline=None)
-            for number, line in enumerate(stream, 1):
+            lines = iter(lambda: stream.readline(reading.LONGEST_TEXT + 1), "")
+            for number, line in enumerate(lines, 1):
+                if len(line) > reading.LONGEST_TEXT:
+                    raise UserError(
+                        f"{file}:{number}: a line of more than {reading.LONGEST_TEXT:,} "
+                        "characters; break it first"
+                    )
                 if "\0" in line:
                     raise UserError(f"{file}:{number}: a zero byte; this is not a text file")
                 yield number, line.removesuffix("\n")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ldd_jax.core.checks import UserError, parse_json, require
+from ldd_jax.core import reading
+from ldd_jax.core.checks import UserError, require
 from ldd_jax.data.subwords import Json, SentencePiece
 from ldd_jax.data.tokenizers import Tokenizer, is_ours, load_tokenizer
 
@@ -52,7 +53,7 @@ def _gpt2(folder: Path) -> Tokenizer:
         require(file.is_file(), f"{file} is missing; GPT-2 needs vocab.json and merges.txt")
     try:
         found = tokenizers.ByteLevelBPETokenizer(*map(str, files))
-        known = parse_json(files[0].read_text("utf-8"))
+        known = reading.read_json(files[0], reading.LARGEST_VOCABULARY)
         found.add_special_tokens([t for t in known if t.startswith("<|") and t.endswith("|>")])
         text = found.to_str()
     except Exception as error:  # the library raises bare Exception
@@ -65,7 +66,7 @@ def _bert(file: Path) -> Tokenizer:
     import tokenizers
 
     try:
-        words = file.read_text("utf-8").splitlines()
+        words = reading.read_text(file, reading.LARGEST_VOCABULARY).splitlines()
         cased = any(w.isalpha() and not w.islower() and w.isascii() for w in words)
         found = tokenizers.BertWordPieceTokenizer(str(file), lowercase=not cased)
         found.add_special_tokens([w for w in words if w[:1] == "[" and w[1:-1].isupper()])

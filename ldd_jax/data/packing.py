@@ -21,6 +21,9 @@ from ldd_jax.data.tokenizers import Tokenizer
 
 MODES = ("packed", "padded")
 PADS = ("ignore", "eos_in_loss")
+LONGEST = 1 << 20  # tokens of a row: attention over more fits no device
+_BLOCK = 1 << 22  # tokens that are joined into one array
+MOST_PADDING = 1 << 32  # tokens of padding that are held in memory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,8 +47,8 @@ class Layout:
     segments: bool = False
 
     def __post_init__(self):
-        if self.length < 1:
-            raise ValueError(f"length={self.length}; it must be at least 1")
+        if not 1 <= self.length <= LONGEST:
+            raise ValueError(f"length={self.length}; it must be 1 to {LONGEST:,} tokens")
         if self.mode not in MODES:
             raise ValueError(f"mode={self.mode!r}; {nearest(self.mode, MODES)}")
         if self.pad not in PADS:
@@ -256,8 +259,13 @@ def entropy(counts: np.ndarray) -> float:
 
 
 def collect(packer: Packer, documents: Iterable[str], *, block: int = 4096) -> MemoryRows:
-    """Pack documents into memory, `block` rows at a time."""
+    """Pack documents into memory, at most `block` rows at a time.
+
+    Raises:
+      UserError: where short documents in long rows would fill it with padding.
+    """
     layout = packer.layout
+    block = max(1, min(block, _BLOCK // layout.length))
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     narrow = np.uint16 if layout.length < 1 << 16 else np.uint32
     counts = np.zeros(packer.tokenizer.size, np.int64)
@@ -274,8 +282,13 @@ def collect(packer: Packer, documents: Iterable[str], *, block: int = 4096) -> M
             counts[:] += np.bincount(scored, minlength=len(counts))
             waiting.clear()
 
-    for row in packer.rows(documents):
+    for number, row in enumerate(packer.rows(documents), 1):
         waiting.append(row)
+        require(
+            number * layout.length <= packer.tokens + MOST_PADDING,
+            f"{number:,} rows of {layout.length} tokens hold {packer.tokens:,}, the rest is "
+            "padding; give a smaller data.length, or data.mode=packed",
+        )
         if len(waiting) == block:
             flush()
     flush()

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from ldd_jax.core.checks import RunError, UserError, parse_json, require
+from ldd_jax.core import reading
+from ldd_jax.core.checks import RunError, UserError, require
 from ldd_jax.data.files import MANIFEST
 from ldd_jax.data.packing import Layout, Row, example, token_dtype
 from ldd_jax.data.tokenizers import Tokenizer, load_tokenizer
@@ -187,7 +188,7 @@ def read_prepared(folder: str | os.PathLike, *, verify: bool | None = None) -> P
     root = Path(folder).expanduser()
     path = root / MANIFEST
     try:
-        manifest = parse_json(path.read_text("utf-8"))
+        manifest = reading.read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -266,5 +267,5 @@ def _check_shards(root: Path, shards: list[dict[str, Any]], verify: bool | None)
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file."""
-    with path.open("rb") as stream:
+    with reading.opened(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ldd_jax.core.checks import UserError, at_least_one, parse_json, require
+from ldd_jax.core import reading
+from ldd_jax.core.checks import UserError, at_least_one, require
 from ldd_jax.core.registry import part, register
 from ldd_jax.data.characters import CharacterTokenizer
-from ldd_jax.data.packing import Layout, entropy, token_dtype
+from ldd_jax.data.files import numbered_lines
+from ldd_jax.data.packing import MOST_PADDING, Layout, entropy, token_dtype
 from ldd_jax.data.text import Corpus
 from ldd_jax.data.tokenizers import Tokenizer
 from ldd_jax.tasks import SEPARATOR, Countdown
@@ -82,6 +84,12 @@ class ProblemData:
         at_least_one(self, "train_count", "validation_count", "length")
         if bool(self.path) != bool(self.validation_path):
             raise ValueError("give path and validation_path together, or neither")
+        self.layout  # noqa: B018  validates length
+
+    @property
+    def layout(self) -> Layout:
+        """How problems become rows."""
+        return Layout(length=self.length, mode="padded", pad="eos_in_loss")
 
     def load(self, tokenizer: Tokenizer | None = None, *, verify: bool | None = None) -> Corpus:
         """Generate or read both splits.
@@ -101,7 +109,7 @@ class ProblemData:
             tokenizer=tokenizer,
             train=rows["train"],
             validation=rows["validation"],
-            layout=Layout(length=self.length, mode="padded", pad="eos_in_loss"),
+            layout=self.layout,
             fingerprint=hashlib.sha256(text).hexdigest()[:16],
             source=self.path or f"{kind}, seed {self.seed}",
             note="validation problems share none with the training split",
@@ -115,6 +123,11 @@ class ProblemData:
         return list(self.task.problems(split, count, self.seed))
 
     def _rows(self, pairs: Pairs, tokenizer: Tokenizer) -> ProblemRows:
+        require(
+            len(pairs) * self.length <= MOST_PADDING,
+            f"{len(pairs):,} problems in rows of {self.length} tokens are mostly padding; give a "
+            "smaller data.length",
+        )
         tokens = np.full((len(pairs), self.length), tokenizer.pad, token_dtype(tokenizer.size))
         prompt = np.zeros(len(pairs), np.int32)
         total = 0
@@ -148,17 +161,14 @@ def read_pairs(path: Path) -> Pairs:
     """
     found = []
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                record = parse_json(line)
-                pair = (record["input"], record["output"])
-                require(all(isinstance(p, str) for p in pair), f"{path}, line {number}: no text")
-                found.append(pair)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
+        for number, line in numbered_lines(str(path)):
+            if not line.strip():
+                continue
+            record = json.loads(line, object_pairs_hook=reading.unique)
+            pair = (record["input"], record["output"])
+            require(all(isinstance(p, str) for p in pair), f"{path}, line {number}: no text")
+            found.append(pair)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path}, line {number}: not JSON with keys input and output ({error})"
         ) from error

@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ldd_jax.core import reading
 from ldd_jax.core.checks import UserError, nearest, parse_json, require
 from ldd_jax.data.files import find_files, numbered_lines
 from ldd_jax.data.python_docs import python_docs
@@ -129,8 +131,10 @@ def _json_lines(file: str, field: str, split: str) -> Iterator[str]:
         where = f"{file}:{number}"
         try:
             record = parse_json(line)
+            if line.count(f'"{field}"') > 1:  # a key given twice: which of the texts is meant?
+                json.loads(line, object_pairs_hook=reading.unique)
         except ValueError as error:
-            reason = getattr(error, "msg", "nested too deep")
+            reason = getattr(error, "msg", error)
             raise UserError(f"{where}: not JSON ({reason}); one object a line is read") from error
         require(isinstance(record, dict), f"{where}: not a JSON object; one object a line is read")
         yield _value(record, field, where)
@@ -157,22 +161,60 @@ def _value(record: dict[str, Any], field: str, where: str) -> str:
 
 
 def _parquet(file: str, field: str, split: str) -> Iterator[str]:
-    """A column of a Parquet file, a thousand rows at a time."""
+    """A column of a Parquet file, at most a thousand rows at a time.
+
+    A value may stand once in the file and be meant by every row: what the rows give is counted as
+    what a packed file unpacks to, and a few rows are taken at once where a value may be large.
+    """
     import pyarrow
     import pyarrow.parquet
 
-    number = 0
+    number = given = 0
     try:
-        with pyarrow.parquet.ParquetFile(file) as table:
+        with reading.opened(file) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            table = pyarrow.parquet.ParquetFile(stream)
             names = table.schema_arrow.names
             require(field in names, f"{file}: no column {field!r}; {nearest(field, names)}")
-            for batch in table.iter_batches(batch_size=1000, columns=[field]):
-                for text in batch.column(0).to_pylist():
+            require(
+                names.count(field) == 1,
+                f"{file}: {names.count(field)} columns are named {field!r}; rename all but one",
+            )
+            largest = _largest_chunk(file, size, table.metadata)
+            rows = min(1000, max(8, 4 * reading.ALWAYS // largest))
+            for batch in table.iter_batches(batch_size=rows, columns=[field]):
+                for value in batch.column(0).to_pylist():
                     number += 1
-                    yield _value({field: text}, field, f"{file} row {number}")
+                    where = f"{file} row {number}"
+                    text = _value({field: value}, field, where)
+                    given += len(text)
+                    require(
+                        len(text) <= reading.LONGEST_TEXT,
+                        f"{where}: a value of more than {reading.LONGEST_TEXT:,} characters",
+                    )
+                    require(
+                        not reading.swollen(size, given),
+                        f"{file}: its rows hold over {reading.RATIO} times its size",
+                    )
+                    yield text
     except (pyarrow.ArrowException, OSError, ValueError) as error:  # ValueError: names not in UTF-8
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{file}: not a readable Parquet file ({reason})") from error
+
+
+def _largest_chunk(file: str, size: int, metadata: Any) -> int:
+    """Bytes of the largest part that is unpacked at once; one that says it swells is refused."""
+    largest = 1
+    for group in range(metadata.num_row_groups):
+        rows = metadata.row_group(group)
+        for column in range(rows.num_columns):
+            claimed = rows.column(column).total_uncompressed_size
+            require(
+                not reading.swollen(size, claimed),
+                f"{file}: {size:,} bytes unpack to {claimed:,}, over {reading.RATIO} times as many",
+            )
+            largest = max(largest, claimed)
+    return largest
 
 
 def _python_docs(path: str, rest: str, field: str) -> Source:

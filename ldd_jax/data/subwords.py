@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from ldd_jax.core import reading
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.registry import register
 from ldd_jax.data.tokenizers import Documents, Tokenizer, saved_as
@@ -18,6 +19,7 @@ _WELL_KNOWN = {
     "eos": ("</s>", "[SEP]", "<eos>", "<|endoftext|>", "<|end_of_text|>"),
     "pad": ("<pad>", "[PAD]", "<|pad|>", "<|padding|>"),
 }
+_GAPS = 10_000  # numbers that a file may leave out, beside as many as it uses
 _MODEL_TYPES = ("unigram", "bpe")
 
 
@@ -181,6 +183,10 @@ class JsonTokenizer(Tokenizer):
                 raise ValueError(f"it has no token {token!r}")
         # Some files number their tokens with gaps; the alphabet spans them.
         base = max(vocabulary.values()) + 1
+        if base > 2 * len(vocabulary) + _GAPS:
+            raise ValueError(
+                f"it has {len(vocabulary):,} tokens, and gives one the id {base - 1:,}"
+            )
         super().__init__(base, {n: vocabulary[t] for n, t in specials.items()}, needs)
         self.text, self.specials = text, dict(specials)
         self._anchor = next((i for i in range(base) if self._plain([i]).strip()), None)
@@ -263,6 +269,6 @@ def _few(given: str, names: list[str]) -> str:
 def _read(path: str, what: str) -> bytes:
     """A file's bytes."""
     try:
-        return Path(path).expanduser().read_bytes()
+        return reading.read(Path(path).expanduser(), reading.LARGEST_VOCABULARY)
     except OSError as error:
         raise UserError(f"cannot read the {what} file {path}: {error.strerror}") from error

@@ -15,12 +15,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ldd_jax.core import writing
-from ldd_jax.core.checks import UserError, nearest, parse_json, require
+from ldd_jax.core import reading, writing
+from ldd_jax.core.checks import UserError, nearest, require
 
 MASK_TEXT = "[MASK]"
 _FORMAT, _VERSION, _FILE = "ldd_jax.tokenizer", 1, "tokenizer.json"
 _SPECIALS = ("bos", "eos", "pad")
+LARGEST = 1 << 24  # ids; arrays over all of them are made
 _KEYS = {"format", "version", "kind", "size", "appended", "files", "state"}
 
 Documents = Callable[[], Iterable[str]]
@@ -44,6 +45,8 @@ class Tokenizer(abc.ABC):
         specials: Mapping[str, int | None] | None = None,
         needs: Collection[str] = (),
     ):
+        if not 1 <= base <= LARGEST:
+            raise ValueError(f"it has {base:,} ids; 1 to {LARGEST:,} are read")
         unknown = sorted(set(needs) - set(_SPECIALS))
         if unknown:
             raise ValueError(f"unknown special tokens {unknown}; {nearest(unknown[0], _SPECIALS)}")
@@ -180,7 +183,7 @@ def saved_as(name: str):
 def is_ours(path: Path) -> bool:
     """Whether a JSON file was written by `Tokenizer.save`."""
     try:
-        document = parse_json(path.read_text("utf-8"))
+        document = reading.read_json(path, reading.LARGEST_VOCABULARY)
     except (OSError, ValueError):
         return False
     return isinstance(document, dict) and document.get("format") == _FORMAT
@@ -196,7 +199,7 @@ def load_tokenizer(directory: str | os.PathLike) -> Tokenizer:
     folder = Path(directory)
     path = folder / _FILE
     try:
-        document = parse_json(path.read_text("utf-8"))
+        document = reading.read_json(path, reading.LARGEST_VOCABULARY)
     except OSError as error:
         raise UserError(f"{folder} holds no tokenizer: cannot read {_FILE}") from error
     except ValueError as error:
@@ -216,7 +219,7 @@ def load_tokenizer(directory: str | os.PathLike) -> Tokenizer:
 
     def read(name: str) -> bytes:
         try:
-            data = (folder / name).read_bytes()
+            data = reading.read(folder / name, reading.LARGEST_VOCABULARY)
         except OSError as error:
             raise UserError(f"tokenizer file {folder / name} is missing") from error
         if hashlib.sha256(data).hexdigest() != document["files"].get(name):

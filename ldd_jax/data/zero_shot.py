@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ldd_jax.core.checks import UserError, nearest, parse_json, require
+from ldd_jax.core import reading
+from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.data.detokenizers import DETOKENIZERS, VERSION
 from ldd_jax.data.packing import Layout, Packer, collect
 from ldd_jax.data.sources import SPLITS, fingerprint, open_source
@@ -108,7 +109,7 @@ def read_manifest(path: Path) -> list[Dataset]:
       UserError: for what is no manifest, a file that is not there, or one that has changed.
     """
     try:
-        found = parse_json(path.read_bytes())
+        found = reading.read_json(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"--zero_shot={path} cannot be read: {reason}") from error
@@ -143,7 +144,7 @@ def _entry(manifest: Path, number: int, entry: Any) -> Dataset:
     digest = hashlib.sha256()
     try:
         for file in files:
-            with file.open("rb") as stream:
+            with reading.opened(file) as stream:
                 own = hashlib.file_digest(stream, "sha256")
             digest.update(f"{file.name}\0{own.hexdigest()}\n".encode())
     except OSError as error:

@@ -16,10 +16,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
-from ldd_jax.core.checks import UserError, parse_json, require
+from ldd_jax.core import reading
+from ldd_jax.core.checks import UserError, require
+from ldd_jax.core.tensors import read_safetensors
 from ldd_jax.core.types import Array
 
 ACTIVATIONS = {"gelu_new": True, "gelu_pytorch_tanh": True, "gelu": False}
@@ -72,6 +72,10 @@ class Shape:
             config["n_embd"] % config["n_head"] == 0,
             f"{where}: n_embd {config['n_embd']} is no multiple of n_head {config['n_head']}",
         )
+        eps = config.get("layer_norm_epsilon", 1e-5)
+        require(type(eps) is float and 0 < eps < 1, f"{where}: layer_norm_epsilon is {eps!r}")
+        eos = config.get("eos_token_id", config.get("eos"))
+        require(eos is None or type(eos) is int, f"{where}: eos_token_id is {eos!r}")
         vocabulary, positions, width, depth, heads = (config[field] for field in names)
         return cls(
             vocabulary=vocabulary,
@@ -79,9 +83,9 @@ class Shape:
             width=width,
             depth=depth,
             heads=heads,
-            eps=float(config.get("layer_norm_epsilon", 1e-5)),
+            eps=eps,
             tanh=ACTIVATIONS[name],
-            eos=config.get("eos_token_id", config.get("eos")),
+            eos=eos,
         )
 
 
@@ -300,18 +304,14 @@ def load(folder: Path) -> GPT2Judge:
     """
     config = folder / "config.json"
     try:
-        fields = parse_json(config.read_text("utf-8"))
+        fields = reading.read_json(config)
     except (OSError, ValueError) as error:
         raise UserError(f"{config} cannot be read: {error}") from error
     require(isinstance(fields, dict), f"{config} holds no JSON object")
     shape = Shape.of(fields, str(config))
     weights = sorted(folder.glob("*.safetensors"))
     require(len(weights) == 1, f"{folder} holds {len(weights)} .safetensors files; expected one")
-    try:
-        tensors = load_file(weights[0])
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{weights[0]} cannot be read: {error}") from error
-    params = parameters(tensors, shape)
+    params = parameters(read_safetensors(weights[0])[0], shape)
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(params):
         digest.update(np.ascontiguousarray(leaf).data)

@@ -19,7 +19,7 @@ import numpy as np
 
 from ldd_jax.core.checks import UserError, require
 
-_DEEPEST = 12
+_DEEPEST, _NODES = 12, 100_000
 _FILLED = {"SETITEM", "SETITEMS"}
 _MADE = {"REDUCE", "NEWOBJ", "BUILD", "APPEND", "APPENDS"}  # what lies lowest keeps its name
 
@@ -165,7 +165,8 @@ def state_dict(content: Any, path: Path) -> dict[str, np.ndarray]:
     if isinstance(content, Mapping):
         for part in (content.get("state_dict"), content.get("model"), content):
             if isinstance(part, Mapping) and part and all(map(_is_tensor, part.values())):
-                return {str(k): array(v) for k, v in part.items()}
+                require(all(type(k) is str for k in part), f"{path} names a tensor by no text")
+                return dict(zip(part, arrays(part.values(), path)))
     raise UserError(f"{path} holds no table of named tensors (state_dict)")
 
 
@@ -174,7 +175,7 @@ def is_sedd(content: Any) -> bool:
     return isinstance(content, Mapping) and {"model", "ema", "step"} <= set(content)
 
 
-def shadow(content: Any) -> list[np.ndarray] | None:
+def shadow(content: Any, path: Path) -> list[np.ndarray] | None:
     """The bare list of moving averages, or None."""
     ema = content.get("ema") if isinstance(content, Mapping) else None
     listed = ema.get("shadow_params") if isinstance(ema, Mapping) else ema
@@ -184,7 +185,7 @@ def shadow(content: Any) -> list[np.ndarray] | None:
         isinstance(listed, list | tuple) and all(map(_is_tensor, listed)),
         "the checkpoint's 'ema' is no list of tensors; expected {'shadow_params': [...]}",
     )
-    return [array(a) for a in listed]
+    return arrays(listed, path)
 
 
 def config(content: Any) -> Mapping[str, Any]:
@@ -195,24 +196,63 @@ def config(content: Any) -> Mapping[str, Any]:
     return inner if isinstance(inner, dict) else {}
 
 
-def plain(value: Any, depth: int = 0) -> Any:
-    """Mappings, lists and scalars out of what was stored as omegaconf nodes."""
-    if depth > _DEEPEST:
-        return None
-    if isinstance(value, Inert):
-        state = value.state if isinstance(value.state, dict) else {}
-        return plain(state.get("_content", state.get("_val")), depth + 1)
-    if isinstance(value, Mapping):
-        return {k: plain(v, depth + 1) for k, v in value.items() if isinstance(k, str)}
-    if isinstance(value, list | tuple):
-        return [plain(v, depth + 1) for v in value]
-    return value if isinstance(value, str | int | float | bool) else None
+def plain(value: Any) -> Any:
+    """Mappings, lists and scalars out of what was stored as omegaconf nodes.
+
+    Raises:
+      UserError: for a config that unfolds to more than `_NODES` nodes, as shared lists can.
+    """
+    left = _NODES
+
+    def unfold(value: Any, depth: int) -> Any:
+        nonlocal left
+        left -= 1
+        require(left >= 0, f"the checkpoint's config has more than {_NODES:,} entries")
+        if depth > _DEEPEST:
+            return None
+        if isinstance(value, Inert):
+            state = value.state if isinstance(value.state, dict) else {}
+            return unfold(state.get("_content", state.get("_val")), depth + 1)
+        if isinstance(value, Mapping):
+            return {k: unfold(v, depth + 1) for k, v in value.items() if isinstance(k, str)}
+        if isinstance(value, list | tuple):
+            return [unfold(v, depth + 1) for v in value]
+        return value if isinstance(value, str | int | float | bool) else None
+
+    return unfold(value, 0)
 
 
 def _is_tensor(value: Any) -> bool:
     import torch
 
     return isinstance(value, torch.Tensor)
+
+
+def arrays(tensors: Iterable[Any], path: Path) -> list[np.ndarray]:
+    """Numpy arrays of the same bytes.
+
+    Raises:
+      UserError: for tensors that are not plain numbers in memory, or have more bytes together than
+        the file: views of one number may claim any size.
+    """
+    import torch
+
+    tensors, size = list(tensors), path.stat().st_size
+    known = {getattr(torch, name) for name in _KINDS}
+    for tensor in tensors:
+        plainly = tensor.layout is torch.strided and tensor.device.type == "cpu"
+        require(
+            plainly and tensor.dtype in known and not tensor.is_neg() and tensor.numel() > 0,
+            f"{path} holds a tensor of shape {tuple(tensor.shape)} ({tensor.dtype}, "
+            f"{tensor.layout}, on {tensor.device}); only plain real numbers are read",
+        )
+    total = sum(t.numel() * t.element_size() for t in tensors)
+    require(total <= size, f"{path} has {size:,} bytes, its tensors claim {total:,}")
+    return [array(t) for t in tensors]
+
+
+_KINDS = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8",
+          "bool")  # fmt: skip
 
 
 def array(tensor: Any) -> np.ndarray:

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ldd_jax.core import reading
 from ldd_jax.core.checks import UserError, require
 from ldd_jax.core.types import Cond
 from ldd_jax.denoisers import DiT
@@ -25,6 +26,7 @@ FED = (
     "sigma was fed as recorded, though this model does not tell its network the time; outputs of a "
     "module that zeroes sigma belong under logits_notime"
 )
+MOST_TOKENS = 1 << 20
 
 
 def passer(model: DiT, params: Any):
@@ -50,10 +52,18 @@ def outputs(
     """
     run = passer(model, params)
     require("x" in arrays, "the recording has no array x (tokens [B, L])")
+    plain = {n: a.dtype.kind for n, a in arrays.items()}
+    odd = sorted(n for n, kind in plain.items() if kind not in "fiub")
+    require(not odd, f"the recording's {odd[:3]} are no real numbers")
     x = np.asarray(arrays["x"])
     require(
-        x.ndim == 2 and x.size > 0 and x.min() >= 0 and x.max() < model.tokens.size,
-        f"recorded tokens of shape {x.shape} do not fit {model.tokens.size} states",
+        x.ndim == 2
+        and 0 < x.size <= MOST_TOKENS
+        and plain["x"] in "iu"
+        and x.min() >= 0
+        and x.max() < model.tokens.size,
+        f"recorded tokens of shape {x.shape} do not fit {model.tokens.size} states, or are over "
+        f"{MOST_TOKENS:,}",
     )
     sigma = np.asarray(arrays.get("sigma", np.zeros(x.shape[0])), np.float32)
     for tail, clock in (("", sigma), ("_notime", np.zeros_like(sigma))):
@@ -82,9 +92,8 @@ def compare(model: DiT, params: Any, path: str | Path) -> dict[str, Any]:
       UserError: for a file that cannot be read or holds nothing to compare.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError) as error:
+        arrays = reading.read_npz(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot read the recording {path}: {error}") from error
     found: dict[str, Any] = {}
     for name, ours in outputs(model, params, arrays):

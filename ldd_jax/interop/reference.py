@@ -94,8 +94,13 @@ def sizes(tensors: Mapping[str, np.ndarray], *, heads: int = 0) -> dict[str, Any
     """
     width = _size(tensors, "vocab_embed.embedding", 2, 1)
     require(width > 0, "vocab_embed.embedding has width 0")
-    numbers = [n.split(".")[1] for n in tensors if n.startswith("blocks.")]
-    depth = 1 + max((int(n) for n in numbers if n.isdecimal()), default=-1)
+    numbers = {n.split(".")[1] for n in tensors if n.startswith("blocks.")}
+    depth = len(numbers)  # each block has tensors: a number alone makes none
+    strange = sorted(numbers - set(map(str, range(depth))))
+    require(
+        not strange,
+        f"blocks are numbered from 0 on without gaps; of {depth} one is blocks.{strange[:1]}",
+    )
     adaln = any("adaLN_modulation." in n or n.startswith("sigma_map.") for n in tensors)
     found: dict[str, Any] = dict(
         width=width,

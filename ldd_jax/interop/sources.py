@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,13 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ldd_jax.core import reading
 from ldd_jax.core.checks import UserError, parse_json, require
+from ldd_jax.core.tensors import LONGEST_HEADER, read_safetensors
 from ldd_jax.interop.said import facts
 
 ANCHOR = "vocab_embed.embedding"
 FORMAT, UPDATES = "ldd_jax", "ldd_jax.updates"
 FOLDER_FILE = "model.safetensors"
-LONGEST_HEADER = 100 * 2**20
+LARGEST_YAML = 1 << 20  # its reader is slow
 
 
 class Source(NamedTuple):
@@ -56,9 +59,9 @@ def read(path: str | Path) -> Source:
     if path.name == FOLDER_FILE:
         beside = _beside(path.parent / "config.json")
     try:
-        with path.open("rb") as file:
+        with reading.opened(path) as file:
             head = file.read(16)
-        size = path.stat().st_size
+            size = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     require(len(head) > 8, f"{path} is no checkpoint: it has {len(head)} bytes")
@@ -78,8 +81,8 @@ def _beside(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = parse_json(path.read_text("utf-8"))
-    except ValueError as error:
+        found = reading.read_json(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
     return found if isinstance(found, dict) else {}
 
@@ -117,22 +120,6 @@ def _is_safetensors(head: bytes, size: int) -> bool:
     return head[8:9] == b"{" and length <= min(LONGEST_HEADER, size - 8)
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """All tensors of a file under the names it gives them, and its metadata.
-
-    Raises:
-      UserError: for a damaged file.
-    """
-    import safetensors
-
-    try:
-        with safetensors.safe_open(path, "numpy") as file:
-            names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-    except (safetensors.SafetensorError, TypeError, ValueError, OSError) as error:
-        raise UserError(f"{path} is a damaged safetensors file: {error}") from error
-
-
 def _read_safetensors(path: Path) -> Source:
     tensors, metadata = read_safetensors(path)
     updates = metadata.get(UPDATES, "")
@@ -142,6 +129,7 @@ def _read_safetensors(path: Path) -> Source:
             own = parse_json(metadata["config"])
         except (KeyError, ValueError) as error:
             raise UserError(f"{path} lacks the config that this library writes") from error
+        require(isinstance(own, dict), f"{path} holds a config that is no table")
         return Source(tensors, None, {}, own=own, own_names=True, updates=updates)
     tensors, prefix = strip(tensors)
     return Source(tensors, None, {}, prefix, updates=updates)
@@ -157,7 +145,7 @@ def _read_torch(path: Path) -> Source:
 
     content = archive.load(path)
     tensors, prefix = strip(archive.state_dict(content, path))
-    shadow = archive.shadow(content)
+    shadow = archive.shadow(content, path)
     averaged = None if shadow is None else by_order(tensors, shadow)
     said = facts(archive.config(content))
     if archive.is_sedd(content):
@@ -173,7 +161,7 @@ def _hydra(path: Path) -> dict[str, Any]:
         file = folder / ".hydra" / "config.yaml"
         if file.is_file():
             try:
-                found = yaml.safe_load(file.read_text("utf-8"))
+                found = yaml.safe_load(reading.read_text(file, LARGEST_YAML))
             except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
                 raise UserError(f"{file} is not valid YAML: {error}") from error
             return found if isinstance(found, dict) else {}

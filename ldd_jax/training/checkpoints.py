@@ -16,8 +16,8 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from ldd_jax.core import writing
-from ldd_jax.core.checks import RunError, UserError, parse_json
+from ldd_jax.core import reading, writing
+from ldd_jax.core.checks import RunError, UserError
 from ldd_jax.core.console import say
 from ldd_jax.training import digests, distributed
 from ldd_jax.training.state import TrainState
@@ -64,7 +64,10 @@ class Checkpoints:
             enable_async_checkpointing=True,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
-        self.manager = _Manager(self.directory, options=options)
+        try:
+            self.manager = _Manager(self.directory, options=options)
+        except Exception as error:  # as in `_read`
+            raise UserError(f"{self.directory} cannot be opened: {_reason(error)}") from error
 
     def latest(self) -> int | None:
         """Newest complete step; for a writer, it is whole."""
@@ -144,8 +147,8 @@ class Checkpoints:
             return self.manager.restore(
                 step, args=ocp.args.Composite(**args, meta=ocp.args.JsonRestore())
             )
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            first = str(error).strip().splitlines()[0]
+        except Exception as error:  # Orbax and TensorStore raise whatever a strange file provokes
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(
                 f"checkpoint {step} in {self.directory.parent} does not fit the config (another "
                 f"architecture, vocabulary or method?): {first}"
@@ -224,7 +227,7 @@ class Checkpoints:
 def _meta(folder: Path) -> dict[str, Any]:
     """The record of a checkpoint, read by this process alone; empty if it cannot be."""
     try:
-        found = parse_json((folder / "meta" / "metadata").read_text("utf-8"))
+        found = reading.read_json(folder / "meta" / "metadata")
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

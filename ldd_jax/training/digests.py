@@ -7,8 +7,7 @@ import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from ldd_jax.core import writing
-from ldd_jax.core.checks import parse_json
+from ldd_jax.core import reading, writing
 
 FILE, _STAMP = "digests.json", "_CHECKPOINT_METADATA"
 
@@ -33,9 +32,9 @@ def fault(folder: Path, parts: Collection[str] = ()) -> str:
       parts: only files below these names; empty = all.
     """
     try:
-        stated = parse_json((folder / FILE).read_text("utf-8"))["sha256"]
+        stated = reading.read_json(folder / FILE)["sha256"]
         wanted = {n: (int(s), str(d)) for n, (s, d) in stated.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return f"{FILE} is missing or damaged"
     for name, (size, digest) in sorted(wanted.items()):
         if parts and name.split("/")[0] not in parts:
@@ -61,5 +60,5 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
+    with reading.opened(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

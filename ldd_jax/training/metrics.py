@@ -13,9 +13,11 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from ldd_jax.core import writing
+from ldd_jax.core import reading, writing
 from ldd_jax.core.checks import parse_json
 from ldd_jax.core.console import ERR, OUT, harmless, say
+
+LARGEST = 1 << 31  # bytes of a metrics file: ten million lines
 
 
 class Writer(Protocol):
@@ -63,12 +65,12 @@ class JsonLines:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All whole lines of a metrics file; from a torn or damaged one on, they are left out."""
     out = []
-    for line in path.read_bytes().splitlines():
+    for line in reading.read(path, LARGEST).splitlines():
         try:
             record = parse_json(line)
         except ValueError:
             break
-        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        if not isinstance(record, dict) or type(record.get("step")) is not int:
             break
         out.append(record)
     return out

@@ -52,6 +52,14 @@ class MeshShape:
     tensor: int = 1
     sequence: int = 1
 
+    def __post_init__(self):
+        wrong = [n for n in AXES if not (getattr(self, n) == -1 or getattr(self, n) >= 1)]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is {getattr(self, wrong[0])}; -1 or at least 1 devices")
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {getattr(self, name)}" for name in AXES)
+
     def make(self, devices: list | None = None) -> Mesh:
         """The mesh over all devices, or those given.
 

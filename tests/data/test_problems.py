@@ -55,7 +55,7 @@ def test_published_files(tmp_path):
         ('{"input": "1"}', "line 1: not JSON with keys"),
         ('{"input": 1, "output": 2}', "line 1"),
         ("", "holds no problem"),
-        ("\xff", "cannot read"),
+        ("\xff", "not UTF-8 text"),
     ):
         paths["path"].write_bytes(text.encode("latin-1"))
         with pytest.raises(UserError, match=message):
