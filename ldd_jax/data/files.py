@@ -131,8 +131,9 @@ def numbered_lines(file: str) -> Iterator[tuple[int, str]]:
         number = 0
         try:
             stream = io.TextIOWrapper(raw, encoding="utf-8-sig", newline=None)
-            lines = iter(lambda: stream.readline(reading.LONGEST_TEXT + 1), "")
+            lines = iter(lambda: stream.readline(reading.LONGEST_TEXT + 2), "")
             for number, line in enumerate(lines, 1):
+                line = line.removesuffix("\n")
                 if len(line) > reading.LONGEST_TEXT:
                     raise UserError(
                         f"{file}:{number}: a line of more than {reading.LONGEST_TEXT:,} "
@@ -140,7 +141,7 @@ def numbered_lines(file: str) -> Iterator[tuple[int, str]]:
                     )
                 if "\0" in line:
                     raise UserError(f"{file}:{number}: a zero byte; this is not a text file")
-                yield number, line.removesuffix("\n")
+                yield number, line
         except UnicodeDecodeError as error:
             raise UserError(
                 f"{file}: not UTF-8 text after line {number} ({error.reason}); convert it first"

@@ -50,7 +50,6 @@ def outputs(
     Raises:
       UserError: where the tokens do not fit the network.
     """
-    run = passer(model, params)
     require("x" in arrays, "the recording has no array x (tokens [B, L])")
     plain = {n: a.dtype.kind for n, a in arrays.items()}
     odd = sorted(n for n, kind in plain.items() if kind not in "fiub")
@@ -66,6 +65,14 @@ def outputs(
         f"{MOST_TOKENS:,}",
     )
     sigma = np.asarray(arrays.get("sigma", np.zeros(x.shape[0])), np.float32)
+    label = np.asarray(arrays.get("label", np.zeros(x.shape[0], np.int32)))
+    good = label.dtype.kind in "iu" and bool(np.all((label >= 0) & (label <= model.num_classes)))
+    require(
+        sigma.shape == label.shape == x.shape[:1] and good,
+        f"the recording has sigma {sigma.shape} and label {label.shape} for tokens {x.shape}, or "
+        f"labels that are not of {model.num_classes} classes",
+    )
+    run = passer(model, params)
     for tail, clock in (("", sigma), ("_notime", np.zeros_like(sigma))):
         if f"logits{tail}" in arrays:
             yield f"logits{tail}", run(x, clock)[0]
@@ -78,7 +85,6 @@ def outputs(
             yield f"latent_{i}{tail}", h
             i += 1
     if model.num_classes and "label" in arrays:
-        label = np.asarray(arrays["label"])
         none = np.full_like(label, model.num_classes)
         for name, given in (("cond", label), ("uncond", none), ("nocond", None)):
             if f"logits_{name}" in arrays:

@@ -112,7 +112,7 @@ def test_what_a_mesh_cannot_divide_is_told_in_words():
     [
         (dict(data=3), "does not divide 8 devices"),
         (dict(data=-1, fsdp=-1), "does not divide 8 devices"),
-        (dict(data=0), "does not divide 8 devices"),
+        (dict(data=10**9), "does not divide 8 devices"),
         (dict(data=2, fsdp=2), "4 places for 8 devices"),
     ],
 )
@@ -123,6 +123,8 @@ def test_mesh_shapes(shape, message):
     good = sharding.MeshShape(fsdp=2, tensor=2).make(devices)
     assert dict(good.shape) == {"data": 2, "fsdp": 2, "tensor": 2, "sequence": 1}
     assert sharding.shards(good) == 4
+    with pytest.raises(ValueError, match="data is 0; -1 or at least 1 devices"):
+        sharding.MeshShape(data=0)
 
 
 def test_batches_are_a_multiple_of_shards_and_accumulation():
