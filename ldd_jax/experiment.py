@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from ml_collections import ConfigDict
 from ldd_jax import denoisers, objectives, processes, samplers  # noqa: F401  (they register)
 from ldd_jax.core import reading, registry, writing
 from ldd_jax.core.checks import UserError, at_least_one, check_seed, nearest, require
+from ldd_jax.core.console import say
 from ldd_jax.core.types import Model, Process, TokenSpace
 from ldd_jax.data import Tokenizer, load_tokenizer
 from ldd_jax.data.packing import LONGEST
@@ -356,10 +356,9 @@ def fitting_mesh(config: ConfigDict) -> Mesh:
     except UserError:
         mesh = MeshShape().make()
         if jax.process_index() == 0:
-            print(
+            say(
                 f"ldd_jax: the run's mesh ({shape}) does not fit the {mesh.size} devices here; all "
                 "of them are used as data shards",
-                file=sys.stderr,
-                flush=True,
+                error=True,
             )
         return mesh
