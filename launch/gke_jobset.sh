@@ -22,11 +22,23 @@ for given in "$name" "$image" "$accelerator" "$topology" "$hosts"; do
   [ -n "$given" ] || usage
 done
 [ $# -gt 0 ] || usage
+# A YAML scalar in single quotes: everything stands for itself, but a line end would fold.
+quoted() {
+  case $1 in *[[:cntrl:]]*) echo "gke_jobset.sh: a control character in $(printf %q "$1")" >&2; return 2 ;; esac
+  printf "'%s'" "${1//\'/\'\'}"
+}
+for number in "$hosts" "$chips"; do
+  case $number in '' | *[!0-9]*) echo "gke_jobset.sh: $(printf %q "$number") is no number" >&2; exit 2 ;; esac
+done
 arguments=''
 for word in "$@" --distributed=auto; do
   arguments+="
-                - '${word//\'/\'\'}'"
+                - $(quoted "$word")"
 done
+name=$(quoted "$name")
+image=$(quoted "$image")
+accelerator=$(quoted "$accelerator")
+topology=$(quoted "$topology")
 manifest() {
   cat <<YAML
 apiVersion: jobset.x-k8s.io/v1alpha2

@@ -17,8 +17,11 @@ while [ $# -gt 0 ]; do
   shift
 done
 if [ -z "$name" ] || [ -z "$zone" ] || [ $# -eq 0 ]; then usage; fi
-printf -v words ' %q' "$@"
-remote="cd $(printf %q "$folder") && .venv/bin/python -m ldd_jax${words} --distributed=auto"
+# The shell at the other end may be dash, which does not know the $'..' of bash's %q.
+quoted() { printf "'%s'" "${1//\'/\'\\\'\'}"; }
+words=''
+for word in "$@"; do words+=" $(quoted "$word")"; done
+remote="cd $(quoted "$folder") && .venv/bin/python -m ldd_jax$words --distributed=auto"
 command=(gcloud compute tpus tpu-vm ssh "$name" "--zone=$zone" --worker=all "--command=$remote")
 [ -z "$project" ] || command+=("--project=$project")
 if [ -n "$dry" ]; then printf '%q ' "${command[@]}"; echo; exit 0; fi

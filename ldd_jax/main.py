@@ -77,7 +77,7 @@ def main(argv: list[str]) -> int:
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)):
             raise
-        print(f"ldd_jax: out of memory: {one_line(error)}", file=sys.stderr)
+        say(f"ldd_jax: out of memory: {one_line(error)}", error=True)
         return 1
     except KeyboardInterrupt:
         say("ldd_jax: interrupted", error=True)

@@ -18,7 +18,11 @@ def _plan_flags(values: flags.FlagValues) -> None:
     d = lambda f, name, default, text: f(name, default, text, flag_values=values)
     d(flags.DEFINE_string, "topology", "", "Slice, such as v5e:4x4 or v5p:8x8x4.")
     flags.DEFINE_enum(
-        "what", "train", ["train", "sample", "flops"], "What to plan.", flag_values=values
+        "what",
+        "train",
+        ["train", "sample", "flops", "parameters"],
+        "What to plan.",
+        flag_values=values,
     )
     d(flags.DEFINE_integer, "per_chip", 8, "Sequences a chip.")
     d(flags.DEFINE_integer, "vocabulary", 50257, "Tokens of the vocabulary, mask not counted.")
@@ -41,9 +45,13 @@ def _plan(values: flags.FlagValues) -> None:
     require(values.per_chip >= 1, f"--per_chip={values.per_chip}; it must be at least 1")
     require(values.vocabulary >= 1, f"--vocabulary={values.vocabulary}; it must be at least 1")
     require(
-        values.what == "flops" or bool(values.topology),
+        values.what in ("flops", "parameters") or bool(values.topology),
         f"--topology is missing; --what={values.what} needs one, such as --topology=v5e:4x4",
     )
+    if values.what == "parameters":
+        text = plan.parameters(config, values.vocabulary)
+        say(json.dumps({"parameters": text.splitlines()}, indent=2) if values.json else text)
+        return
     if values.what == "flops":
         record = plan.flops(config, values.vocabulary)
     elif values.search:

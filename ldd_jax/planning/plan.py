@@ -66,6 +66,16 @@ def flops(config: ConfigDict, vocabulary: int) -> dict[str, Any]:
     }
 
 
+def parameters(config: ConfigDict, vocabulary: int) -> str:
+    """Name, shape, type and size of every parameter, and their sum, as clu's table."""
+    from clu import parameter_overview
+
+    experiment = build(with_fields(config, mesh__data=1), vocabulary, _first_device())
+    like = states.abstract(experiment.model, experiment.update.optimizer, experiment.mesh)
+    table = parameter_overview.get_parameter_overview(like.params, include_stats=False)
+    return f"parameters of {config.recipe}\n{table}"
+
+
 def _first_device() -> list:
     import jax
 

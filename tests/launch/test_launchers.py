@@ -85,6 +85,50 @@ def test_tpu_vm_runs_on_all_workers():
     assert inner[3:] == [".venv/bin/python", "-m", "ldd_jax", *TRAIN, "--distributed=auto"]
 
 
+# What a shell or YAML would read as its own.
+ODD = ["it's", "a b", "$(touch ran)", "`touch ran`", "a\\n", "c: d", "- e", "#f", "caf\u00e9", ""]
+SHOW = 'eval "set -- $1"; printf "%s\\0" "$@"'
+
+
+def words_of(line):
+    """What bash makes of a line."""
+    done = subprocess.run(["bash", "-c", SHOW, "_", line], capture_output=True, text=True)
+    return done.stdout.split("\0")[:-1]
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_tpu_vm_in_any_shell(shell, tmp_path):
+    """The other end's shell may be dash; the program there gets the words as they were given."""
+    program = tmp_path / "it's a folder" / ".venv" / "bin" / "python"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")
+    program.chmod(0o755)
+    where = ("--name=s", "--zone=z", f"--folder={tmp_path}/it's a folder")
+    given = ["train", "a\nb", "a\tb", *ODD]
+    line = launch("tpu_vm.sh", "--dry-run", *where, "--", *given).stdout
+    (remote,) = [w.removeprefix("--command=") for w in words_of(line) if "--command=" in w]
+    done = subprocess.run([shell, "-c", remote], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.split("\0")[:-1] == ["-m", "ldd_jax", *given, "--distributed=auto"]
+    assert not (tmp_path / "ran").exists()
+
+
+def test_jobset_quotes_everything():
+    import yaml
+
+    for word in ODD[:-1]:
+        flags = [f"--name={word}", f"--image={word}", f"--accelerator={word}", *GKE[3:]]
+        text = launch("gke_jobset.sh", "--dry-run", *flags, "--", "train", *ODD).stdout
+        found = yaml.safe_load(text)
+        pod = found["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+        assert found["metadata"] == {"name": word}
+        assert pod["containers"][0]["image"] == word
+        assert pod["containers"][0]["args"] == ["train", *ODD, "--distributed=auto"]
+        assert word in pod["nodeSelector"].values()
+    for bad in ("--name=a\nspec: {}", "--hosts=2\nx: 1", "--chips-per-host=many"):
+        done = launch("gke_jobset.sh", "--dry-run", *GKE, bad, "--", *TRAIN, check=False)
+        assert done.returncode == 2 and not done.stdout and done.stderr.count("\n") == 1
+
+
 def test_slurm_requeues_and_resumes():
     text = dry("slurm.sh", "--nodes=2", "--tasks-per-node=4", "--time=01:00:00", "--grace=60",
                "--partition=gpu")  # fmt: skip

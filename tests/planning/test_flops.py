@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from types import SimpleNamespace
 
 import jax
@@ -15,6 +16,7 @@ from ldd_jax.core.rows import SCORED
 from ldd_jax.planning import chips, cost
 from ldd_jax.planning.flops import count
 from ldd_jax.recipes import make
+from tests.cli import tools
 
 A, B = jnp.zeros((3, 4, 5)), jnp.zeros((3, 5, 7))
 ONE = 2 * 3 * 4 * 5 * 7
@@ -120,3 +122,12 @@ def test_the_stated_expectation_is_what_batches_show():
     # Bit-reversed times: no shard is much fuller than the mean (0.94 in contiguous order).
     assert cost.measured(e, 1024, 16)["fullest_shard"] < 0.53
     assert cost.measured(built("lddm_u"), 8, 1)["trips"] == 8 * 64 / 32
+
+
+def test_the_table_of_parameters():
+    """clu's table of names, shapes, types and sizes; its sum is the model's."""
+    found = tools.good("plan", tools.recipe("lddm_m,size=tiny"), "--what=parameters").out
+    assert "trunk/embed/table" in found and "float32" in found
+    total = int(found.rstrip().splitlines()[-1].split("Total: ")[1].split(" ")[0].replace(",", ""))
+    record = tools.good("plan", tools.recipe("lddm_m,size=tiny"), "--what=flops", "--json").out
+    assert json.loads(record)["parameters"] == total > 300_000
