@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ldd_jax.core import reading, registry, writing
 from ldd_jax.core.checks import UserError, at_least_one, check_seed, nearest, require
 from ldd_jax.core.console import say
 from ldd_jax.core.types import Model, Process, TokenSpace
-from ldd_jax.data import Tokenizer, load_tokenizer
+from ldd_jax.data import Corpus, Tokenizer, load_tokenizer
 from ldd_jax.data.packing import LONGEST
 from ldd_jax.samplers.base import Latent, Step
 from ldd_jax.samplers.logits import Readout
@@ -337,6 +338,23 @@ def as_config(found: Any, source: str) -> ConfigDict:
         raise UserError(f"{source} is no config: {error}") from error
     check_sections(config, source)
     return config
+
+
+def name_files(data: Mapping[str, Any]) -> None:
+    """Say on stderr which files a data section reads: it may be that of a stranger's workdir."""
+    named = [f"data.{n}={data[n]}" for n in ("path", "validation_path") if data.get(n)]
+    if named:
+        say(f"ldd_jax: reading {' and '.join(named)}", error=True)
+
+
+def read_corpus(experiment: Experiment) -> Corpus:
+    """The corpus of a run in its own tokenizer; the files that are read are named.
+
+    Raises:
+      UserError: for what cannot be read.
+    """
+    name_files(experiment.config.data)
+    return registry.build("data", experiment.config.data).load(experiment.tokenizer)
 
 
 def restore(workdir: Path) -> Experiment:

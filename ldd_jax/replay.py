@@ -20,7 +20,7 @@ import numpy as np
 
 from ldd_jax import experiment as experiments
 from ldd_jax import loop
-from ldd_jax.core import reading, registry, writing
+from ldd_jax.core import reading, writing
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.types import as_batch
 from ldd_jax.data import batches
@@ -120,7 +120,7 @@ def _state_before(experiment: Experiment, place: Path, step: int) -> states.Trai
         state = states.initial(
             experiment.model, experiment.update.optimizer, experiment.mesh, experiment.key(0)
         )
-    corpus = registry.build("data", experiment.config.data).load(experiment.tokenizer)
+    corpus = experiments.read_corpus(experiment)
     stream = batches(
         corpus.train, batch_size=experiment.training.batch_size, seed=experiment.config.seed
     )

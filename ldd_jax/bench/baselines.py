@@ -60,6 +60,10 @@ BASELINES: dict[str, Callable[[Corpus, np.ndarray, int, int, int], np.ndarray]] 
 }
 
 
+# Those whose samples are documents of the corpus, which may be private.
+QUOTES = {"data"}
+
+
 def training_tokens(corpus: Corpus, limit: int = 20_000_000) -> np.ndarray:
     """Training rows [N, L], at most about `limit` tokens, evenly spread."""
     rows = corpus.rows("train")

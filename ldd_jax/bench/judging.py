@@ -10,14 +10,14 @@ import numpy as np
 
 from ldd_jax import loop
 from ldd_jax.bench.baselines import training_tokens
-from ldd_jax.core import reading, registry
+from ldd_jax.core import reading
 from ldd_jax.core.checks import UserError, parse_json, require
 from ldd_jax.core.types import Cond
 from ldd_jax.data import Corpus
 from ldd_jax.evaluation import gpt2, likelihood
 from ldd_jax.evaluation.judges import Judge, NetworkJudge, NGramJudge
 from ldd_jax.evaluation.ngram import NGram
-from ldd_jax.experiment import Experiment, fingerprint
+from ldd_jax.experiment import Experiment, fingerprint, read_corpus
 from ldd_jax.objectives.next_token import shifted
 from ldd_jax.training import sharding
 
@@ -28,7 +28,7 @@ ORDER = 6
 
 def corpus_of(experiment: Experiment) -> Corpus:
     """The corpus that a run was trained on."""
-    return registry.build("data", experiment.config.data).load(experiment.tokenizer)
+    return read_corpus(experiment)
 
 
 def ngram_judge(corpus: Corpus) -> NGramJudge:

@@ -15,9 +15,10 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from ldd_jax.bench.baselines import BASELINES
+from ldd_jax.bench.baselines import BASELINES, QUOTES
 from ldd_jax.bench.cells import NO_LATENT
 from ldd_jax.core import writing
+from ldd_jax.core.console import harmless
 
 Cell = dict[str, Any]
 
@@ -156,7 +157,7 @@ def table(found: list[Row]) -> str:
     names = header(found)
     lines = [names, ["---"] * len(names), *map(fields, found)]
     return "\n".join(
-        "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines
+        "| " + " | ".join(harmless(c).replace("|", "\\|") for c in line) + " |" for line in lines
     )
 
 
@@ -239,22 +240,35 @@ td:nth-child(-n+3),th:nth-child(-n+3){text-align:left}pre{white-space:pre-wrap;b
 padding:6px;margin:2px 0}summary{cursor:pointer}"""
 
 
-def page(found: list[Row], image: bytes, title: str) -> str:
-    """One HTML file: picture, table, a sample of every row; all text is escaped."""
+# What the page may load: nothing. It has no script.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+HIDDEN = "(text of the corpus, not shown; --show_data writes it here)"
+
+
+def page(found: list[Row], image: bytes, title: str, show_data: bool = False) -> str:
+    """One HTML file: picture, table, a sample of every row; all text is escaped.
+
+    `show_data`: texts of the corpus among them.
+    """
     safe = lambda text: html.escape(str(text))
     head = "".join(f"<th>{safe(h)}</th>" for h in header(found))
     body = "".join(
         "<tr>" + "".join(f"<td>{safe(v)}</td>" for v in fields(row)) + "</tr>" for row in found
     )
+    sample = lambda row: (
+        HIDDEN if row.sampler in QUOTES and not show_data else row.cells[0]["sample"]
+    )
     samples = "".join(
         f"<details><summary>{safe(row.line)}"
         f"{'' if row.steps is None else f', {row.steps} steps'}</summary>"
-        f"<pre>{safe(row.cells[0]['sample'])}</pre></details>"
+        f"<pre>{safe(sample(row))}</pre></details>"
         for row in found
     )
     picture = base64.b64encode(image).decode()
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{safe(title)}</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f"<title>{safe(title)}</title>"
         f"<style>{STYLE}</style></head><body><h1>{safe(title)}</h1>"
         "<p>Lower nats under a judge are no proof of quality: read them beside entropy, diversity "
         "and the nonsense rows. Errors: over runs and seeds where a row has several cells, "
@@ -265,8 +279,8 @@ def page(found: list[Row], image: bytes, title: str) -> str:
     )
 
 
-def write(cells: list[Cell], folder: Path) -> str:
-    """`table.md`, `frontier.png` and `frontier.html`; returns the table."""
+def write(cells: list[Cell], folder: Path, show_data: bool = False) -> str:
+    """`table.md`, `frontier.png` and `frontier.html` (see `page`); returns the table."""
     found = rows(cells)
     text = table(found)
     writing.write(folder / "table.md", text + "\n")
@@ -275,5 +289,5 @@ def write(cells: list[Cell], folder: Path) -> str:
     title = (
         f"Frontier: {found[0].cells[0]['samples']} samples of {cells[0]['length']} tokens a cell"
     )
-    writing.write(folder / "frontier.html", page(found, image, title))
+    writing.write(folder / "frontier.html", page(found, image, title, show_data))
     return text

@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from ldd_jax import __version__
-from ldd_jax.core.checks import parse_json
+from ldd_jax.core import reading
+from ldd_jax.core.checks import UserError, is_number
+from ldd_jax.core.console import harmless
 from ldd_jax.experiment import Experiment, fingerprint
 
 BACK = (
     "`python -m ldd_jax import FOLDER --workdir=DIR` makes a workdir that samples, evaluates and "
     "trains on; config and tokenizer are in this folder."
 )
+LONGEST = 300  # characters of a text that the card quotes
 HOW = {
     "own": BACK,
     "reference": f"Tensors bear the names of the LDDM, MDLM, Duo and SEDD code. {BACK}",
@@ -20,7 +23,17 @@ HOW = {
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return parse_json(path.read_text()) if path.is_file() else {}
+    try:
+        found = reading.read_json(path) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+    return found if isinstance(found, dict) else {}
+
+
+def code(text: Any) -> str:
+    """A text of a file as Markdown code in one line, which holds no links, tags or table cells."""
+    shown = harmless(" ".join(str(text).split()))[:LONGEST] or " "
+    return "`" + shown.replace("`", "'").replace("|", "\\|") + "`"
 
 
 def updates(workdir: Path, step: int) -> int:
@@ -34,7 +47,7 @@ def text(experiment: Experiment, workdir: Path, *, step: int, ema: bool, names: 
     model: Any = experiment.model
     config, tokenizer = experiment.config, experiment.tokenizer
     rows = {
-        "recipe": config.recipe,
+        "recipe": code(config.recipe),
         "process": config.process.name,
         "states": f"{experiment.tokens.size}, mask {experiment.tokens.mask}",
         "network": f"width {model.width}, depth {model.depth}, heads {model.heads}"
@@ -49,17 +62,21 @@ def text(experiment: Experiment, workdir: Path, *, step: int, ema: bool, names: 
         "config fingerprint": fingerprint(config),
     }
     summary, record = _json(workdir / "summary.json"), _json(workdir / "import.json")
-    if summary.get("step") == step:
-        name = "NLL" if summary["exact"] else "NELBO"
+    fields = ("nelbo_nats_per_token", "nelbo_se", "passes", "tokens")
+    if summary.get("step") == step and all(is_number(summary.get(n)) for n in fields):
+        name = "NLL" if summary.get("exact") is True else "NELBO"
+        nats, error, passes, tokens = (summary[n] for n in fields)
         rows[f"validation {name}, nats a token"] = (
-            f"{summary['nelbo_nats_per_token']:.4f} +- {summary['nelbo_se']:.4f} "
-            f"({summary['passes']} passes, {summary['tokens']} tokens of {config.data.path})"
+            f"{nats:.4f} +- {error:.4f} ({passes} passes, {tokens} tokens of "
+            f"{code(config.data.path)})"
         )
     if record:
-        rows["imported from"] = f"{record['source']}, SHA-256 {record['sha256']}"
+        source, digest = code(record.get("source")), code(record.get("sha256"))
+        rows["imported from"] = f"{source}, SHA-256 {digest}"
     table = "\n".join(f"| {k} | {v} |" for k, v in rows.items())
     return (
         "---\nlibrary_name: ldd_jax\ntags: [discrete-diffusion, loopholing]\n---\n"
-        f"# {config.recipe}\n\nWritten by ldd_jax {__version__}.\n\n| | |\n|---|---|\n{table}\n\n"
+        f"# {code(config.recipe)}\n\nWritten by ldd_jax {__version__}.\n\n"
+        f"| | |\n|---|---|\n{table}\n\n"
         f"{HOW[names]}\n"
     )

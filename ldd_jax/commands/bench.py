@@ -41,6 +41,12 @@ def _bench_flags(values: flags.FlagValues) -> None:
         "Also a MAUVE-style distance of every cell to validation texts, as the first judge sees "
         "them.",
     )
+    d(
+        flags.DEFINE_boolean,
+        "show_data",
+        False,
+        "Write a validation text of the corpus into the page and the cells as well.",
+    )
     d(flags.DEFINE_string, "output", "", "Folder; the same command again goes on in it.")
 
 
@@ -68,10 +74,11 @@ def _bench(values: flags.FlagValues) -> None:
         length=values.length,
         every=values.samplers == "all",
         mauve=values.mauve,
+        show_data=values.show_data,
     )
     bench = run.Bench(settings)
     found = bench.execute()
-    say(report.write(found, settings.output))
+    say(report.write(found, settings.output, settings.show_data))
     say(f"{len(found)} cells; table.md, frontier.png and frontier.html in {settings.output}")
 
 

@@ -35,7 +35,7 @@ def _evaluate(values: flags.FlagValues) -> None:
     from ldd_jax import generate, loop
     from ldd_jax.core import registry, writing
     from ldd_jax.data import Corpus, zero_shot
-    from ldd_jax.experiment import fingerprint
+    from ldd_jax.experiment import fingerprint, name_files
 
     require(values.draws >= 0, f"--draws={values.draws}; it must be at least 1 (0: the config's)")
     output = writing.place(values.output) if values.output else None
@@ -70,6 +70,7 @@ def _evaluate(values: flags.FlagValues) -> None:
                 (corpus, dataset.record(corpus) | {"config": fingerprint(experiment.config)})
             )
     else:
+        name_files(data)
         told = [(registry.build("data", data).load(experiment.tokenizer), {"split": values.split})]
     say(f"checkpoint {step}, {'averaged' if values.ema else 'raw'} parameters")
     records = []

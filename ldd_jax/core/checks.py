@@ -40,6 +40,11 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("nested too deep") from error
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value of a file is a finite number that a float holds; a truth value is none."""
+    return type(value) in (int, float) and -1e300 < value < 1e300
+
+
 def nearest(given: str, allowed: Iterable[str]) -> str:
     """`allowed: a, b, c (did you mean b?)`, the tail of a refusal."""
     names = sorted(allowed)

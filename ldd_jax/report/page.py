@@ -15,7 +15,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from ldd_jax.core.checks import UserError, parse_json
+from ldd_jax.core import reading
+from ldd_jax.core.checks import UserError, is_number, require
 from ldd_jax.report.player import MARKUP, SCRIPT, STYLE
 from ldd_jax.training.metrics import read_metrics
 
@@ -67,7 +68,7 @@ def training(runs: list[dict[str, Any]]) -> str:
     for i, run in enumerate(runs):
         lines, color = run["metrics"], f"C{i % 10}"
         known = lambda name, lines=lines: [
-            (r["step"], r[name]) for r in lines if r.get(name) is not None
+            (r["step"], r[name]) for r in lines if is_number(r["step"]) and is_number(r.get(name))
         ]
         if train := known("train_loss"):
             axes.plot(*zip(*train), lw=0.8, alpha=0.5, color=color)
@@ -148,9 +149,12 @@ def frontier(folder: Path) -> str:
       UserError: if it holds none.
     """
     try:
-        image, text = (folder / "frontier.png").read_bytes(), (folder / "table.md").read_text()
+        image, text = reading.read(folder / "frontier.png"), reading.read_text(folder / "table.md")
     except OSError as error:
         raise UserError(f"--bench={folder}: {error.filename}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--bench={folder}: table.md is no text") from error
+    require(len(text.splitlines()) > 2, f"--bench={folder}: table.md holds no table")
     lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.strip()]
     data = base64.b64encode(image).decode()
     shown = f'<img alt="frontier" src="data:image/png;base64,{data}">'
@@ -191,8 +195,15 @@ def read_run(workdir: Path) -> dict[str, Any]:
     """Summary and metrics of a workdir, as far as they are there."""
     summary = workdir / "summary.json"
     try:
-        found = parse_json(summary.read_text("utf-8")) if summary.is_file() else {}
-    except ValueError as error:
+        found = reading.read_json(summary) if summary.is_file() else {}
+    except (OSError, ValueError) as error:
         raise UserError(f"{summary} is not valid JSON: {error}") from error
+    require(isinstance(found, dict), f"{summary} holds no JSON object")
+    for name, _ in COLUMNS:
+        value = found.get(name)
+        require(
+            value is None or type(value) is bool or is_number(value),
+            f"{summary}: {name} is {value!r}, expected a number",
+        )
     metrics = workdir / "metrics.jsonl"
     return {"summary": found, "metrics": read_metrics(metrics) if metrics.is_file() else []}

@@ -232,8 +232,9 @@ def test_the_page_is_self_contained_and_escaped(benched):
     found = tools.json_lines(output / "cells.jsonl")
     for cell in found:
         cell["sample"] = '<script>alert("x")</script>&'
-    text = report.page(report.rows(found), b"png", "a <title>")
+    text = report.page(report.rows(found), b"png", "a <title>", show_data=True)
     assert "<script" not in text and text.count("&lt;script&gt;") == len(report.rows(found))
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'\">" in text
     assert "a &lt;title&gt;" in text and "data:image/png;base64,cG5n" in text
     for outside in ("http://", "https://", 'src="/', "<link", "@import"):
         assert outside not in (output / "frontier.html").read_text()

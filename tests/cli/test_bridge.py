@@ -75,7 +75,10 @@ def test_export_gives_the_same_bytes(imported, tmp_path):
     back = load_file(tmp_path / "out" / "model.safetensors")
     assert set(back) == set(w)
     assert all(back[n].tobytes() == w[n].tobytes() and back[n].shape == w[n].shape for n in w)
-    assert "imported from | reference.safetensors" in (tmp_path / "out" / "README.md").read_text()
+    assert (
+        "imported from | `reference.safetensors`, SHA-256 `"
+        in (tmp_path / "out" / "README.md").read_text()
+    )
     again = tools.good(
         *("import", tmp_path / "out", "--method=lddm_m", f"--workdir={tmp_path / 'again'}")
     )
