@@ -17,13 +17,15 @@ from ldd_jax.core.checks import UserError, nearest, require
 class Command:
     """A subcommand: one line of help, its flags, and what it runs.
 
-    `argument` names the flag that may also be given as the only bare argument.
+    `argument` names the flag that may also be given as the only bare argument; `compiles` is False
+    for a command that never starts JAX.
     """
 
     help: str
     define: Callable[[flags.FlagValues], None]
     execute: Callable[[flags.FlagValues], None]
     argument: str = ""
+    compiles: bool = True
 
 
 def parse(name: str, command: Command, argv: list[str]) -> flags.FlagValues:
@@ -56,6 +58,12 @@ def parse(name: str, command: Command, argv: list[str]) -> flags.FlagValues:
     if command.argument and len(rest) == 1:
         values[command.argument].value, rest = rest[0], []
     require(not rest, f"{name} takes flags only, not {' '.join(rest)!r}")
+    for flag in _own_flags(values):
+        empty = flag.present and flag.value in ("", [""])
+        require(
+            not empty,
+            f"{name}: --{flag.name} is missing its value; give one, or leave the flag out",
+        )
     if "config" in values:
         structural = [a for a in argv if a.split("=")[0].endswith(".name") and "--config." in a]
         require(
@@ -99,6 +107,13 @@ def _parse_into(values: flags.FlagValues, argv: list[str]) -> list[str]:
 def _defined(command: Command) -> flags.FlagValues:
     values = flags.FlagValues()
     flags.DEFINE_bool("help", False, "Show the flags.", short_name="h", flag_values=values)
+    if command.compiles:
+        flags.DEFINE_bool(
+            "compilation_cache",
+            True,
+            "Keep compiled programs in the user's own cache folder.",
+            flag_values=values,
+        )
     command.define(values)
     return values
 

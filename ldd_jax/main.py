@@ -22,6 +22,7 @@ from ldd_jax.commands.sample import SAMPLE
 from ldd_jax.commands.tasks import SOLVE, VERIFY
 from ldd_jax.commands.train import PREPARE, REPLAY, TRAIN
 from ldd_jax.core.checks import RunError, UserError, nearest, one_line, require
+from ldd_jax.core.compilation import keep_programs
 from ldd_jax.core.console import OUT, say
 from ldd_jax.core.memory import keep_freed_memory
 
@@ -55,8 +56,11 @@ def usage() -> str:
     )
 
 
-def main(argv: list[str]) -> int:
-    """Run a command line; returns the exit status."""
+def main(argv: list[str], *, own_process: bool = False) -> int:
+    """Run a command line; returns the exit status.
+
+    With `own_process` it may change how JAX works in this process: compiled programs are kept.
+    """
     if not argv or argv[0] in ("--help", "-h", "help"):
         say(usage())
         return 0 if argv else 2
@@ -70,6 +74,8 @@ def main(argv: list[str]) -> int:
         if values.help:
             say(describe(argv[0], command, values))
             return 0
+        if own_process and command.compiles and values.compilation_cache:
+            keep_programs()
         command.execute(values)
     except (UserError, RunError) as error:
         say(f"ldd_jax: {one_line(error)}", error=True)
@@ -92,6 +98,6 @@ def run() -> None:
     logging.set_verbosity(logging.FATAL)
     getLogger("asyncio").setLevel("CRITICAL")
     keep_freed_memory()
-    status = main(sys.argv[1:])
+    status = main(sys.argv[1:], own_process=True)
     OUT.flush()
     sys.exit(status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from absl import flags
@@ -42,6 +43,17 @@ def start(values: flags.FlagValues) -> None:
     from ldd_jax.training import distributed
 
     distributed.start(distributed.parse(values.distributed), limit=values.start_limit)
+
+
+def on_cpu() -> None:
+    """Start no accelerator; a config file has imported JAX already, which reads no variable later.
+
+    Processes that are started from here follow.
+    """
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
 
 
 def reset_steps(given: str) -> list[int]:

@@ -79,5 +79,10 @@ def _solve(values: flags.FlagValues) -> None:
     )
 
 
-VERIFY = Command("check lines problem|solution from stdin: strict legacy", _verify_flags, _verify)
+VERIFY = Command(
+    "check lines problem|solution from stdin: strict legacy",
+    _verify_flags,
+    _verify,
+    compiles=False,
+)
 SOLVE = Command("solve a problem with a trained model", _solve_flags, _solve, argument="problem")

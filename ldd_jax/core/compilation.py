@@ -1,0 +1,182 @@
+"""Compiled programs kept from process to process, in the user's own cache folder.
+
+What lies in the folder is machine code that will be run, so the folder is used only if nobody else
+can write into it or put another in its place. Every entry carries its SHA-256 and is written beside
+and renamed: a torn or damaged one is removed and compiled again. Whatever goes wrong with the
+folder, a run goes on without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import stat
+import tempfile
+import warnings
+from pathlib import Path
+
+# Bytes of all entries; beyond them the least recently used ones go.
+LIMIT = 512 << 20
+# Shorter compilations are not worth a file.
+SECONDS = 0.05
+_SUFFIX, _PARTIAL = ".program", ".partial"
+_DIGEST = hashlib.sha256().digest_size
+
+
+def folder() -> Path | None:
+    """`ldd_jax/programs` in XDG_CACHE_HOME, or in ~/.cache; None if neither is an absolute path."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    home = os.path.expanduser("~")
+    place = Path(base) if os.path.isabs(base) else Path(home) / ".cache"
+    return place / "ldd_jax" / "programs" if place.is_absolute() else None
+
+
+def private(path: Path) -> Path | None:
+    """The real path of a folder that is ours alone, made if absent (mode 0700); None if it is not.
+
+    Ours alone: it and all folders above it belong to this user or to root, and none of them may be
+    written by others (but for folders like /tmp, where nobody can rename what is not theirs).
+    """
+    try:
+        for part in reversed((path, *path.parents)):
+            if not part.exists():
+                part.mkdir(mode=0o700, exist_ok=True)
+        path = path.resolve(strict=True)
+        own = path.lstat()
+        if not stat.S_ISDIR(own.st_mode) or own.st_uid != os.geteuid() or own.st_mode & 0o022:
+            return None
+        for above in path.parents:
+            found = above.lstat()
+            others = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
+            if found.st_uid not in (0, os.geteuid()) or others:
+                return None
+        if stat.S_IMODE(own.st_mode) != 0o700:
+            path.chmod(0o700)
+        return path if os.access(path, os.R_OK | os.W_OK | os.X_OK) else None
+    except (OSError, RuntimeError):  # a loop of links is a RuntimeError
+        return None
+
+
+def processor() -> str:
+    """What tells processors apart that need different programs: a home may serve several."""
+    flags = b""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", "rb") as lines:
+        flags = next((line for line in lines if line.startswith((b"flags", b"Features"))), b"")
+    return hashlib.sha256(platform.machine().encode() + flags).hexdigest()
+
+
+class Entries:
+    """Programs by key, in files of one folder; reading never raises, nor does writing."""
+
+    def __init__(self, place: Path, limit: int = LIMIT):
+        self.place, self.limit, self.processor = place, limit, processor()
+
+    def file(self, key: str) -> Path:
+        """Where an entry lies; keys may be longer than file names."""
+        name = hashlib.sha256(f"{self.processor} {key}".encode()).hexdigest()
+        return self.place / (name + _SUFFIX)
+
+    def get(self, key: str) -> bytes | None:
+        """The program, or None; marks it as used."""
+        path = self.file(key)
+        try:
+            stream = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return None
+        try:
+            with open(stream, "rb") as file:
+                found = os.fstat(file.fileno())
+                ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+                whole = file.read() if ours and found.st_size <= self.limit else b""
+            digest, program = whole[:_DIGEST], whole[_DIGEST:]
+            if hashlib.sha256(program).digest() != digest:
+                path.unlink()
+                return None
+            os.utime(path)
+            return program
+        except OSError:
+            return None
+
+    def put(self, key: str, program: bytes) -> None:
+        """Keep a program, if there is room."""
+        if len(program) + _DIGEST > self.limit:
+            return
+        partial = ""
+        try:
+            self.trim(len(program) + _DIGEST)
+            stream, partial = tempfile.mkstemp(_PARTIAL, dir=self.place)
+            with open(stream, "wb") as file:
+                file.write(hashlib.sha256(program).digest() + program)
+            os.replace(partial, self.file(key))
+        except OSError:
+            if partial:
+                with contextlib.suppress(OSError):
+                    os.unlink(partial)
+
+    def trim(self, room: int) -> None:
+        """Remove what was used least recently, until there is room for so many bytes."""
+        found = []
+        with os.scandir(self.place) as entries:
+            for entry in entries:
+                if entry.name.endswith((_SUFFIX, _PARTIAL)):
+                    with contextlib.suppress(OSError):  # another process removed it
+                        about = entry.stat(follow_symlinks=False)
+                        found.append((about.st_mtime_ns, about.st_size, entry.path))
+        over = sum(size for _, size, _ in found) + room - self.limit
+        for _, size, path in sorted(found):
+            if over <= 0:
+                break
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+                over -= size
+
+
+def keep_programs() -> Path | None:
+    """Keep what this process compiles, and use what others of this user did; None = not.
+
+    A cache that was chosen for JAX itself (JAX_COMPILATION_CACHE_DIR, or switched off) stays.
+    """
+    import jax
+
+    asked = jax.config.values
+    if asked["jax_compilation_cache_dir"] or not asked["jax_enable_compilation_cache"]:
+        return None
+    chosen = folder()
+    place = private(chosen) if chosen else None
+    if place is None or not _install(place):
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(place))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", SECONDS)
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")  # they check nothing
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+    return place
+
+
+def _install(place: Path) -> bool:
+    """Have JAX read and write `Entries`; False where this version of JAX gives no way to."""
+    try:
+        from jax._src import compilation_cache
+        from jax._src.compilation_cache_interface import CacheInterface
+    except ImportError:
+        return False
+    others = getattr(compilation_cache, "get_file_cache", None)
+    if not callable(others):
+        return False
+
+    class Adapter(CacheInterface):
+        """JAX's name for `Entries`."""
+
+        def __init__(self):
+            self._path, self.entries = place, Entries(place)
+
+        def get(self, key: str) -> bytes | None:
+            return self.entries.get(key)
+
+        def put(self, key: str, value: bytes) -> None:
+            self.entries.put(key, value)
+
+    own = lambda path: (Adapter(), path) if path == str(place) else others(path)
+    compilation_cache.get_file_cache = own  # type: ignore[assignment]
+    return True
