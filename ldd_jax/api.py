@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import functools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ldd_jax import generate, loop
 from ldd_jax.core import registry
-from ldd_jax.core.checks import UserError, check_seed, nearest, require
+from ldd_jax.core.checks import UserError, check_seed, nearest, require, typed
 from ldd_jax.evaluation.conditional import Score
 from ldd_jax.experiment import Experiment, Sampling
 from ldd_jax.requests import Item, Scorer
+
+# Programs of a kind that a model keeps, the last used ones.
+PROGRAMS = 32
 
 LATENT: dict[str, dict[str, Any]] = {
     "carry": {},
@@ -21,23 +26,55 @@ LATENT: dict[str, dict[str, Any]] = {
 }
 
 
+# What the `sample` command's flags are called, and what they take; `steps` aside, `settings` knows
+# those that do not say what is asked for, but how it is drawn.
+HOW: dict[str, type] = {
+    "num_samples": int,
+    "steps": int,
+    "batch_size": int,
+    "sampler": str,
+    "grid": str,
+    "blocks": str,
+    "temperature": float,
+    "top_p": float,
+    "top_k": int,
+    "latent": str,
+    "reset_every": int,
+    "reset_on_remask": bool,
+    "guidance": float,
+    "tail": str,
+}
+WHAT: dict[str, type] = {"prompt": str, "fill": str, "seed": int, "length": int, "label": str}
+
+
+def given(allowed: Mapping[str, type], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given, each of its type; None = not given.
+
+    Raises:
+      UserError: for an unknown option, or a value of another type.
+    """
+    for name in options:
+        require(name in allowed, f"unknown option {name!r}; {nearest(name, allowed)}")
+    return {n: typed(n, v, allowed[n]) for n, v in options.items() if v is not None}
+
+
 def settings(defaults: Sampling, **options: Any) -> Sampling:
-    """The config's sampling with options laid over it; None and "" = the config's.
+    """The config's sampling with options (`HOW`) laid over it; None = the config's.
 
     Raises:
       UserError: for an unknown option or a value that does not fit.
     """
-    given = {k: v for k, v in options.items() if v not in (None, "")}
-    take = lambda *names: {n: given.pop(n) for n in names if n in given}
+    left = given(HOW, options)
+    take = lambda *names: {n: left.pop(n) for n in names if n in left}
     try:
         readout = dataclasses.replace(defaults.readout, **take("temperature", "top_p", "top_k"))
         latent = dataclasses.replace(defaults.latent, **take("reset_every", "reset_on_remask"))
-        mode = given.pop("latent", "carry")
-        require(mode in LATENT, f"latent {mode!r}; {nearest(str(mode), LATENT)}")
+        mode = left.pop("latent", "carry")
+        require(mode in LATENT, f"latent {mode!r}; {nearest(mode, LATENT)}")
         latent = dataclasses.replace(latent, **LATENT[mode])
-        own_grid = "grid" in given
+        stepped = "steps" in left or "grid" in left
         parts = {
-            name: registry.parse(kind, given.pop(key)) if key in given else getattr(defaults, name)
+            name: registry.parse(kind, left.pop(key)) if key in left else getattr(defaults, name)
             for name, kind, key in (
                 ("step", "step", "sampler"),
                 ("grid", "grid", "grid"),
@@ -45,49 +82,58 @@ def settings(defaults: Sampling, **options: Any) -> Sampling:
             )
         }
         require(
-            parts["step"].clock == "grid" or not ("num_steps" in given or own_grid),
+            parts["step"].clock == "grid" or not stepped,
             "this sampler takes as many steps as its rows need; --steps and --grid do not apply",
         )
-        names = [f.name for f in dataclasses.fields(defaults)]
-        for name in given:
-            require(name in names, f"unknown option {name!r}; {nearest(name, names)}")
-        return dataclasses.replace(defaults, readout=readout, latent=latent, **parts, **given)
+        if "steps" in left:
+            left["num_steps"] = left.pop("steps")
+        return dataclasses.replace(defaults, readout=readout, latent=latent, **parts, **left)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def _kept() -> Any:
+    """A field that is made from the others."""
+    return dataclasses.field(init=False, repr=False, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
     """A trained model: its experiment, parameters and the number of updates behind them.
 
-    `params` is a nested dict, `experiment.model.bind(params)` the network as a pytree.
+    `params` is a nested dict, `experiment.model.bind(params)` the network as a pytree. Programs are
+    kept: a second call with the options of the first compiles nothing.
     """
 
     experiment: Experiment
     params: Any
     step: int
+    _sampler: Callable[[Sampling, int], generate.Sampler] = _kept()
+    _scorer: Callable[..., Scorer] = _kept()
+
+    def __post_init__(self):
+        make = lambda sampling, length: generate.Sampler.make(self.experiment, sampling, length)
+        score = lambda **how: Scorer(self.experiment, self.params, **how)
+        for name, fn in (("_sampler", make), ("_scorer", score)):
+            object.__setattr__(self, name, functools.lru_cache(PROGRAMS)(fn))
 
     @property
     def tokenizer(self) -> Any:
         """Text to ids and back."""
         return self.experiment.tokenizer
 
-    def records(
-        self,
-        *,
-        prompt: str = "",
-        fill: str = "",
-        seed: int = 0,
-        length: int | None = None,
-        label: str | int = "",
-        **options: Any,
-    ) -> Iterator[dict[str, Any]]:
+    def records(self, **options: Any) -> Iterator[dict[str, Any]]:
         """Samples as the `sample` command writes them, one by one; options as in `sample`.
 
         Raises:
           UserError: for options that do not fit, before anything runs.
         """
         e = self.experiment
+        if isinstance(options.get("label"), int):  # an import's classes are numbers
+            options["label"] = str(options["label"])
+        options = given({**HOW, **WHAT}, options)
+        what = {name: options.pop(name) for name in WHAT if name in options}
+        seed, length, label = what.get("seed", 0), what.get("length"), what.get("label")
         require(length is None or length >= 1, f"--length={length}; it must be at least 1")
         check_seed(seed)
         sampling = settings(e.sampling, **options)
@@ -97,23 +143,23 @@ class Pipeline:
             e.model.latent or not asked,
             "this network takes no latent; --latent, --reset_every, --reset_on_remask do not apply",
         )
-        length = length or e.config.data.length
-        given = generate.template(e, prompt, fill, length)
-        tokens, fixed = given if given is not None else (None, None)
-        length = length if tokens is None else len(tokens)
-        count = sampling.num_samples
-        sampling = dataclasses.replace(sampling, batch_size=min(sampling.batch_size, count))
-        sampler = generate.Sampler.make(e, sampling, length)
-        numbers = sampler.records(
+        fixed = generate.template(e, what.get("prompt"), what.get("fill"), length)
+        tokens, held = fixed if fixed is not None else (None, None)
+        length = (length or e.config.data.length) if tokens is None else len(tokens)
+        count, steps = sampling.num_samples, sampling.num_steps
+        # Few numbers of rows, so that few programs serve all calls; neither number is in them.
+        rows = min(sampling.batch_size, 1 << (count - 1).bit_length())
+        shape = dataclasses.replace(sampling, batch_size=rows, num_samples=rows, num_steps=1)
+        numbers = self._sampler(shape, length).records(
             self.params,
             seed=seed,
             count=count,
-            num_steps=sampling.num_steps,
+            num_steps=steps,
             fixed_tokens=tokens,
-            fixed=fixed,
+            fixed=held,
             label=_label(e, label),
         )
-        labelled = {} if label == "" else {"label": str(label)}
+        labelled = {} if label is None else {"label": label}
         return ({**record, "checkpoint": self.step, **labelled} for record in numbers)
 
     def sample(
@@ -127,17 +173,26 @@ class Pipeline:
 
         Args:
           num_samples: how many.
-          num_inference_steps: steps of the sampler.
-          **options: prompt, seed, length, label, sampler, grid, blocks, temperature, top_p, top_k,
-            latent ("carry", "off", "frozen"), reset_every, reset_on_remask, tail, guidance,
-            batch_size: the flags of the `sample` command.
+          num_inference_steps: another name of `steps`, those of the sampler.
+          **options: steps, prompt, fill, seed, length, label, sampler, grid, blocks, temperature
+            (0 = greedy), top_p, top_k, latent ("carry", "off", "frozen"), reset_every,
+            reset_on_remask, tail, guidance, batch_size: the flags of the `sample` command.
+
+        Raises:
+          UserError: for options that do not fit.
         """
-        options |= dict(num_samples=num_samples, num_steps=num_inference_steps)
+        steps = num_inference_steps
+        require(
+            steps is None or options.get("steps") is None,
+            "steps and num_inference_steps are one option; give one of them",
+        )
+        options |= dict(num_samples=num_samples)
+        options |= {} if steps is None else dict(steps=steps)
         return [record["text"] for record in self.records(**options)]
 
     def fill(self, text: str, num_samples: int = 1, **options: Any) -> list[str]:
         """`text` with its [MASK]s filled, `num_samples` times; options as in `sample`."""
-        return self.sample(num_samples, fill=text, **options)
+        return self.sample(num_samples, fill=typed("fill", text, str), **options)
 
     def nll(
         self,
@@ -164,21 +219,20 @@ class Pipeline:
           UserError: for a text without tokens, or one longer than the model's rows.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
+        texts = [typed("a text", text, str) for text in texts]
+        context = typed("context", context, str)
+        how = given(
+            dict(draws=int, num_passes=int, batch_size=int),
+            dict(draws=draws, num_passes=num_passes, batch_size=batch_size),
+        )
+        check_seed(seed, "seed")
         items = [item(self.tokenizer, context, text) for text in texts]
         length = self.experiment.config.data.length
         long = [len(i.tokens) for i in items if len(i.tokens) > length]
         require(
             not long, f"a text of {max(long, default=0)} tokens is longer than a row ({length})"
         )
-        scorer = Scorer(
-            self.experiment,
-            self.params,
-            draws=draws,
-            passes=num_passes,
-            batch_size=batch_size,
-            seed=seed,
-        )
-        return scorer(items)[0]
+        return self._scorer(passes=how.pop("num_passes", None), seed=seed, **how)(items)[0]
 
 
 def item(tokenizer: Any, context: str, text: str) -> Item:
@@ -203,9 +257,9 @@ def item(tokenizer: Any, context: str, text: str) -> Item:
     return Item((*before, *after), len(after))
 
 
-def _label(experiment: Experiment, name: str | int) -> int | None:
+def _label(experiment: Experiment, name: str | None) -> int | None:
     """Number of a class; those of an import have no other names than their numbers."""
-    if name == "":
+    if name is None:
         return None
     number = experiment.model.num_classes
     classes = experiment.config.data.to_dict().get("classes") or [str(i) for i in range(number)]
@@ -222,4 +276,8 @@ def load(workdir: str | Path, *, ema: bool = True, step: int | None = None) -> P
     Raises:
       UserError: if there is none.
     """
-    return Pipeline(*loop.load(Path(workdir), ema=ema, step=step))
+    require(
+        isinstance(workdir, str | os.PathLike), f"workdir is {workdir!r}; expected a folder's path"
+    )
+    step = None if step is None else typed("step", step, int)
+    return Pipeline(*loop.load(Path(workdir), ema=typed("ema", ema, bool), step=step))

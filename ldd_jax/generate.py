@@ -190,20 +190,38 @@ def describe(sampling: Sampling) -> dict[str, Any]:
 
 
 def template(
-    experiment: Experiment, prompt: str, fill: str, length: int
+    experiment: Experiment, prompt: str | None, fill: str | None, length: int | None
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Fixed tokens and where they are fixed, from `--fill` or `--prompt`; None without either.
 
-    A prompt stands at the front of a row of `length` tokens; a template is the whole row.
+    A prompt stands at the front of a row of `length` tokens (None: as in training); a template is
+    the whole row, longer than in training only where `length` says so.
+
+    Raises:
+      UserError: for an empty text, one that leaves nothing free, or does not fit.
     """
-    require(not (prompt and fill), "give --prompt or --fill, not both")
-    if fill:
+    require(prompt is None or fill is None, "give --prompt or --fill, not both")
+    for name, text in (("prompt", prompt), ("fill", fill)):
+        require(text != "", f"--{name} is empty; leave it out, or give a text")
+    usual = experiment.config.data.length
+    if fill is not None:
         ids, free = experiment.tokenizer.encode_template(fill)
         require(
             any(free), f"--fill={fill!r} has no [MASK] to fill; write [MASK] for each free token"
         )
+        require(
+            length is None or length == len(ids),
+            f"--length={length}, but --fill is the whole row and has {len(ids)} tokens; leave "
+            "--length out, or give that number",
+        )
+        require(
+            length is not None or len(ids) <= usual,
+            f"--fill has {len(ids)} tokens, but a row has {usual}; shorten it, or give "
+            f"--length={len(ids)} for a row longer than those of training",
+        )
         return np.asarray(ids, np.int32), ~np.asarray(free, bool)
-    if prompt:
+    if prompt is not None:
+        length = length or usual
         ids = experiment.tokenizer.encode(prompt)
         require(
             len(ids) < length,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from pathlib import Path
 
 from absl import flags
@@ -22,11 +23,11 @@ def _bench_flags(values: flags.FlagValues) -> None:
         "NAME[:field=value]...,...; default: each run's own; all: every registered step.",
     )
     d(flags.DEFINE_string, "steps", "4,8,16,32,64", "Numbers of steps.")
-    d(flags.DEFINE_string, "temperatures", "1", "Temperatures of p(x0 | z_t).")
+    d(flags.DEFINE_string, "temperatures", "1", "Temperatures of p(x0 | z_t); 0 = greedy.")
     d(flags.DEFINE_string, "latents", "carry,off", "carry, off, frozen; for runs with a latent.")
     d(flags.DEFINE_string, "seeds", "0", "Seeds of the samples.")
     d(flags.DEFINE_integer, "num_samples", 64, "Samples of a cell.")
-    d(flags.DEFINE_integer, "length", 0, "Tokens of a sample; 0 = the training length.")
+    d(flags.DEFINE_integer, "length", None, "Tokens of a sample; default: the training length.")
     d(
         flags.DEFINE_string,
         "judge",
@@ -54,13 +55,16 @@ def _bench(values: flags.FlagValues) -> None:
     require(bool(values.workdir), "--workdir is missing; give --workdir=A,B,...")
     require(bool(values.output), "--output is missing; give --output=FOLDER")
     require(values.num_samples >= 2, f"--num_samples={values.num_samples}; it must be at least 2")
-    require(values.length >= 0, f"--length={values.length}; it must be at least 1 (0: the run's)")
+    length = values.length
+    require(length is None or length >= 1, f"--length={length}; it must be at least 1")
     from ldd_jax.bench import cells, report, run
 
     seeds = cells.numbers("seeds", values.seeds, least=0)
     require(max(seeds) < 2**32, f"--seeds={values.seeds}; they must be below {2**32}")
     temperatures = cells.numbers("temperatures", values.temperatures, float, 0)
-    require(min(temperatures) > 0, f"--temperatures={values.temperatures}; they must be above 0")
+    require(
+        max(temperatures) < math.inf, f"--temperatures={values.temperatures}; they must be finite"
+    )
     settings = run.Settings(
         workdirs=[Path(w) for w in dict.fromkeys(",".join(values.workdir).split(","))],
         output=Path(values.output),
@@ -71,7 +75,7 @@ def _bench(values: flags.FlagValues) -> None:
         seeds=seeds,
         judges=list(dict.fromkeys(values.judge.split(","))),
         num_samples=values.num_samples,
-        length=values.length,
+        length=length or 0,
         every=values.samplers == "all",
         mauve=values.mauve,
         show_data=values.show_data,

@@ -17,11 +17,11 @@ def _sample_flags(values: flags.FlagValues) -> None:
     d = lambda f, name, default, text: f(name, default, text, flag_values=values)
     d(flags.DEFINE_integer, "num_samples", None, "Samples; default: the config's.")
     d(flags.DEFINE_integer, "steps", None, "Steps of the sampler; default: the config's.")
-    d(flags.DEFINE_string, "sampler", "", "Step rule, NAME or NAME:field=value,...; see docs.")
-    d(flags.DEFINE_string, "grid", "", "Time grid: linear, cosine or geometric, as --sampler.")
-    d(flags.DEFINE_string, "blocks", "", "whole, fill:size=32 or slide:size=32; see docs.")
+    d(flags.DEFINE_string, "sampler", None, "Step rule, NAME or NAME:field=value,...; see docs.")
+    d(flags.DEFINE_string, "grid", None, "Time grid: linear, cosine or geometric, as --sampler.")
+    d(flags.DEFINE_string, "blocks", None, "whole, fill:size=32 or slide:size=32; see docs.")
     d(flags.DEFINE_integer, "seed", 0, "Sample i of a seed is always the same.")
-    d(flags.DEFINE_float, "temperature", None, "Of p(x0 | z_t).")
+    d(flags.DEFINE_float, "temperature", None, "Of p(x0 | z_t); 0 = greedy.")
     d(flags.DEFINE_float, "top_p", None, "Nucleus of p(x0 | z_t).")
     d(flags.DEFINE_integer, "top_k", None, "Most probable tokens of p(x0 | z_t); 0 = all.")
     flags.DEFINE_enum(
@@ -33,23 +33,16 @@ def _sample_flags(values: flags.FlagValues) -> None:
     )
     d(flags.DEFINE_integer, "reset_every", None, "Put h = 0 every k steps; 0 = never.")
     d(flags.DEFINE_bool, "reset_on_remask", None, "Put h = 0 where a token is masked again.")
-    d(flags.DEFINE_string, "label", "", "Class of the samples, of a model trained with classes.")
+    d(flags.DEFINE_string, "label", None, "Class of the samples, of a model trained with classes.")
     d(flags.DEFINE_float, "guidance", None, "Strength of the condition; 1 = none added.")
     d(flags.DEFINE_string, "tail", None, "Last call: sample, greedy or none.")
     d(flags.DEFINE_integer, "length", None, "Tokens of a sample; default: the training length.")
     d(flags.DEFINE_integer, "batch_size", None, "Samples at a time.")
-    d(flags.DEFINE_string, "prompt", "", "Text that every sample begins with.")
-    d(flags.DEFINE_string, "fill", "", 'Text with gaps, such as "The [MASK][MASK] is".')
+    d(flags.DEFINE_string, "prompt", None, "Text that every sample begins with.")
+    d(flags.DEFINE_string, "fill", None, 'Text with gaps, such as "The [MASK][MASK] is".')
     d(flags.DEFINE_integer, "step", None, "Checkpoint; default: the newest.")
     d(flags.DEFINE_bool, "ema", True, "Averaged parameters.")
     d(flags.DEFINE_string, "output", "", "JSON lines file; default: WORKDIR/samples.jsonl.")
-
-
-OPTIONS = (
-    *("num_samples", "sampler", "grid", "blocks", "temperature", "top_p", "top_k", "latent"),
-    *("reset_every", "reset_on_remask", "guidance", "tail", "batch_size"),
-    *("prompt", "fill", "seed", "length", "label"),
-)
 
 
 def _sample(values: flags.FlagValues) -> None:
@@ -59,7 +52,7 @@ def _sample(values: flags.FlagValues) -> None:
 
     pipeline = api.load(workdir, ema=values.ema, step=values.step)
     output = writing.place(values.output, workdir / "samples.jsonl")
-    options = {name: getattr(values, name) for name in OPTIONS} | {"num_steps": values.steps}
+    options = {name: getattr(values, name) for name in (*api.HOW, *api.WHAT)}
     began = time.monotonic()
     records = []
     for record in pipeline.records(**options):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
+import numbers
 from collections.abc import Iterable
 from typing import Any
 
@@ -53,10 +55,36 @@ def nearest(given: str, allowed: Iterable[str]) -> str:
     return f"allowed: {', '.join(names) or 'none'}{hint}"
 
 
+def spread(value: float, error: float | None, digits: int) -> str:
+    """`value +- error`, or the value alone where one sample tells no error."""
+    known = error is not None and math.isfinite(error)
+    return f"{value:.{digits}f}" + (f" +- {error:.{digits}f}" if known else "")
+
+
 def require(condition: bool, message: str) -> None:
     """Raise UserError with `message` unless `condition` holds."""
     if not condition:
         raise UserError(message)
+
+
+_KINDS: dict[type, tuple[type, str]] = {
+    bool: (bool, "True or False"),
+    int: (numbers.Integral, "a whole number"),
+    float: (numbers.Real, "a number"),
+    str: (str, "a string"),
+}
+
+
+def typed(name: str, value: Any, kind: type) -> Any:
+    """`value` as `kind` (bool, int, float or str), if it is one; numpy's numbers are numbers.
+
+    Raises:
+      UserError: saying what was given and what is expected.
+    """
+    accepted, words = _KINDS[kind]
+    good = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
+    require(good, f"{name} is {value!r} ({type(value).__name__}); expected {words}")
+    return kind(value)
 
 
 def shape(name: str, array: Any, *expected: int | None) -> None:
@@ -80,4 +108,5 @@ def check_seed(seed: int, name: str = "--seed") -> None:
     Raises:
       UserError: with the range.
     """
+    seed = typed(name, seed, int)
     require(0 <= seed < 2**32, f"{name}={seed}; it must lie between 0 and {2**32 - 1}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -46,15 +47,20 @@ def keep_top_k(logp_NV: Array, k: int) -> Array:
 @register("readout", "readout")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Readout:
-    """Temperature first, then top-k, then top-p, then renormalise; defaults change nothing."""
+    """Temperature first, then top-k, then top-p, then renormalise; defaults change nothing.
+
+    Temperature 0 is the limit: all mass on the most probable token, the first of those that tie.
+    """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
 
     def __post_init__(self):
-        if not self.temperature > 0:
-            raise ValueError(f"temperature is {self.temperature}; it must be above 0")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(
+                f"temperature is {self.temperature}; it must be 0 (greedy) or more, and finite"
+            )
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; it must lie in (0, 1]")
         if self.top_k < 0:
@@ -64,6 +70,10 @@ class Readout:
         """Log p(x0 | z) with the settings applied, normalised."""
         if self == Readout():
             return logp_NV
+        if self.temperature == 0:
+            best = jnp.argmax(logp_NV, axis=-1, keepdims=True)
+            chosen = jnp.arange(logp_NV.shape[-1]) == best
+            return jnp.where(chosen, jnp.zeros((), logp_NV.dtype), -jnp.inf)
         logp = jax.nn.log_softmax(logp_NV / self.temperature, axis=-1)
         if self.top_k:
             logp = jax.nn.log_softmax(jnp.where(keep_top_k(logp, self.top_k), logp, -jnp.inf), -1)

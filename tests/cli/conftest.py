@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import os
 
 import jax
 import pytest
 from absl import logging
+from jax import monitoring
 from jax.experimental.compilation_cache import compilation_cache
 
 from tests.cli import tools
@@ -69,3 +71,28 @@ def trained(tmp_path_factory, train_flags):
         return done[method]
 
     return get
+
+
+class Compiled(list):
+    """Names of the functions compiled (or fetched from the cache); called, it counts them."""
+
+    def __call__(self):
+        return collections.Counter(self)
+
+
+SEEN = Compiled()
+
+
+def _listen(event, duration, **facts):
+    if event == "/jax/core/compile/backend_compile_duration":
+        SEEN.append(facts["fun_name"])
+
+
+monitoring.register_event_duration_secs_listener(_listen)
+
+
+@pytest.fixture
+def compiled():
+    """What was compiled since the test began."""
+    SEEN.clear()
+    return SEEN

@@ -1,10 +1,12 @@
 """The Python interface: what the commands do, and likelihoods that depend on no batch."""
 
 import dataclasses
+import warnings
 
 import jax
 import numpy as np
 import pytest
+from absl import logging
 
 import ldd_jax
 from ldd_jax import api
@@ -39,6 +41,87 @@ def test_wrong_options(pipe, options):
         pipe.sample(1, **options)
     with pytest.raises(UserError, match="longer than a row"):
         pipe.nll("house " * 20)
+
+
+def test_loading_warns_of_nothing(trained, caplog, capfd):
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.WARNING)  # as in a program that has not touched it
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            ldd_jax.load(trained("lddm_m"))
+        assert logging.get_verbosity() == logging.WARNING
+    finally:
+        logging.set_verbosity(verbosity)
+    assert [r for r in caplog.records if r.name == "absl"] == []
+    assert [w for w in caught if w.category is UserWarning] == [] and capfd.readouterr().err == ""
+
+
+def calls():
+    """(words of the refusal, call) of values that are no numbers, texts or known options."""
+    return [
+        ("num_samples is 1.5 (float); expected a whole number", lambda m: m.sample(1.5)),
+        ("num_samples is '4' (str); expected a whole number", lambda m: m.sample("4")),
+        ("num_samples is True (bool)", lambda m: m.sample(True)),
+        ("steps is 'x' (str)", lambda m: m.sample(1, steps="x")),
+        ("steps and num_inference_steps", lambda m: m.sample(steps=1, num_inference_steps=1)),
+        ("temperature is 'a' (str); expected a number", lambda m: m.sample(temperature="a")),
+        ("temperature is nan", lambda m: m.sample(temperature=float("nan"))),
+        ("seed is 'x' (str)", lambda m: m.sample(seed="x")),
+        ("seed is 1.5 (float)", lambda m: m.sample(seed=1.5)),
+        ("sampler is 3 (int); expected a string", lambda m: m.sample(sampler=3)),
+        ("latent is False (bool)", lambda m: m.sample(latent=False)),
+        ("reset_on_remask is 1 (int)", lambda m: m.sample(reset_on_remask=1)),
+        ("fill is None (NoneType)", lambda m: m.fill(None)),
+        ("fill is empty", lambda m: m.fill("")),
+        ("prompt is empty", lambda m: m.sample(prompt="")),
+        ("a text is 5 (int)", lambda m: m.nll([5])),
+        ("draws is 'x' (str)", lambda m: m.nll("the", draws="x")),
+        ("seed is 'x' (str)", lambda m: m.nll("the", seed="x")),
+        ("context is None", lambda m: m.nll("the", context=None)),
+        ("workdir is 5", lambda m: ldd_jax.load(5)),
+        ("step is 'x' (str)", lambda m: ldd_jax.load("nowhere", step="x")),
+    ]
+
+
+@pytest.mark.parametrize("words, call", calls())
+def test_a_value_of_another_type_is_refused_in_words(pipe, words, call):
+    with pytest.raises(UserError) as caught:
+        call(pipe)
+    assert words in str(caught.value)
+
+
+def test_options_are_the_names_of_the_flags(pipe):
+    with pytest.raises(UserError) as caught:
+        pipe.sample(1, temprature=2)
+    allowed = str(caught.value)
+    assert "did you mean 'temperature'" in allowed and "sampler" in allowed
+    for internal in ("readout", "num_steps", "step,", "tile"):
+        assert internal not in allowed
+    one, two, three = (
+        pipe.sample(2, seed=1, **steps)
+        for steps in ({"steps": 3}, {"num_inference_steps": np.int64(3)}, {"steps": 2})
+    )
+    assert one == two != three
+
+
+def test_temperature_0_is_greedy(pipe):
+    how = dict(seed=3, sampler="confidence")
+    assert pipe.sample(1, temperature=0, **how) == pipe.sample(1, top_k=1, **how)
+
+
+def test_programs_are_kept(pipe, compiled):
+    """A second call compiles nothing; other seeds, steps, texts and few more rows neither."""
+    pipe.sample(3, steps=4, sampler="euler")
+    pipe.fill("the [MASK] house", 2)
+    pipe.nll("the old", draws=4)
+    first = compiled()
+    assert first["jit(sampler)"] >= 2
+    for count, steps, seed in ((3, 4, 0), (3, 9, 7), (4, 2, 1)):
+        assert len(pipe.sample(count, steps=steps, seed=seed, sampler="euler")) == count
+    pipe.fill("old [MASK] stand", 2)
+    pipe.nll("a red", draws=4)
+    assert compiled() == first
+    assert pipe.sample(5, seed=2)[:3] == pipe.sample(3, seed=2)  # whatever the program's rows
 
 
 @pytest.mark.slow

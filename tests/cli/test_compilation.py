@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import collections
-
 import jax
 import jax.numpy as jnp
 import pytest
-from jax import monitoring
 
 from ldd_jax import experiment as experiments
 from ldd_jax import generate, loop
@@ -16,24 +13,6 @@ from ldd_jax.data import batches
 from ldd_jax.training import sharding
 from ldd_jax.training import state as states
 from tests.cli import tools
-
-EVENT = "/jax/core/compile/backend_compile_duration"
-_SEEN: list[str] = []
-
-
-def _listen(event, duration, **facts):
-    if event == EVENT:
-        _SEEN.append(facts["fun_name"])
-
-
-monitoring.register_event_duration_secs_listener(_listen)
-
-
-@pytest.fixture
-def compiled():
-    """Names of the functions compiled (or fetched from the cache) since the test began."""
-    _SEEN.clear()
-    return lambda: collections.Counter(_SEEN)
 
 
 @pytest.mark.slow
@@ -48,7 +27,7 @@ def test_a_run_compiles_each_program_once(compiled, method, train_flags, tmp_pat
 
 def test_commands_compile_once(compiled, trained, tmp_path):
     output, workdir = f"--output={tmp_path / 'out.jsonl'}", f"--workdir={trained('lddm_m')}"
-    _SEEN.clear()  # the run itself may have been trained just now
+    compiled.clear()  # the run itself may have been trained just now
     tools.good("evaluate", workdir, "--passes=2,2", output)
     assert compiled()["jit(score)"] == 1  # equal bounds share it
     tools.good("sample", workdir, "--num_samples=9", output)

@@ -199,7 +199,7 @@ def test_read_out_acts_on_the_clean_prediction_only():
     token = MASKED.read(logits, jnp.full(n, 5), spread(t))
     np.testing.assert_array_equal(np.argmax(Readout(top_p=0.3)(token), -1), 5)
     with pytest.raises(ValueError, match="temperature"):
-        Readout(temperature=0.0)
+        Readout(temperature=-1.0)
 
 
 @pytest.mark.parametrize("grid", [LinearGrid(), CosineGrid(), GeometricGrid()], ids=str)

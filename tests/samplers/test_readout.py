@@ -49,3 +49,14 @@ def test_a_wide_vocabulary_and_rows_that_do_not_meet():
 def test_settings_leave_a_distribution(readout):
     logp = readout(jax.nn.log_softmax(jax.random.normal(jax.random.key(1), (4, 11))))
     np.testing.assert_allclose(jnp.exp(logp).sum(-1), 1, rtol=1e-5)
+
+
+def test_temperature_0_is_the_limit_of_small_ones():
+    logp = jax.nn.log_softmax(jnp.asarray([[0.3, 2.0, 1.0], [1.0, 0.5, 1.0], [-jnp.inf, 0.0, 1.0]]))
+    cold = Readout(temperature=0.0)(logp)
+    assert jnp.argmax(cold, -1).tolist() == [1, 0, 2]  # the first of those that tie
+    np.testing.assert_array_equal(np.exp(cold).sum(-1), 1)
+    np.testing.assert_allclose(np.exp(cold)[::2], np.exp(Readout(temperature=1e-3)(logp))[::2])
+    for temperature in (-0.5, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="temperature"):
+            Readout(temperature=temperature)
