@@ -32,7 +32,9 @@ def watch(
 ) -> dict[str, Any]:
     """Draw samples with the run's own rule, unguided and in one block, and record the mechanism.
 
-    Rows are those of one seed: two models of the same token space begin with the same noise.
+    Rows are those of one seed: two models of the same token space begin with the same noise. A rule
+    without a time grid has paths, call by call, and no mechanism: `no_grid` is then True, and
+    curves and counts are empty.
 
     Args:
       experiment: of a workdir.
@@ -44,14 +46,19 @@ def watch(
       every: K of the temporal KL.
 
     Raises:
-      UserError: for a rule without a grid, or a reset where there is no latent.
+      UserError: for a rule that cannot run here, or a reset where there is no latent.
     """
     sampling, process = experiment.sampling, experiment.process
     length = experiment.config.data.length
     has_latent = experiment.model.latent
     require(steps >= 1 and samples >= 1, "steps and samples must be at least 1")
     require(has_latent or not reset_every, "this network takes no latent; there is none to reset")
-    step = mechanism.Observed(inner=sampling.step, every=every)
+    on_grid = sampling.step.clock == "grid"
+    step = mechanism.Observed(inner=sampling.step, every=every) if on_grid else sampling.step
+    # A rule of its own clock finishes at least one position with every call; left to right, one
+    # application makes the row.
+    in_order = process.schedule is None
+    steps = steps if on_grid else 1 if in_order else length
     grid = sampling.grid
     latent = dataclasses.replace(sampling.latent, reset_every=reset_every)
     try:
@@ -64,11 +71,13 @@ def watch(
     def watched(params, seed):
         key, index = jax.random.key(seed), jnp.arange(rows, dtype=jnp.uint32)
         denoiser: Any = experiment.model.bind(params)
-        looked = dataclasses.replace(step, parts=denoiser.parts) if has_latent else step
+        looked = step
+        if has_latent and on_grid:
+            looked = dataclasses.replace(step, parts=denoiser.parts)
         net = Net(denoiser, process, sampling.readout, sampling.tile, pieces)
         prior = process.prior(example_keys(jax.random.fold_in(key, 0), index), length)
         draw = Production.of(jax.random.fold_in(key, 1), index)
-        look = lambda state: state.memory[2]
+        look = lambda state: state.memory[2] if on_grid else state.z
         state, looks = sample(
             net,
             looked,
@@ -88,35 +97,58 @@ def watch(
     )
     prior, looks, last, calls = jax.device_get(run(params, np.uint32(seed)))
     looks = jax.tree.map(lambda a: np.asarray(a)[:, :samples], looks)
-    path = np.concatenate([prior[None, :samples], looks.tokens, last[None, :samples]])
+    tokens = looks.tokens if on_grid else looks
+    path = np.concatenate([prior[None, :samples], tokens, last[None, :samples]])
+    about = {
+        "recipe": experiment.config.recipe,
+        "samples": samples,
+        "seed": seed,
+        "calls": int(calls[:samples].max()),
+        "reset_every": reset_every,
+        "every": every,
+    }
+    if in_order:
+        place = np.arange(length)
+        path = np.stack([np.where(place < i, path[-1], path[0]) for i in range(length + 1)])
+    if not on_grid:
+        moved = np.flatnonzero((path[1:] != path[:-1]).any((1, 2)))
+        path = path[: moved[-1] + 2 if len(moved) else 1]  # nothing moves once all rows are done
+        played = [_played(experiment, path[:, i]) for i in range(min(samples, PLAYED))]
+        empty: dict[str, Any] = {
+            "steps": len(path) - 1,
+            "no_grid": True,
+            "curves": {},
+            "counts": {},
+        }
+        return about | empty | {"paths": played}
     counts: dict[str, Any] = mechanism.path_counts(path)
     plain = sampling.step.registered == ("step", "ancestral")  # type: ignore[attr-defined]
     if process.absorbing and plain:
         counts["busy_expected"] = mechanism.busy_steps(process, grid, steps, length)
-    return {
-        "recipe": experiment.config.recipe,
+    return about | {
         "steps": steps,
-        "samples": samples,
-        "seed": seed,
-        "calls": int(calls[0]),
-        "reset_every": reset_every,
-        "every": every,
+        "no_grid": False,
         "curves": mechanism.curves(looks),
         "counts": counts,
         "paths": [_played(experiment, path[:, i], looks, i) for i in range(min(samples, PLAYED))],
     }
 
 
-def _played(experiment: Experiment, path: np.ndarray, looks: Any, row: int) -> dict[str, Any]:
-    """One row by step: token texts, entropy and latent norm; the noise removal has no look."""
+def _played(
+    experiment: Experiment, path: np.ndarray, looks: Any = None, row: int = 0
+) -> dict[str, Any]:
+    """One row by step: token texts, and, where there are looks, entropy and latent norm.
+
+    The noise removal has no look.
+    """
     decode = experiment.tokenizer.decode
     texts = {int(i): decode([int(i)]) for i in np.unique(path)}
     number = lambda a: [[None if np.isnan(v) else round(float(v), 3) for v in r] for r in a[:, row]]
     played: dict[str, Any] = {
         "tokens": [[texts[int(i)] for i in step] for step in path],
-        "entropy": number(looks.entropy),
+        "entropy": [] if looks is None else number(looks.entropy),
         "text": decode([int(i) for i in path[-1]]),
     }
-    if experiment.model.latent:
+    if experiment.model.latent and looks is not None:
         played["norm"] = number(looks.norm)
     return played

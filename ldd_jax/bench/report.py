@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 from ldd_jax.bench.baselines import BASELINES, QUOTES
 from ldd_jax.bench.cells import NO_LATENT
 from ldd_jax.core import writing
+from ldd_jax.core.colours import colours
 from ldd_jax.core.console import harmless
 
 Cell = dict[str, Any]
@@ -173,6 +174,7 @@ def plot(found: list[Row], path: Path) -> None:
     figure, grid = plt.subplots(len(judges), 2, figsize=(13, height), dpi=120, squeeze=False)
     colors = plt.get_cmap("tab10").colors + plt.get_cmap("Dark2").colors  # type: ignore[attr-defined]
     models = list(dict.fromkeys(r.model for r in real))
+    own = colours([next(r for r in real if r.model == m).cells[0]["recipe"] for m in models])
     rules = list(dict.fromkeys((r.sampler, r.temperature) for r in real))
     styles = {"carry": ("-", "o"), "off": ("--", "s"), "frozen": (":", "^"), NO_LATENT: ("-", "D")}
     for judge, (by_calls, by_entropy) in zip(judges, grid):
@@ -183,7 +185,7 @@ def plot(found: list[Row], path: Path) -> None:
             if len(rules) > 1:  # colour tells the rules, the marker the models
                 color, marker = colors[rule % len(colors)], MARKERS[model % len(MARKERS)]
             else:
-                color = colors[model % len(colors)]
+                color = own[model]
             nats, errors = zip(*(r.nats(judge) for r in members))
             look: dict[str, Any] = dict(
                 color=color, ls=style, marker=marker, ms=4, lw=1.3, capsize=2

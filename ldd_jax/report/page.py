@@ -16,10 +16,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from ldd_jax.core import reading
-from ldd_jax.core.checks import UserError, is_number, require
+from ldd_jax.core.checks import UserError, is_number, require, spread
+from ldd_jax.core.colours import colours
 from ldd_jax.report.player import MARKUP, SCRIPT, STYLE
 from ldd_jax.training.metrics import read_metrics
 
+NO_GRID = "no grid. Its rule takes no steps in time, so that there is no mechanism by step."
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 TITLES = {
     "entropy": "entropy of p(x0 | z) at open positions, nats",
@@ -65,8 +67,8 @@ def picture(figure: Any, name: str) -> str:
 def training(runs: list[dict[str, Any]]) -> str:
     """Training loss and validation bound of all runs."""
     figure, axes = plt.subplots(figsize=(9, 4))
-    for i, run in enumerate(runs):
-        lines, color = run["metrics"], f"C{i % 10}"
+    for run, color in zip(runs, colours([r["recipe"] for r in runs])):
+        lines = run["metrics"]
         known = lambda name, lines=lines: [
             (r["step"], r[name]) for r in lines if is_number(r["step"]) and is_number(r.get(name))
         ]
@@ -87,12 +89,19 @@ def training(runs: list[dict[str, Any]]) -> str:
 
 
 def mechanism(runs: list[dict[str, Any]]) -> str:
-    """Every measure by step, all runs; bands are two standard errors over rows."""
+    """Every measure by step, all runs; bands are two standard errors over rows.
+
+    Runs without a time grid are named beside it.
+    """
+    without = [r["label"] for r in runs if r["no_grid"]]
+    said = "".join(f"<p class='note'>{safe(label)}: {NO_GRID}</p>" for label in without)
+    if len(without) == len(runs):
+        return said
     shown = [name for name in TITLES if any(name in run["curves"] for run in runs)]
     tall = -(-len(shown) // 2)
     figure, grid = plt.subplots(tall, 2, figsize=(11, 3 * tall), squeeze=False)
     for axes, name in zip(grid.flat, shown):
-        for i, run in enumerate(runs):
+        for run, color in zip(runs, colours([r["recipe"] for r in runs])):
             values, errors = (run["curves"].get(n, []) for n in (name, f"{name}_se"))
             points = [
                 (k, v, e or 0) for k, (v, e) in enumerate(zip(values, errors)) if v is not None
@@ -100,9 +109,9 @@ def mechanism(runs: list[dict[str, Any]]) -> str:
             if not points:
                 continue
             x, y, e = zip(*points)
-            axes.plot(x, y, lw=1.3, color=f"C{i % 10}", label=run["label"])
+            axes.plot(x, y, lw=1.3, color=color, label=run["label"])
             low, high = zip(*((v - 2 * w, v + 2 * w) for v, w in zip(y, e)))
-            axes.fill_between(x, low, high, alpha=0.2, color=f"C{i % 10}")
+            axes.fill_between(x, low, high, alpha=0.2, color=color)
         axes.set_title(TITLES[name], fontsize=9)
         axes.set_xlabel("step", fontsize=8)
         axes.grid(alpha=0.3)
@@ -111,7 +120,7 @@ def mechanism(runs: list[dict[str, Any]]) -> str:
     if shown:
         grid.flat[0].legend(fontsize=8)
     figure.tight_layout()
-    return picture(figure, "mechanism")
+    return said + picture(figure, "mechanism")
 
 
 def table(head: list[str], body: list[list[Any]]) -> str:
@@ -135,8 +144,11 @@ def counts(runs: list[dict[str, Any]]) -> str:
     head = ["run", "busy steps", "closed form", "oscillations", "returns"]
     body = []
     for run in runs:
+        if run["no_grid"]:
+            body.append([run["label"], "no grid", "", "", ""])
+            continue
         c = run["counts"]
-        pair = lambda n, c=c: f"{c[n]:.3f} +- {c[n + '_se']:.3f}"
+        pair = lambda n, c=c: spread(c[n], c[f"{n}_se"], 3)
         closed = number(c.get("busy_expected"))
         body.append([run["label"], pair("busy"), closed, pair("oscillations"), pair("returns")])
     return table(head, body)
@@ -171,7 +183,10 @@ def page(runs: list[dict[str, Any]], bench: Path | None) -> str:
         for run in runs
     )
     title = "ldd_jax: " + " and ".join(run["label"] for run in runs)
-    first = runs[0]
+    first = next((r for r in runs if not r["no_grid"]), runs[0])
+    watched = f"{first['samples']} samples, {first['steps']} steps, seed {first['seed']}" + (
+        "" if first["no_grid"] else f"; temporal KL over {first['every']} steps"
+    )
     played = [{"label": r["label"], "paths": r["paths"]} for r in runs]
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -181,8 +196,7 @@ def page(runs: list[dict[str, Any]], bench: Path | None) -> str:
         '<p class="note">Bounds (exact = no) are those of the sampler that runs so many passes a '
         "step from h = 0; errors over sequences.</p>"
         f"{training(runs)}<h2>Denoising, step by step</h2>{MARKUP}"
-        f"<h2>Mechanism</h2><p class='note'>{first['samples']} samples, {first['steps']} steps, "
-        f"seed {first['seed']}; temporal KL over {first['every']} steps; bands: two standard "
+        f"<h2>Mechanism</h2><p class='note'>{watched}; bands: two standard "
         "errors over samples. Busy steps: those that change a row; the closed form holds for "
         f"ancestral masked sampling.</p>{mechanism(runs)}{counts(runs)}"
         f"{frontier(bench) if bench else ''}<h2>Samples</h2>{samples}"

@@ -35,7 +35,6 @@ def test_mechanism(trained, tmp_path):
     "method, flags, why",
     [
         ("mdlm", ("--resets=4",), "no latent"),
-        ("ar", (), "left to right|time grid|autoregressive"),
         ("mdlm", ("--resets=-1",), "whole numbers"),
         ("mdlm", ("--steps=0",), "at least 1"),
     ],
@@ -44,6 +43,32 @@ def test_mechanism_refuses(trained, method, flags, why):
     run = tools.call("mechanism", f"--workdir={trained(method)}", *flags)
     assert run.status == 2 and re.search(why, run.err) and len(run.err.splitlines()) == 1, run
     assert not (trained(method) / "mechanism.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_a_rule_without_a_grid_has_paths_and_no_mechanism(trained, tmp_path):
+    """Left to right: one token a call, in a report beside a diffusion, in play and mechanism."""
+    ar, output = f"--workdir={trained('ar')}", tmp_path / "m.jsonl"
+    run = tools.good("mechanism", ar, *FEW, f"--output={output}")
+    (record,) = tools.json_lines(output)
+    assert "no grid" in run.out and record["no_grid"]
+    assert record["curves"] == record["counts"] == {}
+    tokens = record["paths"][0]["tokens"]
+    changed = [
+        [i for i, (a, b) in enumerate(zip(*two)) if a != b] for two in zip(tokens, tokens[1:])
+    ]
+    assert changed == [[i] for i in range(16)] and record["steps"] == 16
+    page = tmp_path / "report.html"
+    tools.good("report", f"--workdir={trained('mdlm')}", ar, *FEW, f"--output={page}")
+    text = page.read_text()
+    assert "ar: no grid" in text and "<td>no grid</td>" in text
+    assert text.count("data:image/png") == 2  # training of both, mechanism of the one
+    assert text.count("<h3>ar</h3>") == 1 and "3 samples, 5 steps" in text
+    alone = tmp_path / "alone.html"
+    tools.good("report", ar, *FEW, f"--output={alone}")
+    assert alone.read_text().count("data:image/png") == 1
+    shown = tools.good("play", ar).out.splitlines()
+    assert "step 0 of 16" in shown[0] and shown[-1].split()[0] == "17"
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +112,8 @@ def hostile(text):
     counts = {f"{n}{s}": 1.0 for n in ("busy", "oscillations", "returns") for s in ("", "_se")}
     return {
         "label": text,
+        "recipe": text,
+        "no_grid": False,
         "summary": {"nelbo_nats_per_token": 2.0, "exact": False},
         "metrics": [{"step": 1, "train_loss": 2.0}],
         "curves": {"entropy": [1.0, 0.5], "entropy_se": [0.1, None]},
