@@ -7,7 +7,7 @@ from typing import Any
 
 from ldd_jax import __version__
 from ldd_jax.core import reading
-from ldd_jax.core.checks import UserError, is_number
+from ldd_jax.core.checks import UserError, is_number, spread
 from ldd_jax.core.console import harmless
 from ldd_jax.experiment import Experiment, fingerprint
 
@@ -62,12 +62,15 @@ def text(experiment: Experiment, workdir: Path, *, step: int, ema: bool, names: 
         "config fingerprint": fingerprint(config),
     }
     summary, record = _json(workdir / "summary.json"), _json(workdir / "import.json")
-    fields = ("nelbo_nats_per_token", "nelbo_se", "passes", "tokens")
-    if summary.get("step") == step and all(is_number(summary.get(n)) for n in fields):
+    fields = ("nelbo_nats_per_token", "passes", "tokens", "nelbo_se")
+    # A single sequence tells no error.
+    good = all(is_number(summary.get(n)) for n in fields[:3])
+    good &= summary.get("nelbo_se") is None or is_number(summary["nelbo_se"])
+    if summary.get("step") == step and good:
         name = "NLL" if summary.get("exact") is True else "NELBO"
-        nats, error, passes, tokens = (summary[n] for n in fields)
+        nats, passes, tokens, error = (summary.get(n) for n in fields)
         rows[f"validation {name}, nats a token"] = (
-            f"{nats:.4f} +- {error:.4f} ({passes} passes, {tokens} tokens of "
+            f"{spread(nats, error, 4)} ({passes} passes, {tokens} tokens of "
             f"{code(config.data.path)})"
         )
     if record:

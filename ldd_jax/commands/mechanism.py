@@ -8,7 +8,7 @@ from absl import flags
 
 from ldd_jax.command_line import Command
 from ldd_jax.commands.shared import need, reset_steps, workdir_flag
-from ldd_jax.core.checks import check_seed, require
+from ldd_jax.core.checks import check_seed, require, spread
 from ldd_jax.core.console import say
 
 
@@ -57,6 +57,8 @@ def describe(found: dict) -> str:
     """A run in a few lines: early, middle and late thirds of every curve, and the counts."""
     latent = {0: "carried", 1: "off"}.get(found["reset_every"], f"reset {found['reset_every']}")
     lines = [f"{found['recipe']}: {found['samples']} samples, {found['steps']} steps, h {latent}"]
+    if found["no_grid"]:
+        return f"{lines[0]}\n  no grid: its rule takes no steps in time, so there is no mechanism"
     for name, values in found["curves"].items():
         if name.endswith("_se"):
             continue
@@ -67,10 +69,10 @@ def describe(found: dict) -> str:
     counts = found["counts"]
     expected = counts.get("busy_expected")
     closed = "" if expected is None else f" (closed form {expected:.2f})"
+    told = lambda name, digits: spread(counts[name], counts[f"{name}_se"], digits)
     lines.append(
-        f"  busy steps {counts['busy']:.2f} +- {counts['busy_se']:.2f}{closed}; oscillations "
-        f"{counts['oscillations']:.3f} +- {counts['oscillations_se']:.3f}, returns "
-        f"{counts['returns']:.3f} +- {counts['returns_se']:.3f} a position"
+        f"  busy steps {told('busy', 2)}{closed}; oscillations {told('oscillations', 3)}, returns "
+        f"{told('returns', 3)} a position"
     )
     return "\n".join(lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ def plot(
     """
     figure, axes = plt.subplots(figsize=(7, 4.2), dpi=130)
     # A diverged run has null where JSON has no word for the number: those points are left out.
-    known = lambda *names: [
-        (r["step"], *(r[n] for n in names))
+    # So is the error of a single row.
+    or_nan = lambda value: math.nan if value is None else value
+    known = lambda name, *more: [
+        (r["step"], r[name], *(or_nan(r.get(n)) for n in more))
         for r in records
-        if all(r.get(n) is not None for n in names)
+        if r.get(name) is not None
     ]
     train = known("train_loss")
     valid = known("validation/nelbo_nats_per_token", "validation/nelbo_se")

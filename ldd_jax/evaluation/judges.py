@@ -63,7 +63,10 @@ class Judge(Protocol):
 
 
 class Verdict(NamedTuple):
-    """Nats per token of all samples together, with a bootstrap over sequences."""
+    """Nats per token of all samples together, with a bootstrap over sequences.
+
+    One sequence tells nothing of the spread: se, low and high are NaN.
+    """
 
     nats: float
     se: float
@@ -84,6 +87,11 @@ class Verdict(NamedTuple):
 
     def __str__(self) -> str:
         r = self.record()
+        if math.isnan(self.se):
+            return (
+                f"perplexity {r['ppl']:.3f}, {self.nats:.4f} nats a token, {self.tokens} tokens of "
+                "one sample, which tells no error"
+            )
         return (
             f"perplexity {r['ppl']:.3f} (95 %: {r['ppl_low']:.3f} to {r['ppl_high']:.3f}), "
             f"{self.nats:.4f} +- {self.se:.4f} nats a token, {self.tokens} tokens"
@@ -106,6 +114,8 @@ def bootstrap(nats: np.ndarray, tokens: np.ndarray, *, seed: int = 0) -> Verdict
     again = nats[pick].sum(1)[count > 0] / count[count > 0]
     low, high = np.quantile(again, [0.025, 0.975])
     mean = float(nats.sum() / tokens.sum())
+    if (tokens > 0).sum() < 2:
+        return Verdict(mean, math.nan, math.nan, math.nan, int(tokens.sum()))
     return Verdict(mean, float(again.std(ddof=1)), float(low), float(high), int(tokens.sum()))
 
 

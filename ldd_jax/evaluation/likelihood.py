@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ldd_jax.core.checks import spread
 from ldd_jax.core.types import Array, Loss, Model, as_batch
 
 BOUNDS = {
@@ -27,6 +28,8 @@ def bounds(passes: int) -> str:
 @dataclasses.dataclass(frozen=True)
 class Estimate:
     """Nats per token: mean, its standard error over sequences, and that of the drawn times alone.
+
+    One sequence, or one draw, tells no error: NaN.
 
     `calls` counts trunk evaluations per sequence. `exact`: the likelihood itself, which is the
     case of a bound that is tight, so that its fields have the same names.
@@ -76,6 +79,19 @@ class Estimate:
             "bounds": "" if self.exact else bounds(self.passes),
         }
 
+    def below(self, unigram: float) -> float:
+        """By how many per cent it is below the unigram entropy of the same tokens."""
+        return 100 * (1 - self.nats / unigram) if unigram else math.nan
+
+    def beside(self, unigram: float) -> str:
+        """The number beside that entropy, which the best model without context reaches."""
+        below = self.below(unigram)
+        return (
+            f"{self.name} {spread(self.nats, self.se, 4)} nats/token is {abs(below):.1f} % "
+            f"{'above' if below < 0 else 'below'} the unigram entropy ({unigram:.4f}) of the same "
+            f"tokens; {self.meaning}"
+        )
+
     @property
     def _how(self) -> str:
         """What is not the default."""
@@ -86,8 +102,8 @@ class Estimate:
         ppl = math.exp(min(self.nats, 700))
         sign, passes = ("=" if self.exact else "<="), f"pass{'es' * (self.passes > 1)}"
         return (
-            f"{self.name} {self.nats:.4f} +- {self.se:.4f} nats/token, perplexity {sign} {ppl:.3f} "
-            f"+- {ppl * self.se:.3f} ({self.passes} {passes}, {self.sequences} sequences, "
+            f"{self.name} {spread(self.nats, self.se, 4)} nats/token, perplexity {sign} "
+            f"{spread(ppl, ppl * self.se, 3)} ({self.passes} {passes}, {self.sequences} sequences, "
             f"{self.tokens} tokens, {self.draws} draws each{self._how})"
         )
 
@@ -135,7 +151,8 @@ def estimate(
     size, total = len(n), float(n.sum())
     mean = float(all_nats.mean(1).sum() / total)
     residual = all_nats.mean(1) - mean * n
-    se = math.sqrt(float((residual**2).sum()) * size / max(size - 1, 1)) / total
+    spread = float((residual**2).sum()) * size / (size - 1) if size > 1 else math.nan
+    se = math.sqrt(spread) / total
     within = all_nats.var(1, ddof=1).sum() / draws if draws > 1 else float("nan")
     return Estimate(
         nats=mean + boundary,

@@ -190,11 +190,12 @@ def busy_steps(process: Process, grid: Any, steps: int, length: int) -> float:
     return float(np.sum(1 - (1 - p) ** length))
 
 
-def path_counts(path_TBL: np.ndarray) -> dict[str, float]:
+def path_counts(path_TBL: np.ndarray) -> dict[str, float | None]:
     """Of tokens by step, the prior first: busy steps, changes beyond the first, and returns.
 
     oscillations: changes of a position less one, where it changes at all; returns: changes back to
-    a token that the position has held before. Means per position, with standard errors over rows.
+    a token that the position has held before. Means per position, with standard errors over rows;
+    None for one row.
     """
     moved = path_TBL[1:] != path_TBL[:-1]
     busy = moved.any(-1).sum(0)
@@ -204,10 +205,11 @@ def path_counts(path_TBL: np.ndarray) -> dict[str, float]:
     for i in range(1, len(path_TBL)):
         held = (path_TBL[:i] == path_TBL[i]).any(0)
         returns += held & moved[i - 1]
-    out: dict[str, float] = {}
+    several = path_TBL.shape[1] > 1
+    out: dict[str, float | None] = {}
     for name, rows in (("busy", busy), ("oscillations", extra), ("returns", returns.mean(-1))):
         out[name] = float(rows.mean())
-        out[f"{name}_se"] = float(rows.std(ddof=1) / np.sqrt(len(rows))) if len(rows) > 1 else 0.0
+        out[f"{name}_se"] = float(rows.std(ddof=1) / np.sqrt(len(rows))) if several else None
     return out
 
 

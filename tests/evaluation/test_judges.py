@@ -73,6 +73,16 @@ def test_order_gives_way_to_the_vocabulary_and_the_row():
             NGram.fit(TEXT, **{"size": 5, **wrong})
 
 
+def test_one_sample_tells_no_error():
+    for nats, tokens in (([6.0], [3]), ([6.0, 0.0], [3, 0])):
+        found = judges.bootstrap(np.array(nats), np.array(tokens))
+        assert found.nats == 2 and found.tokens == 3
+        assert np.isnan([found.se, found.low, found.high]).all()
+        assert str(found) == (
+            "perplexity 7.389, 2.0000 nats a token, 3 tokens of one sample, which tells no error"
+        )
+
+
 def test_bootstrap():
     draw = np.random.default_rng(1)
     tokens = draw.integers(20, 40, 200).astype(float)

@@ -183,3 +183,18 @@ def test_score_is_per_sequence_and_ignores_padding(method):
     }
     total, count = score(params, none, jax.random.key(1))
     assert not jnp.any(total) and not jnp.any(count)
+
+
+@pytest.mark.parametrize("nats, side", [(1.5, "25.0 % below"), (2.762, "38.1 % above")])
+def test_a_bound_beside_the_unigram_entropy(nats, side):
+    found = likelihood.Estimate(nats, math.nan, math.nan, 8, 1, 1, 1, 1)
+    text = found.beside(2.0)
+    assert side in text and "+-" not in text and f"{nats:.4f} nats/token is" in text
+    assert "+-" not in str(found)
+
+
+def test_one_sequence_tells_no_error():
+    score = lambda params, local, key: (np.array([3.0]), np.array([2.0]))
+    how = dict(key=jax.random.key(0), passes=1, draws=2, boundary=0.0, put=lambda a: a)
+    found = likelihood.estimate(score, None, [{}], **how)
+    assert found.nats == 1.5 and math.isnan(found.se) and found.monte_carlo_se == 0

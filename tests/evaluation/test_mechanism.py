@@ -119,3 +119,9 @@ def test_a_rule_without_a_grid_is_refused():
         mechanism.Observed(inner=FirstHitting()).check(
             PROCESSES["masked"], latent=False, timed=False
         )
+
+
+def test_one_row_tells_no_error():
+    counts = mechanism.path_counts(np.array([[[0, 0]], [[1, 0]], [[0, 2]]]))
+    assert (counts["busy"], counts["oscillations"], counts["returns"]) == (2, 0.5, 0.5)
+    assert [counts[f"{n}_se"] for n in ("busy", "oscillations", "returns")] == [None] * 3
