@@ -85,11 +85,11 @@ class TensorBoard:
         self.writer = SummaryWriter(str(writing.subfolder(path)), purge_step=resume_step + 1)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Numbers as scalars, strings as texts."""
+        """Finite numbers as scalars, strings as texts."""
         for name, value in values.items():
             if isinstance(value, str):
                 self.writer.add_text(name, value, step)
-            elif isinstance(value, int | float):
+            elif isinstance(value, int | float) and math.isfinite(value):
                 self.writer.add_scalar(name, value, step)
 
     def close(self) -> None:
@@ -108,6 +108,7 @@ class Throughput:
     def __init__(self, tokens: float, operations: float, peak: float | None):
         self.tokens, self.operations, self.peak = tokens, operations, peak
         self.steps, self.spent = 0, 0.0
+        self.all_steps, self.all_spent = 0, 0.0
         self.last: float | None = None
 
     def rest(self) -> None:
@@ -120,7 +121,14 @@ class Throughput:
         if self.last is not None:
             self.spent += now - self.last
             self.steps += 1
+            self.all_spent += now - self.last
+            self.all_steps += 1
         self.last = now
+
+    @property
+    def overall(self) -> float | None:
+        """Tokens per second of all training of this process; None if no step was measured."""
+        return self.all_steps * self.tokens / self.all_spent if self.all_spent else None
 
     def read(self) -> dict[str, float]:
         """The rates, none if there is nothing to measure; starts anew."""
@@ -138,39 +146,55 @@ class Throughput:
 
 
 class Progress:
-    """A bar on a terminal, plain lines elsewhere: step, tokens seen, tokens/s, loss, ETA."""
+    """A bar on a terminal, plain lines elsewhere: step, tokens seen, tokens/s, loss, ETA.
+
+    Speed and ETA are those of training (`Throughput`): compiling, evaluating and sampling are in
+    neither, and are named while they last.
+    """
+
+    FORMAT = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
 
     def __init__(self, first: int, total: int, tokens_per_step: int, quiet: bool = False):
-        self.first, self.total, self.tokens = first, total, tokens_per_step
+        self.total, self.tokens = total, tokens_per_step
         self.began = time.monotonic()
         self.quiet = quiet
+        self.told = self.doing = ""
         self.bar = None
         if ERR.isatty() and not quiet:
-            self.bar = tqdm(total=total, initial=first, unit="step", file=ERR, dynamic_ncols=True)
+            look = dict(dynamic_ncols=True, bar_format=self.FORMAT)
+            self.bar = tqdm(total=total, initial=first, file=ERR, **look)
 
     def step(self, n: int = 1) -> None:
-        """Advance the bar."""
+        """Advance the bar; what was done before is over."""
         if self.bar is not None:
+            if self.doing:
+                self.bar.set_description(self.told, refresh=False)
             self.bar.update(n)
+        self.doing = ""
 
-    def rate(self, step: int) -> float:
-        """Tokens per second of this process's run so far."""
-        return (step - self.first) * self.tokens / max(time.monotonic() - self.began, 1e-9)
+    def status(self, doing: str, *, aloud: bool = False) -> None:
+        """What is done instead of a step, on the bar; without one it is a line if `aloud`."""
+        self.doing = doing
+        if self.bar is not None:
+            self.bar.set_description(doing)
+        elif aloud:
+            self.say(doing)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Loss of the last interval."""
+        """Loss and speed of the last interval."""
         if "train_loss" not in values:
             return
-        seen, rate = step * self.tokens, self.rate(step)
-        left = (self.total - step) * self.tokens / max(rate, 1e-9)
-        line = (
-            f"step {step}/{self.total}  loss {values['train_loss']:.4f}  tokens {seen:,}  "
-            f"{rate:,.0f} tokens/s  ETA {int(left // 60)}:{int(left % 60):02d}"
-        )
+        loss, seen = f"loss {values['train_loss']:.4f}", f"{step * self.tokens:,}"
+        rate, speed = values.get("speed/tokens_per_second"), ""
+        if rate:
+            left = (self.total - step) * self.tokens / rate
+            speed = f"{rate:,.0f} tokens/s  ETA {int(left // 60)}:{int(left % 60):02d}"
         if self.bar is None:
-            self.say(line)
+            self.say(f"step {step}/{self.total}  {loss}  tokens {seen}  {speed}".rstrip())
         else:
-            self.bar.set_description(f"loss {values['train_loss']:.4f}, {seen:,} tokens")
+            self.told = f"{loss}, {seen} tokens"
+            self.bar.set_description(self.told, refresh=False)
+            self.bar.set_postfix_str(speed)
 
     def say(self, text: str) -> None:
         """Print without breaking the bar."""

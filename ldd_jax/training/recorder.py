@@ -43,7 +43,7 @@ class Recorder:
         self.every, self.patience, self.dump = every, patience, dump
         self.interval = Interval(**(saved or {}).get("interval", {}))
         self.watch = Watch(**(saved or {}).get("watch", {}))
-        self.rest, self.say = speed.rest, progress.say
+        self.rest, self.say, self.status = speed.rest, progress.say, progress.status
 
     def saved(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import io
 import json
-
-import pytest
+import re
+import sys
 
 from ldd_jax.training import metrics
 from ldd_jax.training.metrics import JsonLines, Progress, finite, read_metrics
@@ -48,14 +49,42 @@ def test_numbers_without_a_word_in_json():
     }
 
 
-def test_progress_tells_tokens_and_time(capsys):
+def test_progress_tells_the_speed_of_training(capsys):
+    """As in the metrics, whatever else the time went to; none before a step was measured."""
     progress = Progress(first=10, total=30, tokens_per_step=8)
-    progress.began -= 5  # five seconds ago
-    assert progress.rate(20) == pytest.approx(16, rel=0.05)
-    progress.write(20, {"train_loss": 1.25})
+    progress.began -= 500
+    progress.status("compiling the update", aloud=True)
+    progress.status("evaluating")
+    progress.write(15, {"train_loss": 2.0})
+    progress.write(20, {"train_loss": 1.25, "speed/tokens_per_second": 16.0})
     progress.write(20, {"validation/nelbo_se": 1.0})
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("step 20/30  loss 1.2500  tokens 160  ") and "ETA 0:0" in line
+    assert capsys.readouterr().out.splitlines() == [
+        "compiling the update",
+        "step 15/30  loss 2.0000  tokens 120",
+        "step 20/30  loss 1.2500  tokens 160  16 tokens/s  ETA 0:05",
+    ]
+
+
+def test_the_bar_names_what_is_done(monkeypatch):
+    """On a terminal: what lasts, and the speed and ETA of training beside the steps."""
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = lambda: re.split(r"[\r\n]", screen.getvalue())[-1].strip()
+    progress = Progress(first=10, total=30, tokens_per_step=8)
+    progress.status("compiling the update")
+    assert shown().startswith("compiling the update: ")
+    progress.step()
+    progress.write(11, {"train_loss": 1.25, "speed/tokens_per_second": 16.0})
+    assert shown().startswith("loss 1.2500, 88 tokens: ")
+    assert shown().endswith("11/30, 16 tokens/s  ETA 0:09")
+    progress.status("evaluating 3/70")
+    assert shown().startswith("evaluating 3/70: ") and "?" not in shown()
+    progress.step()
+    progress.bar.refresh()
+    assert shown().startswith("loss 1.2500, 88 tokens: ") and "12/30" in shown()
+    progress.close()
 
 
 def test_throughput_counts_training_only(monkeypatch):
@@ -76,6 +105,15 @@ def test_throughput_counts_training_only(monkeypatch):
         "speed/mfu": 0.3,
     }
     assert speed.read() == {}
+    assert speed.overall == 5.0
     speed = metrics.Throughput(10, 600.0, None)
+    assert speed.overall is None
     speed.step(), speed.rest()
     assert speed.read() == {}
+
+
+def test_numbers_that_are_none_are_not_given_to_tensorboard(tmp_path, caplog):
+    writer = metrics.TensorBoard(tmp_path, 0)
+    writer.write(1, {"a": float("nan"), "b": float("inf"), "c": 1.0, "d": "text"})
+    writer.close()
+    assert not caplog.records and any(tmp_path.iterdir())
