@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 from absl import flags
 
 from ldd_jax.command_line import Command
-from ldd_jax.commands.shared import config_flag, need
-from ldd_jax.core.checks import require
+from ldd_jax.commands.shared import config_flag, need, on_cpu
+from ldd_jax.core.checks import UserError, require
 from ldd_jax.core.console import say
+
+# GPT-2's, which most published recipes use.
+ASSUMED = 50257
 
 
 def _plan_flags(values: flags.FlagValues) -> None:
@@ -25,7 +29,13 @@ def _plan_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     d(flags.DEFINE_integer, "per_chip", 8, "Sequences a chip.")
-    d(flags.DEFINE_integer, "vocabulary", 50257, "Tokens of the vocabulary, mask not counted.")
+    d(
+        flags.DEFINE_integer,
+        "vocabulary",
+        None,
+        "Tokens of the vocabulary, mask not counted; default: the most that the config's tokenizer "
+        f"may have, or {ASSUMED} where its file is not there.",
+    )
     d(flags.DEFINE_bool, "search", False, "Find the largest batch, for each remat policy.")
     d(flags.DEFINE_string, "policies", "", "Of the search, as remat:chunks,...; default: several.")
     d(flags.DEFINE_bool, "json", False, "Print JSON.")
@@ -33,7 +43,7 @@ def _plan_flags(values: flags.FlagValues) -> None:
 
 def _plan(values: flags.FlagValues) -> None:
     config = need(values, "config")
-    os.environ["JAX_PLATFORMS"] = "cpu"  # planning never starts an accelerator
+    on_cpu()  # planning never starts an accelerator
     quiet = {  # libtpu asks for a slice's name and hosts, though none is there
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         "TPU_ACCELERATOR_TYPE": "v5litepod-16",
@@ -43,24 +53,39 @@ def _plan(values: flags.FlagValues) -> None:
     from ldd_jax.planning import plan
 
     require(values.per_chip >= 1, f"--per_chip={values.per_chip}; it must be at least 1")
-    require(values.vocabulary >= 1, f"--vocabulary={values.vocabulary}; it must be at least 1")
+    given = values.vocabulary
+    require(given is None or given >= 1, f"--vocabulary={given}; it must be at least 1")
     require(
         values.what in ("flops", "parameters") or bool(values.topology),
         f"--topology is missing; --what={values.what} needs one, such as --topology=v5e:4x4",
     )
+    size, source = (given, "given") if given else vocabulary(config)
     if values.what == "parameters":
-        text = plan.parameters(config, values.vocabulary)
+        text = plan.parameters(config, size)
         say(json.dumps({"parameters": text.splitlines()}, indent=2) if values.json else text)
         return
     if values.what == "flops":
-        record = plan.flops(config, values.vocabulary)
+        record = plan.flops(config, size)
     elif values.search:
         policies = plan.policies(values.policies)
-        record = plan.search(config, values.vocabulary, values.topology, values.per_chip, policies)
+        record = plan.search(config, size, values.topology, values.per_chip, policies)
     else:
         make = {"train": plan.train, "sample": plan.sample}[values.what]
-        record = make(config, values.vocabulary, values.topology, values.per_chip)
+        record = make(config, size, values.topology, values.per_chip)
+    record = {"vocabulary": size, "vocabulary_from": source} | record
     say(json.dumps(record, indent=2) if values.json else plan.table(record))
+
+
+def vocabulary(config: Any) -> tuple[int, str]:
+    """Ids of the config's tokenizer, and where the number comes from; no data is read."""
+    from ldd_jax import experiment  # noqa: F401  (its components register)
+    from ldd_jax.core import registry
+
+    try:
+        most = registry.build("data", config.data).most_ids()
+    except UserError as error:
+        return ASSUMED, f"assumed, give --vocabulary: {error}"
+    return most, "the most that the config's tokenizer may have"
 
 
 def _lab_flags(values: flags.FlagValues) -> None:
@@ -76,7 +101,7 @@ def _lab_flags(values: flags.FlagValues) -> None:
 
 
 def _lab(values: flags.FlagValues) -> None:
-    os.environ["JAX_PLATFORMS"] = "cpu"  # float64
+    on_cpu()  # float64
     from ldd_jax.core import writing
     from ldd_jax.evaluation import chain, lab_report
 
