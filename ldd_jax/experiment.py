@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -220,6 +221,28 @@ def check_sizes(config: ConfigDict) -> None:
             f"{name}.batch_size is {rows:,}: with rows of {length:,} tokens a batch has more than "
             f"{MOST_TOKENS:,}",
         )
+
+
+def check(config: ConfigDict, tokenizer: Tokenizer | None = None) -> Experiment:
+    """Refuse whatever is wrong in a config but for what the data alone can tell; none are read.
+
+    Args:
+      config: of a run.
+      tokenizer: where it is known already; else the largest that the config may give stands in.
+
+    Returns:
+      The experiment, with the tokenizer or the stand-in, which knows its `size` alone.
+
+    Raises:
+      UserError: in words.
+    """
+    data = registry.build("data", config.data)
+    data.check()
+    stand_in: Any = tokenizer or SimpleNamespace(size=data.most_ids())
+    experiment = build(config, stand_in)
+    check_classes(experiment, tuple(config.data.get("classes", ())))
+    check_batch(experiment)
+    return experiment
 
 
 def check_sampler(sampling: Sampling, process: Process, model: Any) -> None:

@@ -17,7 +17,7 @@ from ldd_jax import initial, loop, replay
 from ldd_jax.core import registry, writing
 from ldd_jax.core.checks import RunError, require
 from ldd_jax.core.console import say
-from ldd_jax.data import Corpus, batches
+from ldd_jax.data import Corpus, Tokenizer, batches
 from ldd_jax.evaluation import curves, likelihood
 from ldd_jax.generate import Sampler
 from ldd_jax.planning import chips, cost
@@ -26,7 +26,7 @@ from ldd_jax.training import state as states
 from ldd_jax.training.checkpoints import Checkpoints
 from ldd_jax.training.preemption import Stop, Stopped
 from ldd_jax.training.recorder import Recorder
-from ldd_jax.workdir import check_tokenizer, claim, open_workdir
+from ldd_jax.workdir import check_place, check_tokenizer, claim, open_workdir
 
 # Steps of a process before a profile begins: compiling and warming up.
 PROFILE_AFTER = 3
@@ -52,20 +52,18 @@ class Run:
         if distributed.leader():
             open_workdir(workdir, config)
         self.workdir = workdir
+        tokenizer = initial.tokenizer(config, workdir)
+        self._check(config, tokenizer)
         data = registry.build("data", config.data)
-        self.corpus: Corpus = data.load(initial.tokenizer(config, workdir))
+        self.corpus: Corpus = data.load(tokenizer)
         self.experiment = experiments.build(config, self.corpus.tokenizer)
         experiments.check_classes(self.experiment, self.corpus.classes)
-        experiments.check_batch(self.experiment)
-        update = self.experiment.update
-        self.like = states.abstract(self.experiment.model, update.optimizer, self.experiment.mesh)
+        self.like = _abstract(self.experiment)
         require(
             self.experiment.training.batch_size <= len(self.corpus.train),
             f"training.batch_size {self.experiment.training.batch_size} is larger than the "
             f"training split ({len(self.corpus.train)} rows); lower it or give a longer text",
         )
-        if self.experiment.training.initial and not (workdir / "config.json").exists():
-            initial.check(self.experiment, self.like.params)
         if distributed.leader():
             claim(workdir, config, self.corpus.tokenizer, held)
         distributed.barrier("workdir")
@@ -81,6 +79,21 @@ class Run:
         self.recorder = self._recorder(meta)
         held.callback(self.recorder.abandon)
 
+    def _check(self, config: ConfigDict, tokenizer: Tokenizer | None) -> None:
+        """Refuse what needs no data, before they are read."""
+        experiment = experiments.check(config, tokenizer)
+        check_place(self.workdir)
+        if (self.workdir / "checkpoints").is_dir():
+            wanted = experiment.training.num_steps
+            newest = Checkpoints(self.workdir, read_only=True).beyond(wanted)
+            require(
+                newest is None,
+                f"{self.workdir} is at step {newest} already; training.num_steps={wanted} is "
+                "behind it",
+            )
+        if experiment.training.initial and not (self.workdir / "config.json").exists():
+            initial.check(experiment, _abstract(experiment).params)
+
     def _restore(self) -> dict[str, Any]:
         """Set the state, from the newest checkpoint if there is one; returns its record."""
         newest, e = self.checkpoints.latest(), self.experiment
@@ -89,11 +102,6 @@ class Run:
             if e.training.initial:
                 self.state, self.origin = initial.begin(e, self.state)
             return {"step": 0, "owed": []}
-        wanted = e.training.num_steps
-        require(
-            newest <= wanted,
-            f"{self.workdir} is at step {newest} already; training.num_steps={wanted} is behind it",
-        )
         self.state, meta = self.checkpoints.restore(self.like)
         check_tokenizer(e, meta, self.workdir)
         require(
@@ -157,6 +165,8 @@ class Run:
         stream.set_state({"next_step": self.first})
         key = sharding.everywhere(mesh, self.experiment.key(1))
         pending = None
+        if self.first < settings.num_steps:
+            self.recorder.status("compiling the update", aloud=True)
         for step in range(self.first + 1, settings.num_steps + 1):
             self._trace(step - self.first)
             arrays = next(stream)
@@ -215,6 +225,7 @@ class Run:
             self.recorder.say(self.origin)
 
     def _evaluate(self, step: int) -> likelihood.Estimate:
+        self.recorder.status("evaluating")
         found = loop.evaluate(
             self.experiment,
             self.corpus,
@@ -228,6 +239,7 @@ class Run:
 
     def _sample(self, step: int) -> None:
         sampling = self.experiment.sampling
+        self.recorder.status("sampling")
         if "sample" not in self.programs:
             length = self.experiment.config.data.length
             self.programs["sample"] = Sampler.make(self.experiment, sampling, length)
@@ -275,19 +287,14 @@ class Run:
         found = self._evaluate(step)
         self._sample(step)
         unigram = self.corpus.unigram_entropy("validation")
-        below = 100 * (1 - found.nats / unigram)
         progress = self.recorder.progress
-        progress.say(
-            f"validation {found.name} {found.nats:.4f} +- {found.se:.4f} nats/token is "
-            f"{below:.1f} % below the unigram entropy ({unigram:.4f}) of the same tokens; "
-            f"{found.meaning}"
-        )
+        progress.say(f"validation {found.beside(unigram)}")
         summary = {
             "step": step,
             "unigram_entropy": unigram,
-            "percent_below_unigram": below,
+            "percent_below_unigram": found.below(unigram),
             "seconds": time.monotonic() - progress.began,
-            "tokens_per_second": progress.rate(step),
+            "tokens_per_second": self.recorder.speed.overall,
             "parameters": states.count(self.state.params),
             **found.record(),
         }
@@ -307,6 +314,11 @@ class Run:
             baseline=unigram,
         )
         say(f"curve: {self.workdir / 'curve.png'}   summary: {self.workdir / 'summary.json'}")
+
+
+def _abstract(experiment: experiments.Experiment) -> states.TrainState:
+    """Shapes and places of the state, which the mesh must divide."""
+    return states.abstract(experiment.model, experiment.update.optimizer, experiment.mesh)
 
 
 def train(config: ConfigDict, workdir: Path, profile: int = 0) -> dict[str, Any]:

@@ -79,6 +79,17 @@ def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
     return out
 
 
+def check_place(workdir: Path) -> None:
+    """Refuse a folder that cannot be written, or made; nothing is.
+
+    Raises:
+      UserError: saying where.
+    """
+    there = next(place for place in (workdir, *workdir.absolute().parents) if place.exists())
+    require(there.is_dir(), f"cannot write --workdir={workdir}: {there} is not a folder")
+    require(os.access(there, os.W_OK), f"cannot write --workdir={workdir}: {there} is read-only")
+
+
 def claim(
     workdir: Path, config: ConfigDict, tokenizer: Tokenizer, held: contextlib.ExitStack
 ) -> None:

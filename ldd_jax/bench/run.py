@@ -22,7 +22,7 @@ from ldd_jax.core.console import ERR, harmless, say
 from ldd_jax.core.registry import names
 from ldd_jax.data import Corpus
 from ldd_jax.evaluation.judges import Judge
-from ldd_jax.experiment import Experiment, Sampling, fingerprint
+from ldd_jax.experiment import Experiment, Sampling, check_sampler, fingerprint
 from ldd_jax.generate import Sampler
 
 
@@ -118,8 +118,11 @@ class Bench:
         self._programs: dict[tuple, Sampler] = {}
         self._warm: set[int] = set()
         for text in settings.samplers:  # before anything is loaded
-            cells.parse_sampler(text, first.experiment.sampling)
-        judges: list[Judge] = [judging.make_judge(n, self.corpus) for n in settings.judges]
+            self._check(text)
+        # The one that reads the corpus comes last: a folder that holds no judge is refused before.
+        late = sorted(dict.fromkeys(settings.judges), key=lambda name: name == judging.NGRAM)
+        made = {name: judging.make_judge(name, self.corpus) for name in late}
+        judges: list[Judge] = [made[name] for name in settings.judges]
         self.measures = Measures(self.corpus(), judges, settings.mauve)
         self.store = cells.Store(
             settings.output,
@@ -133,6 +136,19 @@ class Bench:
             },
         )
         self.jobs = self._jobs()
+
+    def _check(self, text: str) -> None:
+        """Refuse a sampler that no run allows, as far as that is known without tracing it."""
+        why = ""
+        for job in (j for c in self.contenders for j in self._of(c, text)):
+            e = job.contender.experiment
+            try:
+                check_sampler(job.sampling, e.process, e.model)
+            except UserError as error:
+                why = why or str(error)
+            else:
+                return
+        require(self.settings.every, f"sampler {text} fits none of the workdirs: {why}")
 
     def corpus(self) -> Corpus:
         """The corpus of the first run."""

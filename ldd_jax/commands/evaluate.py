@@ -10,7 +10,7 @@ from absl import flags
 
 from ldd_jax.command_line import Command
 from ldd_jax.commands.shared import need, workdir_flag
-from ldd_jax.core.checks import require
+from ldd_jax.core.checks import nearest, require
 from ldd_jax.core.console import say
 
 
@@ -19,7 +19,7 @@ def _evaluate_flags(values: flags.FlagValues) -> None:
     d = lambda f, name, default, text: f(name, default, text, flag_values=values)
     d(flags.DEFINE_string, "split", "validation", "train or validation.")
     d(flags.DEFINE_string, "passes", "", "Network passes per bound, such as 1,2; default: config.")
-    d(flags.DEFINE_integer, "draws", 0, "Times drawn per sequence; default: the config's.")
+    d(flags.DEFINE_integer, "draws", None, "Times drawn per sequence; default: the config's.")
     d(flags.DEFINE_string, "estimator", "nelbo", "nelbo, k_form, time_free, lambda; or several.")
     d(flags.DEFINE_integer, "prompt_tokens", 0, "First tokens of each row, given and not scored.")
     d(flags.DEFINE_integer, "step", None, "Checkpoint; default: the newest.")
@@ -32,12 +32,13 @@ def _evaluate_flags(values: flags.FlagValues) -> None:
 
 def _evaluate(values: flags.FlagValues) -> None:
     workdir = Path(need(values, "workdir"))
-    from ldd_jax import generate, loop
+    from ldd_jax import generate, loop, scoring
     from ldd_jax.core import registry, writing
     from ldd_jax.data import Corpus, zero_shot
     from ldd_jax.experiment import fingerprint, name_files
 
-    require(values.draws >= 0, f"--draws={values.draws}; it must be at least 1 (0: the config's)")
+    draws = values.draws
+    require(draws is None or draws >= 1, f"--draws={draws}; it must be at least 1")
     output = writing.place(values.output) if values.output else None
     require(
         not values.zero_shot or not (values.data or values.data_split),
@@ -62,6 +63,12 @@ def _evaluate(values: flags.FlagValues) -> None:
         0 <= values.prompt_tokens < length,
         f"--prompt_tokens={values.prompt_tokens}; rows have {length} tokens",
     )
+    splits = ("train", "validation")
+    require(values.split in splits, f"split {values.split!r}; {nearest(values.split, splits)}")
+    compiled = {
+        (k, name): scoring.program(experiment, k, name)
+        for k, name in itertools.product(passes, values.estimator.split(","))
+    }
     told: list[tuple[Corpus, dict[str, Any]]] = []
     if datasets:
         for dataset in datasets:
@@ -74,7 +81,6 @@ def _evaluate(values: flags.FlagValues) -> None:
         told = [(registry.build("data", data).load(experiment.tokenizer), {"split": values.split})]
     say(f"checkpoint {step}, {'averaged' if values.ema else 'raw'} parameters")
     records = []
-    compiled: dict = {}
     for corpus, about in told:
         say(_about(about) if datasets else corpus.describe())
         for k, estimator in itertools.product(passes, values.estimator.split(",")):
@@ -84,7 +90,7 @@ def _evaluate(values: flags.FlagValues) -> None:
                 params,
                 split=values.split,
                 passes=k,
-                draws=values.draws or None,
+                draws=draws,
                 estimator=estimator,
                 prompt=values.prompt_tokens,
                 compiled=compiled,

@@ -57,6 +57,8 @@ def _prepare(values: flags.FlagValues) -> None:
 
     experiment.check_sections(config, "the config file")
     data = registry.build("data", config.data)
+    data.check()
+    data.most_ids()  # reads the tokenizer's file, if it has one
     say(prepare(data, output, shards=values.shards).describe())
 
 

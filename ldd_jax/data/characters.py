@@ -71,6 +71,10 @@ class CharacterTokenizer(Tokenizer):
 class Bytes:
     """UTF-8 bytes, 256 ids; needs no fitting."""
 
+    def most_ids(self, needs: Collection[str]) -> int:
+        """Ids, exactly."""
+        return self.fit(lambda: (), needs).size
+
     def fit(self, documents: Documents, needs: Collection[str] = ("eos", "pad")) -> Tokenizer:
         """The tokenizer; `documents` is not read."""
         return ByteTokenizer(needs)
@@ -92,6 +96,10 @@ class Characters:
     def __post_init__(self):
         if self.max_size < 1:
             raise ValueError(f"max_size={self.max_size}; it must be at least 1")
+
+    def most_ids(self, needs: Collection[str]) -> int:
+        """Ids at most: the documents may have fewer characters."""
+        return self.max_size + 1 + len(needs)
 
     def fit(self, documents: Documents, needs: Collection[str] = ("eos", "pad")) -> Tokenizer:
         """Count the characters of the documents; ties are broken by code point."""

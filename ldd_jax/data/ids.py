@@ -53,6 +53,10 @@ class Ids:
 
     size: int = 256
 
+    def most_ids(self, needs: Collection[str]) -> int:
+        """Ids, exactly."""
+        return self.fit(lambda: (), needs).size
+
     def fit(self, documents: Documents, needs: Collection[str] = ("eos", "pad")) -> Tokenizer:
         """The tokenizer; `documents` is not read."""
         del documents

@@ -34,7 +34,7 @@ _CHEAP = 1 << 30
 
 def is_prepared(path: str | os.PathLike) -> bool:
     """Whether `path` is a folder with a manifest."""
-    return (Path(path).expanduser() / MANIFEST).is_file()
+    return bool(path) and (Path(path).expanduser() / MANIFEST).is_file()
 
 
 def shard_name(split: str, number: int, total: int) -> str:

@@ -91,6 +91,22 @@ class ProblemData:
         """How problems become rows."""
         return Layout(length=self.length, mode="padded", pad="eos_in_loss")
 
+    def most_ids(self) -> int:
+        """Ids, exactly: those of the task's symbols."""
+        return self._tokenizer().size
+
+    def check(self) -> None:
+        """Refuse files that are not there.
+
+        Raises:
+          UserError: naming the file.
+        """
+        for path in filter(None, (self.path, self.validation_path)):
+            require(Path(path).is_file(), f"{path}: no such file")
+
+    def _tokenizer(self) -> Tokenizer:
+        return CharacterTokenizer(self.task.symbols + SEPARATOR, needs=("eos", "pad"))
+
     def load(self, tokenizer: Tokenizer | None = None, *, verify: bool | None = None) -> Corpus:
         """Generate or read both splits.
 
@@ -98,9 +114,7 @@ class ProblemData:
           UserError: for a file that cannot be read, or a problem that fits no row.
         """
         del verify
-        tokenizer = tokenizer or CharacterTokenizer(
-            self.task.symbols + SEPARATOR, needs=("eos", "pad")
-        )
+        tokenizer = tokenizer or self._tokenizer()
         pairs = {s: self._pairs(s) for s in ("train", "validation")}
         text = json.dumps(pairs).encode()
         rows = {s: self._rows(found, tokenizer) for s, found in pairs.items()}

@@ -102,6 +102,16 @@ class SentencePiece:
                 "give at least 260, or use the 'bytes' tokenizer"
             )
 
+    def most_ids(self, needs: Collection[str]) -> int:
+        """Ids: exactly with a model, else at most.
+
+        Raises:
+          UserError: for a model that cannot be read.
+        """
+        if self.model:
+            return self.fit(lambda: (), needs).size
+        return self.vocab_size + len(needs)
+
     def fit(self, documents: Documents, needs: Collection[str] = ("eos", "pad")) -> Tokenizer:
         """Load the model, or train one; the same documents give the same model."""
         if self.model:
@@ -230,6 +240,14 @@ class Json:
     bos: str = ""
     eos: str = ""
     pad: str = ""
+
+    def most_ids(self, needs: Collection[str]) -> int:
+        """Ids, exactly.
+
+        Raises:
+          UserError: for a file that cannot be read.
+        """
+        return self.fit(lambda: (), needs).size
 
     def fit(self, documents: Documents, needs: Collection[str] = ("eos", "pad")) -> Tokenizer:
         """Read the file; `documents` is not read."""

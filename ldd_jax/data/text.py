@@ -111,8 +111,6 @@ class TextData:
     max_documents: int = 0
 
     def __post_init__(self):
-        if not self.path:
-            raise ValueError("path is empty; give a file, a glob, 'python-docs' or 'tfds:NAME'")
         if self.split not in SPLITS:
             raise ValueError(f"split={self.split!r}; {nearest(self.split, SPLITS)}")
         if not 0.0 < self.validation_fraction < 1.0:
@@ -127,6 +125,26 @@ class TextData:
     def layout(self) -> Layout:
         """How token streams become rows."""
         return Layout(**{name: getattr(self, name) for name in _LAYOUT})
+
+    def most_ids(self) -> int:
+        """Ids that the tokenizer will have at most; no document is read.
+
+        Raises:
+          UserError: for a tokenizer file that cannot be read.
+        """
+        if is_prepared(self.path):
+            return read_prepared(os.path.expanduser(self.path), verify=False).tokenizer.size
+        return self.tokenizer.most_ids(self.layout.needs)
+
+    def check(self) -> None:
+        """Refuse paths that are not there; no document is read.
+
+        Raises:
+          UserError: naming the path.
+        """
+        for path in (self.path, *filter(None, [self.validation_path])):
+            if not is_prepared(path):
+                open_source(path, field=self.field, split=self.split)
 
     def load(self, tokenizer: Tokenizer | None = None, *, verify: bool | None = None) -> Corpus:
         """Read, split, tokenise and pack the corpus.

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 
 from ldd_jax.core import reading, writing
 from ldd_jax.core.checks import RunError, UserError
@@ -57,7 +58,8 @@ class Checkpoints:
             distributed.barrier("checkpoints")
         self.saving, self.read_only, self.closed = 0, read_only, False
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
+            max_to_keep=None if read_only else keep,
+            save_interval_steps=0 if read_only else 1,
             create=not read_only,
             read_only=read_only,
             cleanup_tmp_directories=not read_only,
@@ -65,13 +67,19 @@ class Checkpoints:
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
         try:
-            self.manager = _Manager(self.directory, options=options)
+            with _quiet() if read_only else contextlib.nullcontext():
+                self.manager = _Manager(self.directory, options=options)
         except Exception as error:  # as in `_read`
             raise UserError(f"{self.directory} cannot be opened: {_reason(error)}") from error
 
     def latest(self) -> int | None:
         """Newest complete step; for a writer, it is whole."""
         return self.manager.latest_step()
+
+    def beyond(self, step: int) -> int | None:
+        """The newest whole checkpoint if it is after `step`, else None; others are not read."""
+        later = sorted((s for s in self.manager.all_steps() if s > step), reverse=True)
+        return next((s for s in later if not self._fault(s)), None)
 
     def save(self, state: TrainState, meta: dict[str, Any]) -> None:
         """Start a save of `state`; returns before it is on disk.
@@ -222,6 +230,17 @@ class Checkpoints:
         if not self.closed:
             with contextlib.suppress(RunError):
                 self.close()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Orbax's warnings; it has one for a folder that is only read."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(min(before, logging.ERROR))
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _meta(folder: Path) -> dict[str, Any]:

@@ -264,7 +264,7 @@ def test_table_by_hand(benched):
         (("--output={out}", "--samplers=next_token"), "fits none of the workdirs"),
         (("--output={out}", "--steps=4,x"), "'x' is no int"),
         (("--output={out}", "--steps=0"), "below 1"),
-        (("--output={out}", "--temperatures=0"), "above 0"),
+        (("--output={out}", "--temperatures=-1"), "below 0"),
         (("--output={out}", "--latents=caried"), "did you mean 'carry'?"),
         (("--output={out}", "--num_samples=1"), "at least 2"),
         (("--output={out}", "--judge=nobody"), "workdir of an autoregressive run"),
@@ -279,6 +279,26 @@ def test_refusals(flags, says, trained, tmp_path):
     run_ = tools.call("bench", f"--workdir={trained('mdlm')}", *flags)
     assert run_.status == 2 and says in run_.err and run_.err.strip().count("\n") <= 1, run_
     assert not (tmp_path / "out" / "cells.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--samplers=next_token",), "fits none of the workdirs"),
+        (("--judge=ngram,nobody",), "workdir of an autoregressive run"),
+    ],
+)
+def test_what_needs_no_corpus_is_refused_before_it_is_read(
+    flags, says, trained, tmp_path, monkeypatch
+):
+    given = (f"--workdir={trained('mdlm')}", f"--output={tmp_path / 'out'}", *flags)
+
+    def read(experiment):
+        raise AssertionError("the corpus was read before the refusal")
+
+    monkeypatch.setattr(judging, "corpus_of", read)
+    run_ = tools.call("bench", *given)
+    assert run_.status == 2 and says in run_.err, run_
 
 
 def test_a_damaged_cell_file_is_named(benched, tmp_path):

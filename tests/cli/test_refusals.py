@@ -119,8 +119,21 @@ TRAIN = {
     "decay": (c(optim__decay="cosin"), "", ["did you mean 'cosine'"]),
     "seed": (c(seed=-1), "", ["--config.seed=-1"]),
     "mesh": (c(mesh__data=3), "", ["does not divide 1 devices"]),
-    "temperature": (c(sampling__readout__temperature=0.0), "", ["temperature is 0.0"]),
+    "temperature": (c(sampling__readout__temperature=-1.0), "", ["temperature is -1.0"]),
     "tail": (c(sampling__tail="gredy"), "", ["did you mean 'greedy'"]),
+}
+
+
+EVALUATE = {
+    "passes": (["--passes=0"], "positive whole numbers"),
+    "passes of what": (["--passes=two"], "positive whole numbers"),
+    "split": (["--split=test"], "train, validation"),
+    "estimator": (["--estimator=nelbo,k_from"], "did you mean 'k_form'"),
+    "draws": (["--draws=-1"], "--draws=-1"),
+    "no draws": (["--draws=0"], "--draws=0"),
+    "step": (["--step=7"], "no checkpoint 7"),
+    "output": (["--output=@/no/x.jsonl"], "does not exist"),
+    "output folder": (["--output=@/bare"], "is a folder"),
 }
 
 
@@ -134,6 +147,60 @@ def test_train(name, place, text):
     base = [] if config.startswith("--config=@") else [*tools.corpus(text), *tools.SIZES]
     refused(tools.call("train", *flags, *base, *map(at, extra)), *fragments)
     assert listing(place) == before
+
+
+# What only the text can tell.
+OF_THE_DATA = ("empty file", "blank file", "binary", "latin-1", "long rows", "short text")
+OF_THE_DATA += ("big batch",)
+
+
+@pytest.fixture
+def unread(monkeypatch, trained):
+    """Reading a document is an error, once there is a run to begin with."""
+    trained("lddm_m")
+
+    def read(*args, **options):
+        raise AssertionError("data were read before the refusal")
+
+    for place in ("ldd_jax.data.text.divide", "ldd_jax.data.problems.ProblemData._pairs"):
+        monkeypatch.setattr(place, read)
+
+
+@pytest.mark.parametrize("name", [n for n in TRAIN if n not in OF_THE_DATA])
+def test_what_needs_no_data_is_refused_before_they_are_read(name, place, text, unread):
+    extra, config, fragments = TRAIN[name]
+    at = lambda given: given.replace("@", str(place))
+    flags = [at(config or tools.recipe("lddm_m")), f"--workdir={place / 'new'}"]
+    base = [] if config.startswith("--config=@") else [*tools.corpus(text), *tools.SIZES]
+    refused(tools.call("train", *flags, *base, *map(at, extra)), *fragments)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "flags", "fragment"),
+    [
+        ("mdlm", c(data__validation_path="no.txt"), "no.txt does not exist"),
+        ("mdlm,tokenizer=sentencepiece", c(data__tokenizer__model="no.model"), "no.model"),
+        ("mdlm,tokenizer=bytes", c(process__states=100), "100 states"),
+        ("mdlm", ["--workdir=@/empty.txt/below"], "cannot write"),
+        ("lddm_m", [*c(training__num_steps=3), "--workdir=RUN"], "at step 12 already"),
+        ("mdlm", c(training__initial="RUN", model__width=32), "another network"),
+        ("mdlm", c(training__initial="@/bare"), "is not a workdir"),
+    ],
+)
+def test_so_is_what_files_beside_them_say(
+    recipe, flags, fragment, place, text, train_flags, trained, unread
+):
+    at = lambda given: given.replace("@", str(place)).replace("RUN", str(trained("lddm_m")))
+    base = (tools.recipe(recipe), f"--workdir={place / 'new'}", *train_flags)
+    refused(tools.call("train", *base, *map(at, flags)), fragment)
+    assert not (place / "new").exists()
+
+
+@pytest.mark.parametrize("name", [n for n in EVALUATE if n != "type"])
+def test_evaluate_refuses_before_it_reads(name, place, trained, unread):
+    flags, fragment = EVALUATE[name]
+    flags = [f.replace("@", str(place)) for f in flags]
+    refused(tools.call("evaluate", f"--workdir={trained('lddm_m')}", *flags), fragment)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +252,7 @@ def test_the_process_itself(place, text):
 
 
 SAMPLE = {
-    "temperature": (["--temperature=0"], "temperature is 0"),
+    "temperature": (["--temperature=-1"], "temperature is -1"),
     "top_p": (["--top_p=2"], "top_p is 2"),
     "top_k": (["--top_k=-1"], "top_k is -1"),
     "steps": (["--steps=0"], "num_steps is 0"),
@@ -208,19 +275,15 @@ SAMPLE = {
     "cached latent": (["--sampler=cached_ancestral"], "cannot carry a latent"),
     "no gap": (["--fill=the house"], "no [MASK] to fill"),
     "both": (["--fill=a [MASK]", "--prompt=a"], "--prompt or --fill, not both"),
+    "empty fill": (["--fill="], "--fill is missing its value"),
+    "empty prompt": (["--prompt="], "--prompt is missing its value"),
+    "empty sampler": (["--sampler="], "--sampler is missing its value"),
+    "long fill": (["--fill=" + "[MASK]" * 20], "--fill has 20 tokens, but a row has 16"),
+    "other length": (["--fill=a [MASK]", "--length=7"], "--length=7, but --fill"),
     "long prompt": (["--prompt=" + "the house " * 3], "--prompt has 30 tokens"),
     "output": (["--output=@/no/x.jsonl"], "does not exist"),
     "output folder": (["--output=@/bare"], "is a folder"),
     "unknown flag": (["--temprature=1"], "did you mean 'temperature'"),
-}
-EVALUATE = {
-    "passes": (["--passes=0"], "positive whole numbers"),
-    "passes of what": (["--passes=two"], "positive whole numbers"),
-    "split": (["--split=test"], "train, validation"),
-    "draws": (["--draws=-1"], "--draws=-1"),
-    "step": (["--step=7"], "no checkpoint 7"),
-    "output": (["--output=@/no/x.jsonl"], "does not exist"),
-    "output folder": (["--output=@/bare"], "is a folder"),
 }
 FLAGS = [("sample", n) for n in SAMPLE] + [("evaluate", n) for n in EVALUATE]
 

@@ -47,10 +47,11 @@ def test_section_round_trip():
         ({"split": "lines"}, "did you mean 'line'"),
         ({"validation_fraction": 1.0}, "between 0 and 1"),
         ({"max_documents": -1}, "max_documents=-1"),
-        ({"path": ""}, "path is empty"),
     ):
         with pytest.raises(UserError, match=match):
             build("data", section(TextData, **fields))
+    with pytest.raises(UserError, match="path is empty"):
+        TextData(path="").check()
 
 
 def test_default_corpus():
