@@ -68,9 +68,9 @@ def text(experiment: Experiment, workdir: Path, *, step: int, ema: bool, names: 
     good &= summary.get("nelbo_se") is None or is_number(summary["nelbo_se"])
     if summary.get("step") == step and good:
         name = "NLL" if summary.get("exact") is True else "NELBO"
-        nats, passes, tokens, error = (summary.get(n) for n in fields)
+        nats, passes, tokens = (summary[n] for n in fields[:3])
         rows[f"validation {name}, nats a token"] = (
-            f"{spread(nats, error, 4)} ({passes} passes, {tokens} tokens of "
+            f"{spread(nats, summary.get('nelbo_se'), 4)} ({passes} passes, {tokens} tokens of "
             f"{code(config.data.path)})"
         )
     if record:
