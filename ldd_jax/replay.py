@@ -21,7 +21,7 @@ import numpy as np
 from ldd_jax import experiment as experiments
 from ldd_jax import loop
 from ldd_jax.core import reading, writing
-from ldd_jax.core.checks import UserError, nearest, require
+from ldd_jax.core.checks import UserError, is_whole, nearest, require
 from ldd_jax.core.types import as_batch
 from ldd_jax.data import batches
 from ldd_jax.experiment import Experiment
@@ -59,7 +59,7 @@ def _keep_checkpoint(source: Path, target: Path, step: int) -> None:
     """Link the newest checkpoint before `step`; the manager may be deleting one meanwhile."""
     if target.exists():
         return
-    numbers = [int(p.name) for p in source.glob("*") if p.name.isdigit() and int(p.name) < step]
+    numbers = [int(p.name) for p in source.glob("*") if is_whole(p.name) and int(p.name) < step]
     for number in sorted(numbers, reverse=True):
         try:
             shutil.copytree(source / str(number), target / str(number), copy_function=_link)

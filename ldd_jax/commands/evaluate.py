@@ -10,7 +10,7 @@ from absl import flags
 
 from ldd_jax.command_line import Command
 from ldd_jax.commands.shared import need, workdir_flag
-from ldd_jax.core.checks import nearest, require
+from ldd_jax.core.checks import is_whole, nearest, require
 from ldd_jax.core.console import say
 
 
@@ -49,7 +49,7 @@ def _evaluate(values: flags.FlagValues) -> None:
     passes = [experiment.evaluation.passes]
     if values.passes:
         parts = values.passes.split(",")
-        bad = [p for p in parts if not p.isdecimal() or int(p) < 1]
+        bad = [p for p in parts if not is_whole(p, 1)]
         require(not bad, f"--passes={values.passes}: {bad} are not positive whole numbers")
         passes = [int(p) for p in parts]
     require(

@@ -8,7 +8,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from ldd_jax.core.checks import require
+from ldd_jax.core.checks import is_whole, require
 
 
 def workdir_flag(values: flags.FlagValues, text: str) -> None:
@@ -59,7 +59,7 @@ def on_cpu() -> None:
 def reset_steps(given: str) -> list[int]:
     """--resets: whole numbers k, h = 0 before every k-th step."""
     parts = given.split(",")
-    bad = [p for p in parts if not p.isdecimal()]
+    bad = [p for p in parts if not is_whole(p)]
     require(not bad, f"--resets={given}: {bad} are no whole numbers from 0 on")
     return [int(p) for p in parts]
 

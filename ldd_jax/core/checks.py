@@ -42,6 +42,14 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("nested too deep") from error
 
 
+def is_whole(text: str, least: int = 0) -> bool:
+    """Whether a text is a whole number from `least` on that fits into 63 bits.
+
+    `str.isdigit` takes digits that `int` does not, and texts of thousands of them.
+    """
+    return text.isascii() and text.isdigit() and len(text) < 19 and int(text) >= least
+
+
 def is_number(value: Any) -> bool:
     """Whether a value of a file is a finite number that a float holds; a truth value is none."""
     return type(value) in (int, float) and -1e300 < value < 1e300

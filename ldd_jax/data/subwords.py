@@ -205,7 +205,10 @@ class JsonTokenizer(Tokenizer):
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)
 
     def _encode(self, text, start):
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
+        except Exception as error:  # as above: a file may name an unknown token that it lacks
+            raise UserError(f"the tokenizer file cannot encode this text: {error}") from error
 
     def _decode(self, ids, start):
         if start or self._anchor is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ldd_jax.core.checks import UserError, nearest
+from ldd_jax.core.checks import UserError, is_whole, nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ def chip(topology: str) -> Chip:
       UserError: for a malformed or unknown name.
     """
     name, colon, grid = topology.partition(":")
-    if not colon or not grid or not all(p.isdigit() for p in grid.split("x")):
+    if not colon or not grid or not all(is_whole(p, 1) for p in grid.split("x")):
         raise UserError(f"topology {topology!r} is not CHIP:AxB or CHIP:AxBxC, such as v5e:4x4")
     if name not in CHIPS:
         raise UserError(f"unknown chip {name!r}; {nearest(name, CHIPS)}")

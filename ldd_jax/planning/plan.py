@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from ldd_jax import experiment as experiments
 from ldd_jax.core import registry
-from ldd_jax.core.checks import require
+from ldd_jax.core.checks import is_whole, require
 from ldd_jax.denoisers.dit import REMAT
 from ldd_jax.experiment import Experiment
 from ldd_jax.planning import aot, chips, cost, hlo
@@ -212,7 +212,7 @@ def policies(text: str) -> tuple[tuple[str, int], ...]:
       UserError: for anything else.
     """
     pairs = [item.partition(":") for item in filter(None, text.split(","))]
-    good = all(remat in REMAT and chunks.isdigit() and int(chunks) for remat, _, chunks in pairs)
+    good = all(remat in REMAT and is_whole(chunks, 1) for remat, _, chunks in pairs)
     require(good, f"--policies={text} is not remat:chunks,...; remat is one of {', '.join(REMAT)}")
     return tuple((remat, int(chunks)) for remat, _, chunks in pairs) or SAVING
 

@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from ldd_jax.core import reading, writing
-from ldd_jax.core.checks import RunError, UserError
+from ldd_jax.core.checks import RunError, UserError, is_whole
 from ldd_jax.core.console import say
 from ldd_jax.training import digests, distributed
 from ldd_jax.training.state import TrainState
@@ -195,7 +195,7 @@ class Checkpoints:
 
     def _set_aside(self) -> None:
         """Move damaged checkpoints that are newer than the newest whole one out of the way."""
-        steps = [int(p.name) for p in self.directory.glob("*") if p.name.isdigit()]
+        steps = [int(p.name) for p in self.directory.glob("*") if is_whole(p.name)]
         damaged = {}
         for step in sorted(steps, reverse=True):
             why = self._fault(step)

@@ -14,7 +14,7 @@ import time
 
 import jax
 
-from ldd_jax.core.checks import UserError, require
+from ldd_jax.core.checks import UserError, is_whole, require
 
 # JAX takes a job's coordinator port from the uppermost 4,096 by the job's number, so that the
 # neighbouring ports are those of the next jobs on this host, and the last one has no port above.
@@ -32,7 +32,7 @@ class Place:
     def __post_init__(self):
         host, colon, port = self.coordinator.rpartition(":")
         require(
-            bool(colon and host) and port.isdigit() and 0 < int(port) < 65536,
+            bool(colon and host) and is_whole(port, 1) and int(port) < 65536,
             f"coordinator {self.coordinator!r} is not host:port",
         )
         require(
@@ -81,7 +81,7 @@ def parse(text: str) -> Place:
         return place
     parts = text.split(",")
     require(
-        len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit(),
+        len(parts) == 3 and is_whole(parts[1]) and is_whole(parts[2]),
         f"--distributed={text!r} is neither auto nor COORDINATOR:PORT,COUNT,RANK",
     )
     return Place(coordinator=parts[0], count=int(parts[1]), rank=int(parts[2]))

@@ -219,3 +219,21 @@ def test_given_validation_and_limit(tmp_path):
 def test_fingerprint_sees_bounds_and_order():
     prints = {fingerprint(d) for d in (["ab", "c"], ["a", "bc"], ["c", "ab"], ["abc"])}
     assert len(prints) == 4 and all(len(p) == 16 for p in prints)
+
+
+def test_a_name_that_stands_there_twice(tmp_path):
+    """Which of the two texts is meant cannot be told: neither is taken."""
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = [pyarrow.array(["one"]), pyarrow.array(["two"]), pyarrow.array(["three"])]
+    table = pyarrow.Table.from_arrays(columns, ["text", "text", "other"])
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a.parquet: 2 columns are named 'text'"):
+        list(open_source(str(tmp_path / "a.parquet")).documents())
+    assert list(open_source(str(tmp_path / "a.parquet"), field="other").documents()) == ["three"]
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": "two", "text": "three"}\n')
+    with pytest.raises(UserError, match=r"a.jsonl:2: not JSON \(the key 'text' stands there twice"):
+        list(open_source(str(tmp_path / "a.jsonl")).documents())
+    (tmp_path / "b.jsonl").write_text('{"text": "a \\"text\\" and \\"text\\""}\n')
+    assert list(open_source(str(tmp_path / "b.jsonl")).documents()) == ['a "text" and "text"']

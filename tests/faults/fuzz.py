@@ -34,6 +34,7 @@ from ldd_jax.main import main
 from ldd_jax.training import digests
 from ldd_jax.training.metrics import read_metrics
 from tests.faults.mutations import mutate
+from tests.faults.workdirs import Workdirs
 
 
 class Fuzzer:
@@ -57,9 +58,12 @@ class Fuzzer:
         "gzip",
         "problem files",
         "labelled text",
+        *Workdirs.NAMES,
     )
+    # Where an input takes long (files are flushed to disk), one in so many is tried.
+    SLOW = {"links in workdirs": 3, "checkpoint folders": 120}
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, workdirs: bool = True):
         self.folder = folder
         for name in ("tok", "prepared", "ckpt", "prepared/tokenizer"):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -124,6 +128,9 @@ class Fuzzer:
                 ],
             ),  # fmt: skip
         }
+
+        if workdirs:  # two seconds to make
+            self.targets |= Workdirs(folder / "workdirs").targets
 
     def path(self, name: str, data: bytes) -> str:
         path = self.folder / name
@@ -220,6 +227,7 @@ class Fuzzer:
           AssertionError: naming the input that raised something else, or left files behind.
         """
         target, seeds = self.targets[name]
+        count = -(-count // self.SLOW.get(name, 1))
         draw, refused, tried = random.Random(f"{name} {seed}"), 0, 0
         files = None
         until = time.monotonic() + seconds

@@ -183,3 +183,22 @@ def test_mutated_checkpoints(workdir):
             path.write_bytes(data)
             tried += 1
     assert tried >= 24
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "\u00b2", "-1", "1e3", ""])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("mechanism", "--resets=0,{}"),
+        ("evaluate", "--passes={}1,{}"),
+        ("train", tools.recipe("mdlm"), "--distributed=localhost:{},1,0"),
+        ("train", tools.recipe("mdlm"), "--distributed=localhost:1,{},0"),
+        ("plan", tools.recipe("mdlm"), "--topology=v5e:4x{}"),
+        ("plan", tools.recipe("mdlm"), "--topology=v5e:4x4", "--search", "--policies=full:{}"),
+    ],
+    ids=lambda f: f[0] + f[-1][:12],
+)
+def test_numbers_that_are_none(flags, number, workdir):
+    """`str.isdigit` takes what `int` does not."""
+    place = [f"--workdir={workdir}"] if flags[0] != "plan" else []
+    refused(tools.call(*(f.replace("{}", number) for f in flags), *place))
