@@ -12,6 +12,7 @@ from typing import Any
 from ldd_jax import generate, loop
 from ldd_jax.core import registry
 from ldd_jax.core.checks import UserError, check_seed, nearest, require, typed
+from ldd_jax.data import unknown
 from ldd_jax.evaluation.conditional import Score
 from ldd_jax.experiment import Experiment, Sampling
 from ldd_jax.requests import Item, Scorer
@@ -216,7 +217,8 @@ class Pipeline:
           batch_size: rows at a time.
 
         Raises:
-          UserError: for a text without tokens, or one longer than the model's rows.
+          UserError: for a text without tokens, one longer than the model's rows, or one of which
+            more than a fifth is unknown to the tokenizer.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         texts = [typed("a text", text, str) for text in texts]
@@ -227,6 +229,8 @@ class Pipeline:
         )
         check_seed(seed, "seed")
         items = [item(self.tokenizer, context, text) for text in texts]
+        for text, one in zip(texts, items):
+            unknown.check(self.tokenizer, [one.tokens], f"the text {text[:40]!r}")
         length = self.experiment.config.data.length
         long = [len(i.tokens) for i in items if len(i.tokens) > length]
         require(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -70,17 +70,28 @@ class Training:
 @registry.register("evaluation", "evaluation")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """`passes` network passes per bound; `draws` times per sequence; 0 = all sequences."""
+    """`passes` network passes per bound; `draws` times per sequence; 0 = all sequences.
+
+    At most `max_sequences` are scored, spread over the split. Validations while a run trains are
+    held to `periodic_sequences` as well; the one at its end, which the summary tells, is not.
+    """
 
     passes: int = 1
     draws: int = 1
     batch_size: int = 64
     max_sequences: int = 0
+    periodic_sequences: int = 1024
 
     def __post_init__(self):
         at_least_one(self, "passes", "draws", "batch_size")
-        if self.max_sequences < 0:
-            raise ValueError(f"max_sequences is {self.max_sequences}; it must be 0 (all) or more")
+        for name in ("max_sequences", "periodic_sequences"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 (all) or more")
+
+    @property
+    def periodic(self) -> int:
+        """Sequences of a validation while training; 0 = all."""
+        return min(filter(None, (self.max_sequences, self.periodic_sequences)), default=0)
 
 
 @registry.register("sampling", "sampling")
@@ -140,6 +151,10 @@ class Experiment:
     def step(self) -> Step:
         """The sampling rule."""
         return self.sampling.step
+
+    def text(self, ids: Iterable[int]) -> str:
+        """Text of tokens of the process, its mask among them."""
+        return self.tokenizer.decode(ids, mask=self.tokens.mask)
 
     def key(self, site: int) -> jax.Array:
         """Independent streams from the run's seed: 0 parameters, 1 training, 2 evaluation."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from ldd_jax import api, generate
 from ldd_jax.core.checks import UserError, nearest, require
+from ldd_jax.data import unknown
 from ldd_jax.evaluation.conditional import Score
 from ldd_jax.requests import Item, Scorer
 
@@ -94,10 +95,12 @@ class Harness(LM):
             "largest_standard_error": float(np.max(drawn)) if drawn else 0.0,
             "draws": self.scorer.draws,
             "passes": self.scorer.passes,
+            "mean_unknown_share": float(np.mean([s.unknown for s in self.scores] or [0])),
             **{f"cut_{name}": count for name, count in self.cut.items()},
         }
 
     def _score(self, items: list[Item]) -> list[Score]:
+        unknown.check(self.pipeline.tokenizer, (i.tokens for i in items), "the requests")
         scores, cut = self.scorer(items)
         self.cut["context"] += cut.context
         self.cut["target"] += cut.target
@@ -134,6 +137,8 @@ class Harness(LM):
         Request number i of a call has the draws of sample i, whatever the batch.
         """
         out: list[str] = [""] * len(requests)
+        tokenizer = self.pipeline.tokenizer
+        unknown.check(tokenizer, (tokenizer.encode(r.args[0]) for r in requests), "the prompts")
         groups: dict[Any, list[int]] = {}
         for number, request in enumerate(requests):
             kwargs = dict(request.args[1] or {})
@@ -178,7 +183,7 @@ class Harness(LM):
         tokenizer = self.pipeline.tokenizer
         if tokenizer.eos in ids:
             ids = ids[: ids.index(tokenizer.eos)]
-        text = tokenizer.decode(ids)
+        text = self.pipeline.experiment.text(ids)
         until = (kwargs or {}).get("until") or []
         for end in [until] if isinstance(until, str) else until:
             text = text.split(end)[0] if end else text

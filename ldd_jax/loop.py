@@ -11,7 +11,7 @@ import numpy as np
 
 from ldd_jax import experiment as experiments
 from ldd_jax import scoring
-from ldd_jax.data import Corpus, batches
+from ldd_jax.data import Corpus, Spread, batches
 from ldd_jax.evaluation import estimators, likelihood
 from ldd_jax.experiment import Experiment
 from ldd_jax.training import sharding
@@ -44,12 +44,16 @@ def evaluate(
     draws: int | None = None,
     estimator: str = estimators.NELBO,
     prompt: int = 0,
+    sequences: int | None = None,
     compiled: dict | None = None,
     check: Callable[[], None] = lambda: None,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> likelihood.Estimate:
     """The bound of a split, given the first `prompt` tokens of each row; `compiled` keeps programs.
 
-    `check` is called before every batch and may raise.
+    At most `sequences` rows are scored, spread over the split: 0 = all, None = the config's number.
+    `check` is called before every batch and may raise, `report` after it with the number of batches
+    done and of all.
 
     Raises:
       UserError: for an estimator that this model has not.
@@ -58,7 +62,8 @@ def evaluate(
     passes = passes or settings.passes
     exact = experiment.objective.exact
     draws = 1 if exact else draws or settings.draws  # nothing is drawn
-    rows = corpus.rows(split)
+    available = corpus.rows(split)
+    rows = Spread(available, settings.max_sequences if sequences is None else sequences)
     pieces = sharding.shards(experiment.mesh)
     size = -(-min(settings.batch_size, len(rows)) // pieces) * pieces
     compiled = {} if compiled is None else compiled
@@ -73,14 +78,12 @@ def evaluate(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    limit = settings.max_sequences and -(-settings.max_sequences // size)
 
     def scored() -> Iterator[dict[str, np.ndarray]]:
-        for number, batch in enumerate(stream):
-            if limit and number >= limit:
-                return
+        for number, batch in enumerate(stream, 1):
             check()
             yield kept(batch, prompt)
+            report(number, -(-len(rows) // size))
 
     return likelihood.estimate(
         compiled[program],
@@ -94,6 +97,8 @@ def evaluate(
         exact=exact,
         estimator=estimator,
         prompt=prompt,
+        available=len(available),
+        unknown=corpus.unknown_share(split),
     )
 
 

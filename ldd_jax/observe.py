@@ -141,7 +141,7 @@ def _played(
 
     The noise removal has no look.
     """
-    decode = experiment.tokenizer.decode
+    decode = experiment.text
     texts = {int(i): decode([int(i)]) for i in np.unique(path)}
     number = lambda a: [[None if np.isnan(v) else round(float(v), 3) for v in r] for r in a[:, row]]
     played: dict[str, Any] = {

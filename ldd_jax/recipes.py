@@ -10,9 +10,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from ldd_jax import experiment
+from ldd_jax.core import registry
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.registry import section
 from ldd_jax.data import Bytes, Characters, Json, ProblemData, SentencePiece, TextData
@@ -251,11 +252,35 @@ def methods_of(config: ConfigDict) -> list[str]:
     ]
 
 
+class OfPath(FieldReference):
+    """A field of a data section that belongs to its path: another value for another path.
+
+    Given by itself, it is what is given.
+    """
+
+    def __init__(self, path: FieldReference, here: Any, elsewhere: Any):
+        self._path, self._first, self._elsewhere = path, path.get(), elsewhere
+        super().__init__(here)
+        self._given = False
+
+    def set(self, value: Any, type_safe: bool = True) -> None:
+        """From now on `value`, whatever the path."""
+        super().set(value, type_safe)
+        self._given = True
+
+    def get(self) -> Any:
+        """The value for the path as it is now."""
+        same = self._given or self._path.get() == self._first
+        return super().get() if same else self._elsewhere
+
+
 def fine_tune(workdir: str, method: str = "") -> ConfigDict:
     """The config of a run that begins with the parameters of `workdir` (a run or an import).
 
-    Data, tokenizer, process and network are those of the workdir. `method`, of the same process,
-    changes the objective and where the latent comes from: lddm_m adds loopholing to an mdlm run.
+    Data, tokenizer, process and network are those of the workdir. Another data.path is read by the
+    same rules, but what belongs to the old one (its validation file, a limit of documents) does not
+    go with it. `method`, of the same process, changes the objective and where the latent comes
+    from: lddm_m adds loopholing to an mdlm run.
 
     Raises:
       UserError: for a folder that is no workdir, or a method of another process.
@@ -277,6 +302,10 @@ def fine_tune(workdir: str, method: str = "") -> ConfigDict:
         config.objective.context = section(chosen.context)
         config.model.latent = chosen.latent
         config.evaluation.passes = 1 + chosen.latent
+    own = registry.find("data", base.data.name).of_path  # type: ignore[attr-defined]
+    path = config.data.get_ref("path")
+    for name, elsewhere in own.items():
+        config.data[name] = OfPath(path, config.data[name], elsewhere)
     config.recipe = ",".join(filter(None, ["finetune", method and f"method={method}", base.recipe]))
     config.optim = section(AdamW, lr=3e-4, warmup_steps=100, decay="cosine")
     config.training = section(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,10 +11,11 @@ import numpy as np
 
 from ldd_jax.core import console
 from ldd_jax.core.checks import require
+from ldd_jax.data import unknown
 from ldd_jax.evaluation import conditional
 from ldd_jax.evaluation.conditional import Score, Subsets
 from ldd_jax.experiment import Experiment
-from ldd_jax.training import distributed, sharding
+from ldd_jax.training import distributed, metrics, sharding
 
 SHORTEST = 16
 # Rows of logits at a time where the run says nothing: at most so many, and so many bytes.
@@ -114,13 +114,16 @@ class Scorer:
                 rows.append((i, j, tokens, place))
         found, hits = self._walk(rows)
         assert self.passes is not None  # __post_init__ has set it
-        out, at = [], 0
+        out: list[Score] = []
+        at = 0
         for one in chosen:
             own = slice(at, at + len(one.hidden))
             at += len(one.hidden)
             score = conditional.combine(found[own], one, bool(hits[own][-1]))
             nats = score.nats + self.boundary * score.tokens
-            out.append(score._replace(nats=nats, passes=self.passes))
+            target = items[len(out)].tokens[-score.tokens :]
+            strange = unknown.share_of(self.experiment.tokenizer, target)
+            out.append(score._replace(nats=nats, passes=self.passes, unknown=strange))
         return out, cut
 
     def _chosen(self, count: int) -> Subsets:
@@ -142,13 +145,14 @@ class Scorer:
             for length, numbers in sorted(by_length.items())
             for at in range(0, len(numbers), self.batch_size)
         ]
-        began = time.monotonic()
+        said = self.say if distributed.leader() else lambda text: None
+        report = metrics.Ticker(f"scoring {len(rows)} rows", said)
         for done, (length, numbers) in enumerate(batches):
             found = jax.device_get(self.run(self.params, *self._arrays(rows, numbers, length)))
             row, value, hit = (np.asarray(a) for a in found)
             real = row >= 0
             nats[row[real]], hits[row[real]] = value[real].astype(np.float64), hit[real]
-            self._report(done + 1, len(batches), len(rows), began)
+            report(done + 1, len(batches))
         return nats, hits
 
     def _padded(self, length: int) -> int:
@@ -170,10 +174,3 @@ class Scorer:
         own = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
         whole = (row, z0, hidden, segment, index)
         return sharding.put(self.experiment.mesh, tuple(a[own] for a in whole))
-
-    def _report(self, done: int, total: int, rows: int, began: float) -> None:
-        """After the first batch, and ten times on the way, what is left."""
-        if not distributed.leader() or total < 2 or (done > 1 and done % max(1, total // 10)):
-            return
-        left = (time.monotonic() - began) / done * (total - done)
-        self.say(f"scoring: batch {done} of {total} ({rows} rows), about {left:.0f} s left")

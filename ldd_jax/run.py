@@ -70,7 +70,7 @@ class Run:
         self.checkpoints = Checkpoints(workdir, keep=self.experiment.training.keep)
         held.callback(self.checkpoints.abandon)
         self.programs: dict = {}
-        self.origin = ""
+        self.origin = self.seam = ""
         meta = self._restore()
         self.first = self.step = int(meta["step"])
         self.owed: list[str] = list(meta["owed"])
@@ -109,7 +109,23 @@ class Run:
             f"{e.config.data.path} has changed since {self.workdir} was trained on it "
             f"({meta['corpus']} then, {self.corpus.fingerprint} now); give another --workdir",
         )
+        self.seam = self._seam(meta, newest)
         return {"owed": [], **meta}  # format 1 knew no owed work
+
+    def _seam(self, meta: dict[str, Any], step: int) -> str:
+        """The learning rates before and after the restart, where the schedule is another now."""
+        old = meta["config"]
+        steps = int(old["training"]["num_steps"])
+        before = registry.build("optim", old["optim"], num_steps=steps)
+        rate_at = self.experiment.optim.rate_at
+        was, now, after = before.rate_at(step), rate_at(step), rate_at(step + 1)
+        if not step or abs(was - now) <= 1e-6 * max(was, now):
+            return ""
+        return (
+            f"learning rate: {was:.3g} at update {step}, the last one ({before.decay} over {steps} "
+            f"updates); {after:.3g} at update {step + 1}, the next "
+            f"({self.experiment.optim.decay} over {self.experiment.training.num_steps})"
+        )
 
     def _recorder(self, meta: dict[str, Any]) -> Recorder:
         settings = self.experiment.training
@@ -136,6 +152,7 @@ class Run:
             patience=settings.max_skipped,
             dump=functools.partial(replay.dump, self.workdir),
             saved=meta,
+            rate=self.experiment.optim.rate_at,
         )
 
     def execute(self) -> dict[str, Any]:
@@ -221,17 +238,20 @@ class Run:
             f"batch {e.training.batch_size} x {e.config.data.length} tokens, "
             f"updates {self.first} to {e.training.num_steps}"
         )
-        if self.origin:
-            self.recorder.say(self.origin)
+        for said in filter(None, (self.origin, self.seam)):
+            self.recorder.say(said)
 
     def _evaluate(self, step: int) -> likelihood.Estimate:
         self.recorder.status("evaluating")
+        settings, last = self.experiment.evaluation, step == self.experiment.training.num_steps
         found = loop.evaluate(
             self.experiment,
             self.corpus,
             self.state.ema,
+            sequences=settings.max_sequences if last else settings.periodic,
             compiled=self.programs,
             check=self.stop.check,
+            report=metrics.Ticker(f"step {step}  validation", self.recorder.say),
         )
         self.recorder.say(f"step {step}  validation {found}")
         self.recorder.write(step, {f"validation/{k}": v for k, v in found.record().items()})

@@ -24,9 +24,12 @@ class Measures:
     def __post_init__(self) -> None:
         self._references: dict[tuple[int, ...], np.ndarray] = {}
 
-    def __call__(self, tokens: np.ndarray, seed: int) -> dict[str, Any]:
-        """All measures of samples, [N, L]; `seed` picks the texts they are compared to."""
-        texts, digest = self._texts(tokens), self.corpus.tokenizer.digest
+    def __call__(self, tokens: np.ndarray, seed: int, mask: int | None = None) -> dict[str, Any]:
+        """All measures of samples, [N, L]; `seed` picks the texts they are compared to.
+
+        `mask` is that of the process, if it has one.
+        """
+        texts, digest = self._texts(tokens, mask), self.corpus.tokenizer.digest
         found = {
             judge.name: judge_samples(judge, texts, list(tokens), digest).record()
             for judge in self.judges
@@ -38,20 +41,21 @@ class Measures:
             **quality.describe(list(tokens)),
             "judge": name,
             **{f"judge_{k}": v for k, v in found[name].items()},
-            **(self._distance(tokens, seed) if self.mauve else {}),
+            **(self._distance(tokens, texts, seed) if self.mauve else {}),
             "judges": found,
             "sample": texts[0],
         }
 
-    def _texts(self, tokens: np.ndarray) -> list[str]:
-        return [self.corpus.tokenizer.decode(row.tolist()) for row in tokens]
+    def _texts(self, tokens: np.ndarray, mask: int | None = None) -> list[str]:
+        return [self.corpus.tokenizer.decode(row.tolist(), mask=mask) for row in tokens]
 
-    def _features(self, tokens: np.ndarray) -> np.ndarray:
+    def _features(self, tokens: np.ndarray, texts: list[str]) -> np.ndarray:
         judge, digest = self.judges[0], self.corpus.tokenizer.digest
-        return judge.features(rows_for(judge, self._texts(tokens), list(tokens), digest))
+        return judge.features(rows_for(judge, texts, list(tokens), digest))
 
-    def _distance(self, tokens: np.ndarray, seed: int) -> dict[str, Any]:
+    def _distance(self, tokens: np.ndarray, texts: list[str], seed: int) -> dict[str, Any]:
         key = (*tokens.shape, seed)
         if key not in self._references:
-            self._references[key] = self._features(references(self.corpus, *key))
-        return mauve.mauve(self._features(tokens), self._references[key]).record()
+            real = references(self.corpus, *key)
+            self._references[key] = self._features(real, self._texts(real))
+        return mauve.mauve(self._features(tokens, texts), self._references[key]).record()

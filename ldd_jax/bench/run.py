@@ -271,7 +271,7 @@ class Bench:
             "calls": float(calls[:count].mean()),
             "seconds": seconds,
             "tokens_per_s": len(tokens) * self.length / seconds,
-            **self.measures(tokens[:count], cell["seed"]),
+            **self.measures(tokens[:count], cell["seed"], job.contender.experiment.tokens.mask),
         }
 
     def _baselines(self) -> None:

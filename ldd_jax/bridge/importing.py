@@ -243,13 +243,13 @@ def _process(source: Source, choices: Choices, method: str, tokenizer: Tokenizer
     if mask is not None and choices.mask >= 0:
         found |= {"states": states, "mask": choices.mask}
     elif mask is not None and states == tokenizer.size:
-        ids = tokenizer.encode(MASK_TEXT)
+        own = tokenizer.id_of(MASK_TEXT)
         require(
-            len(ids) == 1,
+            own is not None,
             f"the checkpoint has as many token states as the tokenizer has ids ({states}), and the "
             f"tokenizer has no {MASK_TEXT}; give --mask=ID",
         )
-        found["mask"] = ids[0]
+        found["mask"] = own
     elif mask is not None and states > usual:
         raise UserError(
             f"the checkpoint has {states} token states, the tokenizer {tokenizer.size} ids: the "

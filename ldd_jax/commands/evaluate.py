@@ -20,13 +20,16 @@ def _evaluate_flags(values: flags.FlagValues) -> None:
     d(flags.DEFINE_string, "split", "validation", "train or validation.")
     d(flags.DEFINE_string, "passes", "", "Network passes per bound, such as 1,2; default: config.")
     d(flags.DEFINE_integer, "draws", None, "Times drawn per sequence; default: the config's.")
+    text = "Rows scored at most, spread over the split; 0: all; default: the config's."
+    d(flags.DEFINE_integer, "max_sequences", None, text)
     d(flags.DEFINE_string, "estimator", "nelbo", "nelbo, k_form, time_free, lambda; or several.")
     d(flags.DEFINE_integer, "prompt_tokens", 0, "First tokens of each row, given and not scored.")
     d(flags.DEFINE_integer, "step", None, "Checkpoint; default: the newest.")
     d(flags.DEFINE_bool, "ema", True, "Averaged parameters.")
     d(flags.DEFINE_string, "output", "", "JSON lines file to write as well.")
-    d(flags.DEFINE_string, "data", "", "Another text than the run's, as data.path.")
+    d(flags.DEFINE_string, "data", "", "Another text than the run's, as data.path; scored whole.")
     d(flags.DEFINE_string, "data_split", "", "Its documents: file, line or paragraph.")
+    d(flags.DEFINE_string, "data_field", "", "JSON key or column that holds its text.")
     d(flags.DEFINE_string, "zero_shot", "", "Manifest of data sets to score instead; see docs.")
 
 
@@ -36,13 +39,19 @@ def _evaluate(values: flags.FlagValues) -> None:
     from ldd_jax.core import registry, writing
     from ldd_jax.data import Corpus, zero_shot
     from ldd_jax.experiment import fingerprint, name_files
+    from ldd_jax.training import metrics
 
+    warn = lambda text: say(text, error=True)
     draws = values.draws
     require(draws is None or draws >= 1, f"--draws={draws}; it must be at least 1")
     output = writing.place(values.output) if values.output else None
     require(
-        not values.zero_shot or not (values.data or values.data_split),
-        "--zero_shot names its own data; --data and --data_split do not apply",
+        values.max_sequences is None or values.max_sequences >= 0,
+        f"--max_sequences={values.max_sequences}; it must be 0 (all) or more",
+    )
+    require(
+        not values.zero_shot or not (values.data or values.data_split or values.data_field),
+        "--zero_shot names its own data; --data, --data_split and --data_field do not apply",
     )
     datasets = zero_shot.read_manifest(Path(values.zero_shot)) if values.zero_shot else []
     experiment, params, step = loop.load(workdir, ema=values.ema, step=values.step)
@@ -56,8 +65,6 @@ def _evaluate(values: flags.FlagValues) -> None:
         experiment.model.latent or max(passes) == 1,
         f"--passes={max(passes)}: this network takes no latent, so it has one pass",
     )
-    other = {"path": values.data, "split": values.data_split}
-    data = experiment.config.data.to_dict() | {k: v for k, v in other.items() if v}
     length = experiment.config.data.length
     require(
         0 <= values.prompt_tokens < length,
@@ -77,12 +84,21 @@ def _evaluate(values: flags.FlagValues) -> None:
                 (corpus, dataset.record(corpus) | {"config": fingerprint(experiment.config)})
             )
     else:
+        data = experiment.config.data.to_dict()
+        if values.data:
+            own = registry.find("data", data["name"]).of_path  # type: ignore[attr-defined]
+            data |= {**own, "path": values.data}
+        reading = {"split": values.data_split, "field": values.data_field}
+        data |= {k: v for k, v in reading.items() if v}
         name_files(data)
-        told = [(registry.build("data", data).load(experiment.tokenizer), {"split": values.split})]
+        chosen = registry.build("data", data)
+        read = chosen.whole if values.data else chosen.load
+        told = [(read(experiment.tokenizer), {"split": values.split, "data": data["path"]})]
     say(f"checkpoint {step}, {'averaged' if values.ema else 'raw'} parameters")
     records = []
     for corpus, about in told:
-        say(_about(about) if datasets else corpus.describe())
+        said = [_about(about), *corpus.warnings()] if datasets else [corpus.describe()]
+        say(*said)
         for k, estimator in itertools.product(passes, values.estimator.split(",")):
             found = loop.evaluate(
                 experiment,
@@ -93,7 +109,9 @@ def _evaluate(values: flags.FlagValues) -> None:
                 draws=draws,
                 estimator=estimator,
                 prompt=values.prompt_tokens,
+                sequences=values.max_sequences,
                 compiled=compiled,
+                report=metrics.Ticker(f"{estimator}, passes {k}", warn),
             )
             say(f"{found}\n  {found.meaning}")
             records.append(found.record() | about | {"step": step})

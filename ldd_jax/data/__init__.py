@@ -6,7 +6,7 @@ from ldd_jax.data.characters import Bytes, Characters
 from ldd_jax.data.found import find_tokenizer
 from ldd_jax.data.ids import Ids, IdTokenizer
 from ldd_jax.data.labelled import LabelledText
-from ldd_jax.data.pipeline import Batches, batches
+from ldd_jax.data.pipeline import Batches, Spread, batches
 from ldd_jax.data.prepare import prepare
 from ldd_jax.data.problems import ProblemData
 from ldd_jax.data.subwords import Json, SentencePiece
@@ -25,6 +25,7 @@ __all__ = [
     "LabelledText",
     "ProblemData",
     "SentencePiece",
+    "Spread",
     "TextData",
     "Tokenizer",
     "batches",

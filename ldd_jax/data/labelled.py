@@ -56,6 +56,11 @@ class LabelledRows:
         return sum(p.dropped for p in self.parts)
 
     @property
+    def unknown(self) -> int:
+        """Those that stand for what the tokenizer does not know."""
+        return sum(p.unknown for p in self.parts)
+
+    @property
     def entropy(self) -> float:
         """Entropy of the scored tokens' own distribution, whatever the class, nats a token."""
         return entropy(np.sum([p.counts for p in self.parts], axis=0))
@@ -116,6 +121,21 @@ class LabelledText(TextData):
             fingerprint=hashlib.sha256(fingerprint(both).encode()).hexdigest()[:16],
             source=self.path,
             note=f"{len(self.classes)} classes; {note}",
+            classes=self.classes,
+        )
+
+    def whole(self, tokenizer: Tokenizer) -> Corpus:
+        """All documents of the path; see `TextData.whole`."""
+        pairs = self._read(self.path)
+        rows = self._rows("validation", pairs, tokenizer)
+        return Corpus(
+            tokenizer=tokenizer,
+            train=rows,
+            validation=rows,
+            layout=self.layout,
+            fingerprint=fingerprint(itertools.chain.from_iterable(pairs)),
+            source=self.path,
+            note=f"{len(self.classes)} classes; read whole",
             classes=self.classes,
         )
 

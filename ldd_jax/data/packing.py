@@ -85,6 +85,7 @@ class Packer:
     Attributes:
       documents: documents packed so far.
       tokens: their tokens, BOS and EOS among them, padding not.
+      unknown: those of them that stand for what the tokenizer does not know.
       dropped: tokens of the remainder that filled no row.
 
     Raises:
@@ -93,7 +94,7 @@ class Packer:
 
     def __init__(self, layout: Layout, tokenizer: Tokenizer):
         self.layout, self.tokenizer = layout, tokenizer
-        self.documents = self.tokens = self.dropped = 0
+        self.documents = self.tokens = self.dropped = self.unknown = 0
         for name in layout.needs:
             require(
                 getattr(tokenizer, name) is not None,
@@ -128,6 +129,8 @@ class Packer:
                 )
             self.documents += 1
             self.tokens += len(ids)
+            if tokenizer.unknown is not None:
+                self.unknown += int((array == tokenizer.unknown).sum())
             yield array.astype(self.dtype)
 
     def _packed(self, streams: Iterable[np.ndarray]) -> Iterator[Row]:
@@ -198,6 +201,11 @@ class CorpusRows(Rows, Protocol):
         ...
 
     @property
+    def unknown(self) -> int | None:
+        """Tokens that stand for what the tokenizer does not know; None = nobody has counted."""
+        ...
+
+    @property
     def entropy(self) -> float:
         """Entropy of the scored tokens' own distribution, nats a token."""
         ...
@@ -224,7 +232,7 @@ class MemoryRows:
       tokens: [N, L] unsigned.
       filled: [N] positions that count.
       segment: [N, L], or None where segments are not used.
-      documents, token_count, dropped: see `Packer`.
+      documents, token_count, dropped, unknown: see `Packer`.
       counts: [size], how often each id occurs among the scored tokens.
     """
 
@@ -235,6 +243,7 @@ class MemoryRows:
     token_count: int
     dropped: int
     counts: np.ndarray
+    unknown: int = 0
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -304,4 +313,5 @@ def collect(packer: Packer, documents: Iterable[str], *, block: int = 4096) -> M
         token_count=packer.tokens,
         dropped=packer.dropped,
         counts=counts,
+        unknown=packer.unknown,
     )

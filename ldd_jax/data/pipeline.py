@@ -19,6 +19,23 @@ from ldd_jax.core.checks import UserError, require
 from ldd_jax.data.packing import Rows
 
 
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """At most `most` of the rows, at equal distances; 0 = all.
+
+    Spread, since neighbours are alike: rows stand document after document, or class after class.
+    """
+
+    rows: Rows
+    most: int
+
+    def __len__(self) -> int:
+        return min(self.most, len(self.rows)) if self.most else len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return self.rows[index * len(self.rows) // len(self)]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Order:
     """Row numbers by global position; None past the end."""

@@ -142,6 +142,7 @@ def _write(
         "documents": packer.documents,
         "tokens": packer.tokens,
         "dropped": packer.dropped,
+        "unknown": packer.unknown,
         "unigram_entropy": entropy(counts),
         "shards": written,
     }

@@ -106,7 +106,7 @@ class PreparedRows:
     """Rows of one split on disk; opened on first use.
 
     Attributes:
-      documents, token_count, dropped: see `packing.Packer`.
+      documents, token_count, dropped: see `packing.Packer`; unknown too, None in older folders.
       entropy: of the scored tokens' own distribution, nats a token.
     """
 
@@ -119,6 +119,7 @@ class PreparedRows:
         self._source: Any = None
         self.documents, self.token_count = split["documents"], split["tokens"]
         self.dropped, self.entropy = split["dropped"], split["unigram_entropy"]
+        self.unknown: int | None = split["unknown"]
 
     def __len__(self) -> int:
         return self._rows
@@ -224,6 +225,7 @@ def read_prepared(folder: str | os.PathLike, *, verify: bool | None = None) -> P
 def _split(split: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
     """One split of the manifest with its types checked."""
     checked: dict[str, Any] = {k: int(split[k]) for k in ("documents", "tokens", "dropped")}
+    checked["unknown"] = int(split["unknown"]) if "unknown" in split else None
     checked["unigram_entropy"] = float(split["unigram_entropy"])
     shards = split["shards"]
     total = len(shards)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class ProblemRows:
     Attributes:
       tokens: [N, L].
       prompt: [N] positions that are kept, the separator among them.
-      documents, token_count, dropped, counts: as of `packing.MemoryRows`.
+      documents, token_count, dropped, counts, unknown: as of `packing.MemoryRows`.
     """
 
     tokens: np.ndarray
@@ -39,6 +40,7 @@ class ProblemRows:
     token_count: int
     dropped: int
     counts: np.ndarray
+    unknown: int = 0
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -80,10 +82,15 @@ class ProblemData:
     seed: int = 0
     length: int = 64
 
+    of_path: ClassVar[Mapping[str, Any]] = {
+        "validation_path": "",
+        "train_count": 100_000,
+        "validation_count": 1_000,
+    }
+    """As of `TextData`."""
+
     def __post_init__(self):
         at_least_one(self, "train_count", "validation_count", "length")
-        if bool(self.path) != bool(self.validation_path):
-            raise ValueError("give path and validation_path together, or neither")
         self.layout  # noqa: B018  validates length
 
     @property
@@ -114,19 +121,34 @@ class ProblemData:
           UserError: for a file that cannot be read, or a problem that fits no row.
         """
         del verify
+        require(
+            bool(self.path) == bool(self.validation_path),
+            "data: give path and validation_path together, or neither",
+        )
         tokenizer = tokenizer or self._tokenizer()
         pairs = {s: self._pairs(s) for s in ("train", "validation")}
         text = json.dumps(pairs).encode()
         rows = {s: self._rows(found, tokenizer) for s, found in pairs.items()}
-        kind = self.task.registered[1]
+        note = "validation problems share none with the training split"
+        return self._corpus(tokenizer, rows["train"], rows["validation"], text, note)
+
+    def whole(self, tokenizer: Tokenizer) -> Corpus:
+        """All problems of the path, as both splits."""
+        pairs = read_pairs(Path(self.path))
+        rows = self._rows(pairs, tokenizer)
+        return self._corpus(tokenizer, rows, rows, json.dumps(pairs).encode(), "read whole")
+
+    def _corpus(
+        self, tokenizer: Tokenizer, train: ProblemRows, held: ProblemRows, text: bytes, note: str
+    ) -> Corpus:
         return Corpus(
             tokenizer=tokenizer,
-            train=rows["train"],
-            validation=rows["validation"],
+            train=train,
+            validation=held,
             layout=self.layout,
             fingerprint=hashlib.sha256(text).hexdigest()[:16],
-            source=self.path or f"{kind}, seed {self.seed}",
-            note="validation problems share none with the training split",
+            source=self.path or f"{self.task.registered[1]}, seed {self.seed}",
+            note=note,
         )
 
     def _pairs(self, split: str) -> Pairs:
@@ -144,7 +166,7 @@ class ProblemData:
         )
         tokens = np.full((len(pairs), self.length), tokenizer.pad, token_dtype(tokenizer.size))
         prompt = np.zeros(len(pairs), np.int32)
-        total = 0
+        total = unknown = 0
         for i, (problem, solution) in enumerate(pairs):
             head = tokenizer.encode(problem + SEPARATOR)
             ids = [*head, *tokenizer.encode(solution), tokenizer.eos]
@@ -156,6 +178,7 @@ class ProblemData:
             tokens[i, : len(ids)] = ids
             prompt[i] = len(head)
             total += len(ids)
+            unknown += ids.count(-1 if tokenizer.unknown is None else tokenizer.unknown)
         scored = tokens[np.arange(self.length) >= prompt[:, None]]
         return ProblemRows(
             tokens=tokens,
@@ -164,6 +187,7 @@ class ProblemData:
             token_count=total,
             dropped=0,
             counts=np.bincount(scored, minlength=tokenizer.size),
+            unknown=unknown,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 from ldd_jax.core import reading
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.registry import register
-from ldd_jax.data.tokenizers import Documents, Tokenizer, saved_as
+from ldd_jax.data.spaces import adds_prefix, as_it_stands, cut
+from ldd_jax.data.tokenizers import NO_TEXT, Documents, Tokenizer, saved_as
 
 _MODEL_FILE, _JSON_FILE = "sentencepiece.model", "vocabulary.json"
 _WELL_KNOWN = {
@@ -20,6 +22,8 @@ _WELL_KNOWN = {
     "pad": ("<pad>", "[PAD]", "<|pad|>", "<|padding|>"),
 }
 _GAPS = 10_000  # numbers that a file may leave out, beside as many as it uses
+# SentencePiece's own sign for a space.
+SPACE_SIGN = "\u2581"
 _MODEL_TYPES = ("unigram", "bpe")
 
 
@@ -40,13 +44,15 @@ class SentencePieceTokenizer(Tokenizer):
         from sentencepiece import sentencepiece_model_pb2 as protos
 
         try:
+            read = sentencepiece.SentencePieceProcessor
+            self._whole = read(model_proto=model)
             proto = protos.ModelProto.FromString(model)  # type: ignore[attr-defined]
-            # A text that continues another must neither get the space that starts a sentence nor
-            # lose its own.
-            proto.normalizer_spec.add_dummy_prefix = False
+            # A text that goes on must not lose its spaces, and one that continues another must not
+            # get the space that starts a sentence.
             proto.normalizer_spec.remove_extra_whitespaces = False
-            self._whole = sentencepiece.SentencePieceProcessor(model_proto=model)
-            self._rest = sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
+            self._first = read(model_proto=proto.SerializeToString())
+            proto.normalizer_spec.add_dummy_prefix = False
+            self._rest = read(model_proto=proto.SerializeToString())
         except Exception as error:  # protobuf and sentencepiece raise types of their own
             raise ValueError("not a SentencePiece model") from error
         whole = self._whole
@@ -56,13 +62,33 @@ class SentencePieceTokenizer(Tokenizer):
         super().__init__(
             whole.get_piece_size(), {n: i if i >= 0 else None for n, i in own.items()}, needs
         )
-        self.model = model
+        self.model, self.unknown = model, whole.unk_id()
+        # The sign that stands for a space inside SentencePiece would be read back as one.
+        self._space_sign = [whole.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE_SIGN.encode()]
+        if not all(map(whole.is_byte, self._space_sign)):
+            self._space_sign = []
+
+    def id_of(self, name: str) -> int | None:
+        """The piece of this name."""
+        found = self._whole.piece_to_id(name)
+        return None if found == self._whole.unk_id() else found
 
     def _encode(self, text, start):
-        return (self._whole if start else self._rest).encode(text)
+        return self._with(self._whole, text, start)
+
+    def _encode_piece(self, text, start):
+        return self._with(self._first, text, start)
+
+    def _with(self, first, text: str, start: bool) -> list[int]:
+        """Ids by `first` where a document starts; the sign for a space as its bytes."""
+        parts = text.split(SPACE_SIGN) if self._space_sign else [text]
+        ids = (first if start else self._rest).encode(parts[0])
+        for part in parts[1:]:
+            ids += [*self._space_sign, *self._rest.encode(part)]
+        return ids
 
     def _decode(self, ids, start):
-        return (self._whole if start else self._rest).decode(list(ids))
+        return (self._first if start else self._rest).decode(list(ids))
 
     def _state(self):
         return {}
@@ -82,7 +108,8 @@ class SentencePiece:
 
     Attributes:
       model: a `.model` file to load; empty = train on the training documents, with bytes as the
-        last resort, so that every text goes through unchanged.
+        last resort, so that every text goes through unchanged. A loaded one changes what its
+        normaliser changes, and without byte pieces it reads U+2581 as a space.
       vocab_size: pieces to train, the 256 bytes among them; a small corpus may give fewer.
       model_type: unigram or bpe.
     """
@@ -179,12 +206,20 @@ class JsonTokenizer(Tokenizer):
     def __init__(self, text: str, specials: dict[str, str], needs: Collection[str] = ()):
         import tokenizers
 
+        def read(text: str) -> tokenizers.Tokenizer:
+            found = tokenizers.Tokenizer.from_str(text)
+            found.no_padding()
+            found.no_truncation()
+            found.encode_special_tokens = True  # their names in a text are ordinary text
+            return found
+
         try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(text)
+            self._tokenizer = read(text)
         except Exception as error:  # the library raises bare Exception
             raise ValueError(str(error).splitlines()[0]) from error
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        first, rest = as_it_stands(text, prefix=True), as_it_stands(text, prefix=False)
+        self._first = read(first) if first else self._tokenizer
+        self._rest = read(rest) if rest else self._tokenizer
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         if not vocabulary:
             raise ValueError("its vocabulary is empty")
@@ -199,20 +234,48 @@ class JsonTokenizer(Tokenizer):
             )
         super().__init__(base, {n: vocabulary[t] for n, t in specials.items()}, needs)
         self.text, self.specials = text, dict(specials)
-        self._anchor = next((i for i in range(base) if self._plain([i]).strip()), None)
+        unknown = _unknown(text)
+        self.unknown = vocabulary.get(unknown) if isinstance(unknown, str) else unknown
+        self._control = {vocabulary[t] for t in specials.values()}
+        whole = lambda i: self._plain([i]).strip() and NO_TEXT not in self._plain([i])
+        self._anchor = next((i for i in range(base) if whole(i)), None)
+        # A byte-level decoder leaves the space that its pre-tokenizer put before the first word.
+        self._prefixed = adds_prefix(text)
 
     def _plain(self, ids) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)
 
+    def id_of(self, name: str) -> int | None:
+        """The token of this name, added or of the vocabulary."""
+        return self._tokenizer.token_to_id(name)
+
     def _encode(self, text, start):
+        return self._with(self._tokenizer, text, start)
+
+    def _encode_piece(self, text, start):
+        return self._with(self._first, text, start)
+
+    def _with(self, first, text: str, start: bool) -> list[int]:
+        """Ids by `first` where a document starts; without bos, eos and pad, whatever the text."""
+        ids = self._ids(first if start else self._rest, text)
+        if self._control.isdisjoint(ids):
+            return ids
+        ids = []  # a name that the file does not mark as special is cut after its first character
+        for number, part in enumerate(cut(text, self.specials.values())):
+            own = first if start and not number else self._rest
+            ids += self._ids(own, part)
+        return ids
+
+    def _ids(self, own, text: str) -> list[int]:
         try:
-            return self._tokenizer.encode(text, add_special_tokens=False).ids
+            return own.encode(text, add_special_tokens=False).ids
         except Exception as error:  # as above: a file may name an unknown token that it lacks
             raise UserError(f"the tokenizer file cannot encode this text: {error}") from error
 
     def _decode(self, ids, start):
         if start or self._anchor is None:
-            return self._plain(ids)
+            text = self._plain(ids)
+            return text[1:] if start and self._prefixed and text[:1] == " " else text
         # Decoders strip the space before the first token; here another token stands before it.
         return self._plain([self._anchor, *ids])[len(self._plain([self._anchor])) :]
 
@@ -225,6 +288,12 @@ class JsonTokenizer(Tokenizer):
     @classmethod
     def _restore(cls, state, files, needs):
         return cls(files(_JSON_FILE).decode(), state["specials"], needs)
+
+
+def _unknown(text: str) -> str | int | None:
+    """Name or id of the token for what the file's model does not know."""
+    model = json.loads(text).get("model") or {}
+    return model.get("unk_id", model.get("unk_token"))
 
 
 @register("tokenizer", "json")

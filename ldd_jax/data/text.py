@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
 
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.registry import part, register
+from ldd_jax.data import unknown
 from ldd_jax.data.characters import Characters
 from ldd_jax.data.packing import CorpusRows, Layout, MemoryRows, Packer, collect
 from ldd_jax.data.prepared import is_prepared, read_prepared
-from ldd_jax.data.sources import SPLITS, open_source
+from ldd_jax.data.sources import SPLITS, fingerprint, open_source
 from ldd_jax.data.splits import Divided, divide
 from ldd_jax.data.tokenizers import Tokenizer
 
@@ -46,6 +47,10 @@ class Corpus:
     note: str
     classes: tuple[str, ...] = ()
 
+    def __post_init__(self):
+        for name in self._splits():
+            unknown.refuse(self.unknown_share(name), self.tokenizer, self._named(name))
+
     def rows(self, split: str) -> CorpusRows:
         """The rows of "train" or "validation"."""
         splits = {"train": self.train, "validation": self.validation}
@@ -59,17 +64,42 @@ class Corpus:
         """
         return self.rows(split).entropy
 
+    def unknown_share(self, split: str = "validation") -> float | None:
+        """Share of the split's tokens that the tokenizer does not know; None = nobody counted."""
+        rows = self.rows(split)
+        return None if rows.unknown is None else rows.unknown / max(rows.token_count, 1)
+
+    def _splits(self) -> tuple[str, ...]:
+        """Those that differ."""
+        return ("train",) if self.train is self.validation else ("train", "validation")
+
+    def _named(self, split: str) -> str:
+        return self.source if len(self._splits()) == 1 else f"the {split} split of {self.source}"
+
+    def warnings(self) -> list[str]:
+        """What there is to say of symbols that the tokenizer does not know."""
+        said = (
+            unknown.warning(self.unknown_share(name), self.tokenizer, self._named(name))
+            for name in self._splits()
+        )
+        return list(filter(None, said))
+
     def describe(self) -> str:
-        """Two lines: source, fingerprint and tokenizer; documents, tokens and rows per split."""
+        """Two lines: source, fingerprint and tokenizer; documents, tokens and rows per split.
+
+        Warnings, if there are any, follow.
+        """
+        names = self._splits()
         parts = [
-            f"{name}: {r.documents:,} documents, {r.token_count:,} tokens, {len(r):,} rows"
+            f"{name if len(names) > 1 else 'all'}: {r.documents:,} documents, {r.token_count:,} "
+            f"tokens ({unknown.told(self.unknown_share(name))}), {len(r):,} rows"
             + (f" ({r.dropped:,} tokens left over)" if r.dropped else "")
-            for name, r in (("train", self.train), ("validation", self.validation))
+            for name, r in ((name, self.rows(name)) for name in names)
         ]
         return (
             f"corpus {self.source} ({self.fingerprint}), {self.tokenizer.kind} tokenizer, "
             f"{self.tokenizer.size} ids, {self.layout.mode} rows of {self.layout.length}; "
-            f"{self.note}\n" + "; ".join(parts)
+            f"{self.note}\n" + "\n".join(["; ".join(parts), *self.warnings()])
         )
 
 
@@ -109,6 +139,9 @@ class TextData:
     eos: bool = True
     segments: bool = False
     max_documents: int = 0
+
+    of_path: ClassVar[Mapping[str, Any]] = {"validation_path": "", "max_documents": 0}
+    """Fields that belong to the path, and what they are for another one."""
 
     def __post_init__(self):
         if self.split not in SPLITS:
@@ -173,6 +206,31 @@ class TextData:
             note=divided.note,
         )
 
+    def whole(self, tokenizer: Tokenizer) -> Corpus:
+        """All documents of the path as one corpus, which is both of its splits.
+
+        What has splits of its own (a prepared folder, a TFDS data set with a validation split)
+        keeps them.
+
+        Raises:
+          UserError: as `load`.
+        """
+        if is_prepared(self.path):
+            return self.load(tokenizer)
+        source = open_source(self.path, field=self.field, split=self.split)
+        if source.validation is not None:
+            return self.load(tokenizer)
+        rows = self._collect("whole", Packer(self.layout, tokenizer), source.documents)
+        return Corpus(
+            tokenizer=tokenizer,
+            train=rows,
+            validation=rows,
+            layout=self.layout,
+            fingerprint=fingerprint(source.documents()),
+            source=self.path,
+            note="read whole",
+        )
+
     def divide(self) -> Divided:
         """Training and validation documents."""
         require(
@@ -201,16 +259,19 @@ class TextData:
         return rows
 
     def require_rows(self, name: str, packer: Packer, rows: int) -> None:
-        """Refuse a split that fills no row."""
+        """Refuse a split that fills no row, or of which too much is unknown."""
+        share = packer.unknown / max(packer.tokens, 1)
+        unknown.refuse(share, packer.tokenizer, f"the {name} split of {self.path}")
         if rows:
             return
         more = {
             "train": "give a longer text",
+            "whole": "give a longer text",
             "validation": "raise data.validation_fraction or give data.validation_path",
         }[name]
         raise UserError(
-            f"the {name} split of {self.path} has {packer.tokens} tokens, fewer than one row of "
-            f"length={self.length}; {more}"
+            f"the {name} {'text' if name == 'whole' else 'split'} of {self.path} has "
+            f"{packer.tokens} tokens, fewer than one row of length={self.length}; {more}"
             + (f", or set data.length to at most {packer.tokens}" if packer.tokens else "")
         )
 

@@ -19,6 +19,10 @@ from ldd_jax.core import reading, writing
 from ldd_jax.core.checks import UserError, nearest, require
 
 MASK_TEXT = "[MASK]"
+# An id that no text has: of a state that the process has and the tokenizer has not.
+NO_TEXT = "\ufffd"
+# As the mask of `decode`: whatever id is past the tokenizer's.
+PAST = -1
 _FORMAT, _VERSION, _FILE = "ldd_jax.tokenizer", 1, "tokenizer.json"
 _SPECIALS = ("bos", "eos", "pad")
 LARGEST = 1 << 24  # ids; arrays over all of them are made
@@ -31,6 +35,8 @@ Documents = Callable[[], Iterable[str]]
 class Tokenizer(abc.ABC):
     """Token ids of a text; `size` ids in all, of which `bos`, `eos` and `pad` may be None.
 
+    `unknown` is the id of everything that it does not know, None if it knows every text.
+
     Args:
       base: number of ids of the underlying vocabulary.
       specials: ids of bos, eos and pad the vocabulary has by itself (absent = None).
@@ -38,6 +44,7 @@ class Tokenizer(abc.ABC):
     """
 
     kind: ClassVar[str]
+    unknown: int | None = None
 
     def __init__(
         self,
@@ -60,11 +67,23 @@ class Tokenizer(abc.ABC):
 
     @abc.abstractmethod
     def _encode(self, text: str, start: bool) -> list[int]:
-        """Ids of a text that stands at the start of a document or continues one."""
+        """Ids of a text that stands at the start of a document or continues one.
+
+        None of them is a bos, eos or pad: names of special tokens in a text are ordinary text.
+        """
+
+    def _encode_piece(self, text: str, start: bool) -> list[int]:
+        """The same of a text that goes on: its spaces count, the last ones too."""
+        return self._encode(text, start)
 
     @abc.abstractmethod
     def _decode(self, ids: Sequence[int], start: bool) -> str:
         """Text of ordinary ids that start a text or continue one."""
+
+    def id_of(self, name: str) -> int | None:
+        """The id of the token that has this name, None if none has; a text never gives it."""
+        del name
+        return None
 
     @abc.abstractmethod
     def _state(self) -> dict[str, Any]:
@@ -82,11 +101,23 @@ class Tokenizer(abc.ABC):
         """The tokenizer that `_state` and `_files` described."""
 
     def encode(self, text: str, *, start: bool = True) -> list[int]:
-        """Ids of `text`, which starts a document or continues one; no special tokens are added."""
+        """Ids of `text`, which starts a document or continues one.
+
+        No special tokens are added, and names of special tokens are ordinary text.
+
+        Raises:
+          UserError: for a text that is not Unicode (a byte of another encoding in an argument).
+        """
+        _check_unicode(text)
         return self._encode(text, start)
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """Text of `ids`: ids from `size` on read "[MASK]", eos a newline, bos and pad nothing.
+    def decode(self, ids: Iterable[int], *, mask: int | None = PAST) -> str:
+        """Text of `ids`: the mask reads "[MASK]", eos a newline, bos and pad nothing.
+
+        Args:
+          ids: tokens.
+          mask: the process's mask, None = it has none; other ids from `size` on have no text and
+            read U+FFFD. `PAST`: every id from `size` on is taken for the mask.
 
         Raises:
           UserError: for a negative id.
@@ -103,9 +134,9 @@ class Tokenizer(abc.ABC):
 
         for token in map(int, ids):
             require(token >= 0, f"token id {token} is negative")
-            if token >= self.size:
+            if token >= self.size or token == mask:
                 flush()
-                out.append(MASK_TEXT)
+                out.append(MASK_TEXT if mask in (PAST, token) else NO_TEXT)
                 start = False
             elif token == self.eos:
                 flush()
@@ -124,13 +155,17 @@ class Tokenizer(abc.ABC):
         Returns:
           ids and free, of one length; the id at a free position is a placeholder (0).
         """
+        if MASK_TEXT not in text:
+            known = self.encode(text)
+            return known, [False] * len(known)
+        _check_unicode(text)
         ids: list[int] = []
         free: list[bool] = []
         for number, piece in enumerate(text.split(MASK_TEXT)):
             if number:
                 ids.append(0)
                 free.append(True)
-            known = self._encode(piece, number == 0) if piece else []
+            known = self._encode_piece(piece, number == 0) if piece else []
             ids.extend(known)
             free.extend([False] * len(known))
         return ids, free
@@ -164,6 +199,16 @@ class Tokenizer(abc.ABC):
             writing.write(folder / name, data)
         text = json.dumps(self._document(), ensure_ascii=False, indent=1, sort_keys=True)
         writing.write(folder / _FILE, text)
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"the text {ascii(text[:40])} is not UTF-8 (character {error.start + 1}); give it in "
+            "that encoding"
+        ) from error
 
 
 KINDS: dict[str, type[Tokenizer]] = {}

@@ -32,7 +32,8 @@ class Score(NamedTuple):
 
     greedy: whether the most probable token is the target's at every position when all of the target
     is hidden (left to right: given those before); False where it was not asked.
-    passes: network passes of each draw.
+    passes: network passes of each draw. unknown: share of the target's tokens that the tokenizer
+    does not know, which are all one symbol.
     """
 
     nats: float
@@ -42,6 +43,7 @@ class Score(NamedTuple):
     exact: bool
     greedy: bool
     passes: int = 1
+    unknown: float = 0.0
 
 
 class Subsets(NamedTuple):

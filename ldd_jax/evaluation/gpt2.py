@@ -288,6 +288,7 @@ def subwords(folder: Path, size: int) -> Subwords:
     try:
         if used == [whole]:
             encoder: Any = tokenizers.Tokenizer.from_file(str(whole))
+            encoder.encode_special_tokens = True  # their names in a sample are ordinary text
         else:
             encoder = tokenizers.ByteLevelBPETokenizer(*map(str, used)) if used else None
     except Exception as error:  # the library raises bare Exception

@@ -32,7 +32,9 @@ class Estimate:
     One sequence, or one draw, tells no error: NaN.
 
     `calls` counts trunk evaluations per sequence. `exact`: the likelihood itself, which is the
-    case of a bound that is tight, so that its fields have the same names.
+    case of a bound that is tight, so that its fields have the same names. `available`: sequences
+    of the split, of which `sequences` were scored; 0 = not told. `unknown`: share of the split's
+    tokens that the tokenizer does not know; None = not told.
     """
 
     nats: float
@@ -46,6 +48,8 @@ class Estimate:
     exact: bool = False
     estimator: str = "nelbo"
     prompt: int = 0
+    available: int = 0
+    unknown: float | None = None
 
     @property
     def name(self) -> str:
@@ -70,11 +74,13 @@ class Estimate:
             "bits_per_token": self.nats / math.log(2),
             "tokens": self.tokens,
             "sequences": self.sequences,
+            "sequences_available": max(self.available, self.sequences),
             "draws": self.draws,
             "passes": self.passes,
             "network_calls_per_sequence": self.calls,
             "exact": self.exact,
             "estimator": self.estimator,
+            "unknown_share": self.unknown,
             "prompt_tokens": self.prompt,
             "bounds": "" if self.exact else bounds(self.passes),
         }
@@ -96,14 +102,16 @@ class Estimate:
     def _how(self) -> str:
         """What is not the default."""
         how = "" if self.estimator == "nelbo" else f", estimator {self.estimator}"
+        how += "" if self.unknown is None else f", {self.unknown:.2%} unknown symbols"
         return how + (f", given {self.prompt} tokens" if self.prompt else "")
 
     def __str__(self) -> str:
         ppl = math.exp(min(self.nats, 700))
         sign, passes = ("=" if self.exact else "<="), f"pass{'es' * (self.passes > 1)}"
+        some = f"{self.sequences}" + f" of {self.available}" * (self.available > self.sequences)
         return (
             f"{self.name} {spread(self.nats, self.se, 4)} nats/token, perplexity {sign} "
-            f"{spread(ppl, ppl * self.se, 3)} ({self.passes} {passes}, {self.sequences} sequences, "
+            f"{spread(ppl, ppl * self.se, 3)} ({self.passes} {passes}, {some} sequences, "
             f"{self.tokens} tokens, {self.draws} draws each{self._how})"
         )
 
@@ -134,6 +142,8 @@ def estimate(
     exact: bool = False,
     estimator: str = "nelbo",
     prompt: int = 0,
+    available: int = 0,
+    unknown: float | None = None,
 ) -> Estimate:
     """Sum in float64 on the host over all sequences and draws; `put` places a batch."""
     nats, tokens = [], []
@@ -166,4 +176,6 @@ def estimate(
         exact=exact,
         estimator=estimator,
         prompt=prompt,
+        available=available,
+        unknown=unknown,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -143,6 +144,22 @@ class Throughput:
         if self.peak:
             found["speed/mfu"] = rate * self.operations / self.peak
         return found
+
+
+class Ticker:
+    """Says how far counted work is, once in `seconds`; nothing of work that is done by then."""
+
+    def __init__(self, what: str, say: Callable[[str], None], seconds: float = 10.0):
+        self.what, self.say, self.seconds = what, say, seconds
+        self.began = self.last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Part number `done` of `total` is done."""
+        now = time.monotonic()
+        if done == total or now - self.last < self.seconds:
+            return
+        self.last, left = now, (now - self.began) / done * (total - done)
+        self.say(f"{self.what}: batch {done} of {total}, about {left:.0f} s left")
 
 
 class Progress:

@@ -74,6 +74,10 @@ class AdamW:
         rise = lambda n: self.lr * (n + 1) / self.warmup_steps
         return optax.join_schedules([rise, after], [self.warmup_steps])
 
+    def rate_at(self, update: int) -> float:
+        """The learning rate of update number `update`, from 1."""
+        return float(self.rate()(update - 1))
+
     def make(self) -> optax.GradientTransformation:
         """The transformation of gradients into updates."""
         adam = optax.adamw(

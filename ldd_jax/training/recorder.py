@@ -26,6 +26,7 @@ class Recorder:
       patience: skipped updates in a row that end the run.
       dump: what to do with the batch of a skipped update; returns where it lies.
       saved: `saved()` of the checkpoint that the run goes on from.
+      rate: the learning rate of an update, by its number from 1.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class Recorder:
         patience: int,
         dump: Callable[[int, dict[str, np.ndarray], Mapping[str, float]], Path | None],
         saved: Mapping[str, Any] | None = None,
+        rate: Callable[[int], float],
     ):
         self.writers, self.progress, self.speed = writers, progress, speed
-        self.every, self.patience, self.dump = every, patience, dump
+        self.every, self.patience, self.dump, self.rate = every, patience, dump, rate
         self.interval = Interval(**(saved or {}).get("interval", {}))
         self.watch = Watch(**(saved or {}).get("watch", {}))
         self.rest, self.say, self.status = speed.rest, progress.say, progress.status
@@ -74,7 +76,8 @@ class Recorder:
         if not values["finite"]:
             self._skipped(step, values, arrays)
         if step % self.every == 0:
-            self.write(step, self.interval.means() | self.speed.read())
+            rate = {"learning_rate": self.rate(step)}
+            self.write(step, self.interval.means() | rate | self.speed.read())
             self.interval = Interval()
 
     def _skipped(

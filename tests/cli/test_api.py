@@ -160,6 +160,18 @@ def test_a_target_without_tokens_is_refused(pipe):
         Scorer(pipe.experiment, pipe.params, draws=4)([Item((1, 2), 0)])
 
 
+def test_a_text_in_another_script_is_refused_and_a_little_of_it_warned_of(pipe, capsys):
+    """All its characters are one symbol, which is easy to predict."""
+    with pytest.raises(UserError, match="unknown to the characters tokenizer.*tokenizer=bytes"):
+        pipe.nll("\u4e00\u4e8c\u4e09")
+    with pytest.raises(UserError, match="unknown to the characters tokenizer"):
+        pipe.sample(1, prompt="\u4e00\u4e8c")
+    (score,) = pipe.nll("the river b\u4e00", draws=2)
+    assert score.unknown == 1 / 12 and "warning: 8.3%" in capsys.readouterr().err
+    (score,) = pipe.nll("the river", draws=2)
+    assert score.unknown == 0 and "warning" not in capsys.readouterr().err
+
+
 def test_a_token_that_spans_context_and_target_leaves_the_target_whole(tmp_path):
     from tests.data.test_tokenizers import train_json
 

@@ -74,10 +74,10 @@ def test_load_and_unigram_entropy(corpus_file):
     with pytest.raises(UserError, match="did you mean 'train'"):
         corpus.rows("trains")
     # An alphabet comes from the training documents alone.
-    corpus_file.with_name("v.txt").write_text("ZZZZ" * 30)
+    corpus_file.with_name("v.txt").write_text("lazy dog Z " * 30)
     held = data(corpus_file, validation_path=str(corpus_file.with_name("v.txt"))).load()
     assert "Z" not in held.tokenizer.alphabet
-    assert set(held.validation[0]["tokens"].tolist()) == {held.tokenizer.unknown}
+    assert held.tokenizer.unknown in held.validation[0]["tokens"]
 
 
 def test_given_tokenizer(corpus_file, tmp_path):
@@ -177,7 +177,7 @@ def test_prepare_leaves_nothing_half_written(corpus_file, tmp_path):
     with pytest.raises(UserError, match="not an empty folder"):
         prepare(data(corpus_file), full)
     bad = tmp_path / "bad.jsonl"
-    bad.write_text("\n".join(json.dumps({"text": c * 99}) for c in "ab"))
+    bad.write_text("\n".join(json.dumps({"text": "ab" * 49 + c}) for c in "ab"))
     config = TextData(path=str(bad), length=64)
     tokenizer = Bytes().fit(list)
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from ldd_jax import loop
-from ldd_jax.data import Bytes
+from ldd_jax.data import Bytes, Spread
 from ldd_jax.data.packing import Layout, Packer, collect
 from ldd_jax.data.text import Corpus
 from ldd_jax.evaluation import likelihood
+from ldd_jax.experiment import Evaluation
 from tests.cli.tools import METHODS
 from tests.training.common import BATCH, LENGTH, experiment, stream
 
@@ -162,7 +163,34 @@ def test_evaluation_is_repeatable_and_limited():
     built = experiment("udlm", evaluation__batch_size=8, evaluation__max_sequences=20)
     params = built.model.init(built.key(0))
     one, two = (loop.evaluate(built, corpus(40), params, draws=2) for _ in range(2))
-    assert one == two and one.sequences == 24  # whole batches
+    assert one == two and one.sequences == 20 and "20 of 40 sequences" in str(one)
+
+
+@pytest.mark.parametrize("size", [3, 8, 64])
+def test_just_so_many_sequences_are_scored_at_every_batch_size(size):
+    """The same ones, spread over the split; the program's progress is told batch by batch."""
+    built = experiment("mdlm", evaluation__batch_size=size, evaluation__max_sequences=10)
+    params, told = built.model.init(built.key(0)), []
+    report = lambda *at: told.append(at)
+    found = loop.evaluate(built, corpus(43), params, draws=1, report=report)
+    assert found.sequences == 10 and found.tokens == 10 * LENGTH and found.available == 43
+    batches = -(-10 // size)
+    assert told == [(i + 1, batches) for i in range(batches)]
+    assert loop.evaluate(built, corpus(43), params, draws=1, sequences=0).sequences == 43
+    assert loop.evaluate(built, corpus(43), params, draws=1, sequences=99).sequences == 43
+
+
+def test_spread_rows():
+    spread = lambda most: [Spread(range(10), most)[i] for i in range(len(Spread(range(10), most)))]
+    assert spread(0) == spread(10) == spread(11) == list(range(10))
+    assert spread(3) == [0, 3, 6] and spread(1) == [0]
+
+
+def test_periodic_validation_has_a_cap_of_its_own():
+    periodic = lambda **fields: Evaluation(**fields).periodic
+    assert periodic() == 1024 and periodic(periodic_sequences=0) == 0
+    assert periodic(max_sequences=10) == 10 and periodic(max_sequences=5000) == 1024
+    assert periodic(max_sequences=10, periodic_sequences=0) == 10
 
 
 @pytest.mark.parametrize("method", METHODS)
