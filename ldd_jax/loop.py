@@ -67,6 +67,7 @@ def evaluate(
     pieces = sharding.shards(experiment.mesh)
     size = -(-min(settings.batch_size, len(rows)) // pieces) * pieces
     compiled = {} if compiled is None else compiled
+    scored_by = scoring.objective(experiment, passes, estimator)
     program = (passes, estimator)
     if program not in compiled:
         compiled[program] = scoring.program(experiment, passes, estimator)
@@ -99,6 +100,8 @@ def evaluate(
         prompt=prompt,
         available=len(available),
         unknown=corpus.unknown_share(split),
+        bound=scored_by.bounds,
+        chain=scored_by.chain,
     )
 
 

@@ -84,6 +84,9 @@ class Scorer:
             )
         else:
             objective = dataclasses.replace(e.objective, tile=tile).as_bound(self.passes)
+            require(
+                objective.bounds, "the objective does not say that it bounds a likelihood: no score"
+            )
             bound = conditional.bound_fn(e.model, objective, self.draws, self.seed)
             program = lambda p, row, z0, hidden, segment, index: (
                 row,

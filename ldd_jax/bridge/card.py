@@ -67,7 +67,8 @@ def text(experiment: Experiment, workdir: Path, *, step: int, ema: bool, names: 
     good = all(is_number(summary.get(n)) for n in fields[:3])
     good &= summary.get("nelbo_se") is None or is_number(summary["nelbo_se"])
     if summary.get("step") == step and good:
-        name = "NLL" if summary.get("exact") is True else "NELBO"
+        bound = "mean loss" if summary.get("bound") is False else "NELBO"
+        name = "NLL" if summary.get("exact") is True else bound
         nats, passes, tokens = (summary[n] for n in fields[:3])
         rows[f"validation {name}, nats a token"] = (
             f"{spread(nats, summary.get('nelbo_se'), 4)} ({passes} passes, {tokens} tokens of "

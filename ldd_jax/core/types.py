@@ -178,6 +178,12 @@ class Process(Protocol):
         """Draw z_t given z_0 and return it with the clock."""
         ...
 
+    def corrupt_to_prior(
+        self, keys_B: Array, z0: Array, t_B: Array, keep: Array
+    ) -> tuple[Array, Array]:
+        """The same by the forward process whose end the sampler starts from."""
+        ...
+
     def noise_law(self, dtype: Any) -> Array:
         """What a token becomes when it is replaced, [V]."""
         ...
@@ -217,7 +223,7 @@ class Process(Protocol):
         ...
 
     def boundary(self) -> Array:
-        """Prior and reconstruction terms of the bound, nats per token."""
+        """Prior term of the bound, nats per token."""
         ...
 
     def rate(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:

@@ -93,6 +93,12 @@ class MaskCount:
     corrupt: Callable
 
     exact = False
+    chain = ""
+
+    @property
+    def bounds(self) -> bool:
+        """As what it is drawn for."""
+        return self.base.bounds
 
     def __call__(self, denoiser: Denoiser, batch: Batch, key: Array) -> Loss:
         """One draw of every example; see `Nelbo`."""
@@ -104,7 +110,7 @@ class MaskCount:
         hidden, share, factor = self.corrupt(u_B, u_BL, ~batch.keep)
         z = process.hide(batch.z0, hidden)
         most = process.schedule.noise(jnp.ones((), share.dtype))
-        clock = process.elapsed(jnp.minimum(share, most))
+        clock = process.elapsed(share * most)  # all are masked at t = 1, as in the sampler
         return self.base.score(denoiser, batch, z, clock, factor, site(GATE), own(DROPOUT))
 
 

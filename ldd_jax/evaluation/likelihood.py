@@ -34,7 +34,8 @@ class Estimate:
     `calls` counts trunk evaluations per sequence. `exact`: the likelihood itself, which is the
     case of a bound that is tight, so that its fields have the same names. `available`: sequences
     of the split, of which `sequences` were scored; 0 = not told. `unknown`: share of the split's
-    tokens that the tokenizer does not know; None = not told.
+    tokens that the tokenizer does not know; None = not told. `bound`: whether the objective says
+    that its mean is one (or the likelihood); `chain`: what it says of the sampler besides.
     """
 
     nats: float
@@ -50,18 +51,26 @@ class Estimate:
     prompt: int = 0
     available: int = 0
     unknown: float | None = None
+    bound: bool = True
+    chain: str = ""
 
     @property
     def name(self) -> str:
-        """NLL or NELBO."""
-        return "NLL" if self.exact else "NELBO"
+        """NLL, NELBO, or a mean loss."""
+        return "NLL" if self.exact else "NELBO" if self.bound else "mean loss"
 
     @property
     def meaning(self) -> str:
         """What the number says of which sampler."""
         if self.exact:
             return "the exact likelihood of the model's own left-to-right sampler"
-        return f"an upper bound for {bounds(self.passes)}"
+        if not self.bound:
+            return "no bound of any sampler: the objective does not say that its mean is one"
+        return f"an upper bound for {self._bounds}"
+
+    @property
+    def _bounds(self) -> str:
+        return "" if self.exact or not self.bound else bounds(self.passes) + self.chain
 
     def record(self) -> dict[str, Any]:
         """A JSON line."""
@@ -82,7 +91,8 @@ class Estimate:
             "estimator": self.estimator,
             "unknown_share": self.unknown,
             "prompt_tokens": self.prompt,
-            "bounds": "" if self.exact else bounds(self.passes),
+            "bound": self.bound,
+            "bounds": self._bounds,
         }
 
     def below(self, unigram: float) -> float:
@@ -107,7 +117,8 @@ class Estimate:
 
     def __str__(self) -> str:
         ppl = math.exp(min(self.nats, 700))
-        sign, passes = ("=" if self.exact else "<="), f"pass{'es' * (self.passes > 1)}"
+        sign = "=" if self.exact else "<=" if self.bound else "would be"
+        passes = f"pass{'es' * (self.passes > 1)}"
         some = f"{self.sequences}" + f" of {self.available}" * (self.available > self.sequences)
         return (
             f"{self.name} {spread(self.nats, self.se, 4)} nats/token, perplexity {sign} "
@@ -144,6 +155,8 @@ def estimate(
     prompt: int = 0,
     available: int = 0,
     unknown: float | None = None,
+    bound: bool = True,
+    chain: str = "",
 ) -> Estimate:
     """Sum in float64 on the host over all sequences and draws; `put` places a batch."""
     nats, tokens = [], []
@@ -178,4 +191,6 @@ def estimate(
         prompt=prompt,
         available=available,
         unknown=unknown,
+        bound=bound,
+        chain=chain,
     )

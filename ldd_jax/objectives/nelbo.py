@@ -13,7 +13,7 @@ from ldd_jax.core.registry import injected, part, register
 from ldd_jax.core.rows import rows_loss
 from ldd_jax.core.types import Array, Batch, Denoiser, Loss, Process
 from ldd_jax.objectives.context import NoContext, PseudoContext
-from ldd_jax.objectives.times import UniformTimes, stratified
+from ldd_jax.objectives.times import UniformTimes, WithReconstruction, stratified
 
 TIMES, GATE, CORRUPT, DROPOUT, CONDITION = range(5)
 
@@ -36,9 +36,22 @@ class Nelbo:
     groups: int = injected()
     dropout: bool = injected()
     num_classes: int = injected()
+    whole: bool = injected()
 
     exact = False
     needs_causal = False
+    bounds = True
+    """Whether its mean is an upper bound of the negative log-likelihood.
+
+    A class that sums something else has to say so anew: see `__init_subclass__`.
+    """
+
+    def __init_subclass__(cls, **kwargs):
+        """What changes the sum of a bound is none, unless it says that it is."""
+        super().__init_subclass__(**kwargs)
+        changed = {"__call__", "integrand", "score"} & vars(cls).keys()
+        if changed and "bounds" not in vars(cls):
+            cls.bounds = False
 
     def __post_init__(self):
         if self.tile < 0:
@@ -54,15 +67,28 @@ class Nelbo:
             )
 
     def as_bound(self, passes: int) -> Nelbo:
-        """The bound of evaluation: `passes` network passes always, t on all of (0, 1]."""
+        """The bound of evaluation: `passes` network passes always, t on all of (0, 1].
+
+        Nothing is missing at either end: the forward process is the one that the sampler reverses
+        (`corrupt_to_prior`), and where alpha(0) < 1 the noise removal is scored as well.
+        """
         context = NoContext() if passes == 1 else PseudoContext(p=1.0, passes=passes - 1)
+        times = self.times.unclipped()
+        with jax.ensure_compile_time_eval():
+            left = float(self.process.schedule.noise(jnp.zeros(())))
         return dataclasses.replace(
             self,
             context=context,
-            times=self.times.unclipped(),
+            times=WithReconstruction(times) if left > 0 else times,
             dropout=False,
             condition_dropout=0.0,
+            whole=True,
         )
+
+    @property
+    def chain(self) -> str:
+        """What is to be said of the sampler that it bounds, beside its passes."""
+        return self.times.chain
 
     def __call__(self, denoiser: Denoiser, batch: Batch, key: Array) -> Loss:
         """Total = sum(weight * bound) / norm; `loss_B` is the same per example, unnormalised."""
@@ -70,7 +96,8 @@ class Nelbo:
         own = lambda i: example_keys(site(i), batch.index)
         u = stratified(site(TIMES), batch.index, batch.total)
         t, factor = self.times(u, self.process.schedule)
-        z, clock = self.process.corrupt(own(CORRUPT), batch.z0, t, batch.keep)
+        corrupt = self.process.corrupt_to_prior if self.whole else self.process.corrupt
+        z, clock = corrupt(own(CORRUPT), batch.z0, t, batch.keep)
         if self.condition_dropout:
             batch, z = self._without(batch, z, uniforms(own(CONDITION), ()))
         return self.score(denoiser, batch, z, clock, factor, site(GATE), own(DROPOUT))

@@ -45,7 +45,8 @@ class NextToken:
     groups: int = injected()
     dropout: bool = injected()
 
-    exact = True
+    exact = bounds = True
+    chain = ""
     condition_dropout = 0.0
     needs_causal = True
 

@@ -46,6 +46,8 @@ def stratified(key: Array, index_B: Array, total: int) -> Array:
 class Continuous:
     """Times in [0, 1]: the integrand is the process's own."""
 
+    chain = ""
+
     def unclipped(self) -> Any:
         """Those of evaluation: uniform on all of (0, 1]."""
         return UniformTimes(eps=0.0)
@@ -104,7 +106,8 @@ class GridTimes:
 
     The integrand is T KL(q(z_s | z_t, x) || p(z_s | z_t)), s = t - 1/T, both from the process's own
     posterior. At s = 0 it is -log p(x | z_t), so that there is no further reconstruction term for a
-    schedule with alpha(0) = 1. It bounds the ancestral sampler on T equal steps down to t = 0,
+    schedule with alpha(0) = 1 (for others see `WithReconstruction`). It bounds the ancestral
+    sampler on T equal steps down to t = 0,
     and tends to the continuous bound, with an error of order 1 / T.
     """
 
@@ -113,6 +116,11 @@ class GridTimes:
     def __post_init__(self):
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}; it must be at least 1")
+
+    @property
+    def chain(self) -> str:
+        """Of which sampler it is the bound, beside its passes."""
+        return f" on {self.steps} equal steps"
 
     def unclipped(self) -> GridTimes:
         """The same: the grid is what is bounded."""
@@ -132,3 +140,38 @@ class GridTimes:
         law = lambda pred: process.log_posterior(pred, z_N, t_N, s_N)
         true = law(process.certain(z0_N, z_N, t_N))
         return self.steps * kl(true, law(process.read(logits_NV, z_N, t_N)))
+
+
+@dataclasses.dataclass(frozen=True)
+class WithReconstruction:
+    """Other times, and for a `share` of the examples t = 0 with the term -log p(x | z_0).
+
+    That term is missing from the integral where alpha(0) < 1: the sampler's noise removal still has
+    tokens to reveal or to correct there.
+    """
+
+    inner: Any
+    share: float = 1 / 16
+
+    @property
+    def chain(self) -> str:
+        """That of the others."""
+        return self.inner.chain
+
+    def unclipped(self) -> WithReconstruction:
+        """The same."""
+        return self
+
+    def __call__(self, u_B: Array, schedule: Any) -> tuple[Array, Array]:
+        """Times and factors, the inverse share of either kind among them."""
+        last, rest = u_B < self.share, 1 - self.share
+        t, factor = self.inner(jnp.maximum(u_B - self.share, 0) / rest, schedule)
+        return jnp.where(last, 0, t), jnp.where(last, 1 / self.share, factor / rest)
+
+    def integrand(
+        self, process: Process, logits_NV: Array, z0_N: Array, z_N: Array, t_N: Array
+    ) -> Array:
+        """The others' rows, and the noise removal's where t = 0."""
+        path = self.inner.integrand(process, logits_NV, z0_N, z_N, t_N)
+        law = process.log_posterior(process.read(logits_NV, z_N, t_N), z_N, t_N, None)
+        return jnp.where(t_N == 0, -jnp.take_along_axis(law, z0_N[:, None], -1)[:, 0], path)

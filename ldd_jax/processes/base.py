@@ -68,10 +68,25 @@ class Diffusion:
         """sigma(t)."""
         return self.schedule.sigma(clock)
 
-    def _replace(self, keys_B: Array, z0: Array, t_B: Array, keep: Array, noise_BL: Array) -> Array:
-        """Replace tokens outside `keep` by `noise_BL`, each with probability 1 - alpha(t)."""
+    def _replace(
+        self, keys_B: Array, z0: Array, level_B: Array, keep: Array, noise_BL: Array
+    ) -> Array:
+        """Replace tokens outside `keep` by `noise_BL`, each with probability `level`."""
         u = uniforms(fold(keys_B, 0), z0.shape[1:])
-        return jnp.where((u < self.schedule.noise(t_B)[:, None]) & ~keep, noise_BL, z0)
+        return jnp.where((u < level_B[:, None]) & ~keep, noise_BL, z0)
+
+    def corrupt(self, keys_B: Array, z0: Array, t_B: Array, keep: Array) -> tuple[Array, Array]:
+        """z_t given z_0, and the clock."""
+        raise TypeError(f"{type(self).__name__} defines no corruption")
+
+    def corrupt_to_prior(
+        self, keys_B: Array, z0: Array, t_B: Array, keep: Array
+    ) -> tuple[Array, Array]:
+        """The same by the forward process whose end the sampler starts from, as a bound needs it.
+
+        Here that of `corrupt`: what is left at t = 1 is the prior term of `boundary`.
+        """
+        return self.corrupt(keys_B, z0, t_B, keep)
 
     def log_posterior(self, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
         """Log p(z_s | z_t)."""

@@ -42,7 +42,21 @@ class Masked(Diffusion):
 
     def corrupt(self, keys_B: Array, z0: Array, t_B: Array, keep: Array) -> tuple[Array, Array]:
         """Mask each position outside `keep` with probability 1 - alpha_t; clock = t."""
-        return self._replace(keys_B, z0, t_B, keep, jnp.full_like(z0, self._mask)), t_B
+        return self._masked(keys_B, z0, self.schedule.noise(t_B), keep), t_B
+
+    def corrupt_to_prior(
+        self, keys_B: Array, z0: Array, t_B: Array, keep: Array
+    ) -> tuple[Array, Array]:
+        """Mask with probability (1 - alpha_t) / (1 - alpha_1): all of it at t = 1.
+
+        The sampler starts from nothing but masks and its posterior, its rate and the weight of the
+        bound know 1 - alpha up to a factor only: this is the forward process that it reverses.
+        """
+        level = self.schedule.noise(t_B) / self.schedule.noise(jnp.ones_like(t_B))
+        return self._masked(keys_B, z0, level, keep), t_B
+
+    def _masked(self, keys_B: Array, z0: Array, level_B: Array, keep: Array) -> Array:
+        return self._replace(keys_B, z0, level_B, keep, jnp.full_like(z0, self._mask))
 
     def noise_law(self, dtype: Any) -> Array:
         """The mask."""
@@ -63,7 +77,7 @@ class Masked(Diffusion):
         return jnp.where(self.scored(z_N), -self.schedule.weight(clock_N) * logp, 0)
 
     def boundary(self, dtype=jnp.float32) -> Array:
-        """Prior and reconstruction terms, nats per token: 0, as alpha_1 is taken for 0."""
+        """Prior term, nats per token: 0, as `corrupt_to_prior` ends in nothing but masks."""
         return jnp.zeros((), dtype)
 
     def read(self, logits_NV: Array, z_N: Array, clock_N: Array) -> Array:

@@ -37,7 +37,7 @@ class Uniform(Diffusion):
     def corrupt(self, keys_B: Array, z0: Array, t_B: Array, keep: Array) -> tuple[Array, Array]:
         """Resample each position outside `keep` with probability 1 - alpha_t; clock = t."""
         noise = self._noise(keys_B, z0.shape[1]).astype(z0.dtype)
-        return self._replace(keys_B, z0, t_B, keep, noise), t_B
+        return self._replace(keys_B, z0, self.schedule.noise(t_B), keep, noise), t_B
 
     def noise_law(self, dtype: Any) -> Array:
         """Any state."""
@@ -77,7 +77,7 @@ class Uniform(Diffusion):
         return -self.schedule.d_alpha(t_N) / scale[:, 0] * jnp.sum(terms, -1)
 
     def boundary(self, dtype=jnp.float32) -> Array:
-        """Prior term KL(q(z_1 | x) || uniform), nats per token; alpha_0 = 1 needs no other."""
+        """Prior term KL(q(z_1 | x) || uniform), nats per token."""
         size = self.tokens.size
         one = jnp.ones((), dtype)
         other = self.schedule.noise(one) / size
