@@ -230,7 +230,8 @@ class Pipeline:
         check_seed(seed, "seed")
         items = [item(self.tokenizer, context, text) for text in texts]
         for text, one in zip(texts, items):
-            unknown.check(self.tokenizer, [one.tokens], f"the text {text[:40]!r}")
+            lost = self.tokenizer.lost(context + text)
+            unknown.check(self.tokenizer, one.tokens, f"the text {text[:40]!r}", lost)
         length = self.experiment.config.data.length
         long = [len(i.tokens) for i in items if len(i.tokens) > length]
         require(

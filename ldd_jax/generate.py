@@ -15,7 +15,7 @@ from ldd_jax.core.checks import UserError, check_seed, require
 from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.core.logical import constrain
 from ldd_jax.core.registry import section
-from ldd_jax.data import unknown
+from ldd_jax.data import MASK_TEXT, unknown
 from ldd_jax.experiment import Experiment, Sampling, check_sampler, fingerprint
 from ldd_jax.samplers import Clamp, sample_blocks
 from ldd_jax.samplers.base import Net, SampleState
@@ -220,12 +220,14 @@ def template(
             f"--fill has {len(ids)} tokens, but a row has {usual}; shorten it, or give "
             f"--length={len(ids)} for a row longer than those of training",
         )
-        unknown.check(experiment.tokenizer, [[i for i, f in zip(ids, free) if not f]], "--fill")
+        known = [i for i, f in zip(ids, free) if not f]
+        lost = experiment.tokenizer.lost(fill.replace(MASK_TEXT, ""))
+        unknown.check(experiment.tokenizer, known, "--fill", lost)
         return np.asarray(ids, np.int32), ~np.asarray(free, bool)
     if prompt is not None:
         length = length or usual
         ids = experiment.tokenizer.encode(prompt)
-        unknown.check(experiment.tokenizer, [ids], "--prompt")
+        unknown.check(experiment.tokenizer, ids, "--prompt", experiment.tokenizer.lost(prompt))
         require(
             len(ids) < length,
             f"--prompt has {len(ids)} tokens, but a row has {length}; shorten it or give --length",

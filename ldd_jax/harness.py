@@ -100,7 +100,8 @@ class Harness(LM):
         }
 
     def _score(self, items: list[Item]) -> list[Score]:
-        unknown.check(self.pipeline.tokenizer, (i.tokens for i in items), "the requests")
+        ids = (token for item in items for token in item.tokens)
+        unknown.check(self.pipeline.tokenizer, ids, "the requests")
         scores, cut = self.scorer(items)
         self.cut["context"] += cut.context
         self.cut["target"] += cut.target
@@ -138,7 +139,8 @@ class Harness(LM):
         """
         out: list[str] = [""] * len(requests)
         tokenizer = self.pipeline.tokenizer
-        unknown.check(tokenizer, (tokenizer.encode(r.args[0]) for r in requests), "the prompts")
+        ids = (i for r in requests for i in tokenizer.encode(r.args[0]))
+        unknown.check(tokenizer, ids, "the prompts")
         groups: dict[Any, list[int]] = {}
         for number, request in enumerate(requests):
             kwargs = dict(request.args[1] or {})

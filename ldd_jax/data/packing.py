@@ -85,7 +85,7 @@ class Packer:
     Attributes:
       documents: documents packed so far.
       tokens: their tokens, BOS and EOS among them, padding not.
-      unknown: those of them that stand for what the tokenizer does not know.
+      unknown: those of them that stand for what the tokenizer does not know, and what it loses.
       dropped: tokens of the remainder that filled no row.
 
     Raises:
@@ -120,6 +120,7 @@ class Packer:
             if layout.eos:
                 ids.append(tokenizer.eos)  # type: ignore[arg-type]
             if not ids:
+                self.unknown += tokenizer.lost(text)
                 continue
             array = np.asarray(ids, np.int64)
             if array.min() < 0 or array.max() >= tokenizer.size:
@@ -129,6 +130,7 @@ class Packer:
                 )
             self.documents += 1
             self.tokens += len(ids)
+            self.unknown += tokenizer.lost(text)
             if tokenizer.unknown is not None:
                 self.unknown += int((array == tokenizer.unknown).sum())
             yield array.astype(self.dtype)

@@ -1,4 +1,4 @@
-"""What a tokenizers-library file does to spaces and names in a text, and how it is undone."""
+"""What a tokenizers-library file does to spaces, names and unknown signs, and how it is undone."""
 
 from __future__ import annotations
 
@@ -35,17 +35,28 @@ def as_it_stands(text: str, *, prefix: bool) -> str:
     return "" if new == document else json.dumps(new)
 
 
+def _parts(node: Any) -> list[dict[str, Any]]:
+    """A node of the pipeline, or those of a sequence of them."""
+    if not isinstance(node, dict):
+        return []
+    if node.get("type") != "Sequence":
+        return [node]
+    inner = node.get("normalizers") or node.get("pretokenizers") or []
+    return [part for n in inner for part in _parts(n)]
+
+
 def adds_prefix(text: str) -> bool:
     """Whether a byte-level pre-tokenizer puts a space before a text."""
+    parts = _parts(json.loads(text).get("pre_tokenizer"))
+    return any(p["type"] == "ByteLevel" and p.get("add_prefix_space", True) for p in parts)
 
-    def adds(node: Any) -> bool:
-        if not isinstance(node, dict):
-            return False
-        inner = node.get("pretokenizers", ()) if node.get("type") == "Sequence" else ()
-        own = node.get("type") == "ByteLevel" and node.get("add_prefix_space", True)
-        return bool(own) or any(map(adds, inner))
 
-    return adds(json.loads(text).get("pre_tokenizer"))
+def drops_unknown(text: str) -> bool:
+    """Whether the model leaves out what it does not know; it is one without an unknown token."""
+    document = json.loads(text)
+    parts = [p for n in ("normalizer", "pre_tokenizer") for p in _parts(document.get(n))]
+    bytewise = any(p["type"] in ("ByteLevel", "ByteFallback") for p in parts)
+    return not bytewise and not document["model"].get("byte_fallback")
 
 
 def cut(text: str, names: Iterable[str]) -> list[str]:

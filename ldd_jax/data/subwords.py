@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import io
 import json
@@ -12,7 +13,7 @@ from typing import Any
 from ldd_jax.core import reading
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.registry import register
-from ldd_jax.data.spaces import adds_prefix, as_it_stands, cut
+from ldd_jax.data.spaces import adds_prefix, as_it_stands, cut, drops_unknown
 from ldd_jax.data.tokenizers import NO_TEXT, Documents, Tokenizer, saved_as
 
 _MODEL_FILE, _JSON_FILE = "sentencepiece.model", "vocabulary.json"
@@ -236,6 +237,7 @@ class JsonTokenizer(Tokenizer):
         self.text, self.specials = text, dict(specials)
         unknown = _unknown(text)
         self.unknown = vocabulary.get(unknown) if isinstance(unknown, str) else unknown
+        self._drops = self.unknown is None and drops_unknown(text)
         self._control = {vocabulary[t] for t in specials.values()}
         whole = lambda i: self._plain([i]).strip() and NO_TEXT not in self._plain([i])
         self._anchor = next((i for i in range(base) if whole(i)), None)
@@ -244,6 +246,13 @@ class JsonTokenizer(Tokenizer):
 
     def _plain(self, ids) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+
+    def lost(self, text: str) -> int:
+        """What a model without an unknown token and without bytes leaves out in silence."""
+        if not self._drops:
+            return 0
+        letters = lambda text: collections.Counter("".join(text.casefold().split()))
+        return (letters(text) - letters(self._plain(self.encode(text)))).total()
 
     def id_of(self, name: str) -> int | None:
         """The token of this name, added or of the vocabulary."""

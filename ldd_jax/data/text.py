@@ -67,7 +67,7 @@ class Corpus:
     def unknown_share(self, split: str = "validation") -> float | None:
         """Share of the split's tokens that the tokenizer does not know; None = nobody counted."""
         rows = self.rows(split)
-        return None if rows.unknown is None else rows.unknown / max(rows.token_count, 1)
+        return None if rows.unknown is None else unknown.share(rows.unknown, rows.token_count)
 
     def _splits(self) -> tuple[str, ...]:
         """Those that differ."""
@@ -260,7 +260,7 @@ class TextData:
 
     def require_rows(self, name: str, packer: Packer, rows: int) -> None:
         """Refuse a split that fills no row, or of which too much is unknown."""
-        share = packer.unknown / max(packer.tokens, 1)
+        share = unknown.share(packer.unknown, packer.tokens)
         unknown.refuse(share, packer.tokenizer, f"the {name} split of {self.path}")
         if rows:
             return

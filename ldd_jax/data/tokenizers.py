@@ -80,6 +80,11 @@ class Tokenizer(abc.ABC):
     def _decode(self, ids: Sequence[int], start: bool) -> str:
         """Text of ordinary ids that start a text or continue one."""
 
+    def lost(self, text: str) -> int:
+        """Characters of a text of which no token is left, not even the unknown one."""
+        del text
+        return 0
+
     def id_of(self, name: str) -> int | None:
         """The id of the token that has this name, None if none has; a text never gives it."""
         del name

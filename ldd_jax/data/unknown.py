@@ -16,6 +16,11 @@ WARN, REFUSE = 0.01, 0.2
 ADVICE = "train with tokenizer=bytes, which knows every text"
 
 
+def share(count: int, tokens: int) -> float:
+    """`count` of `tokens`, or of more where lost signs are no tokens."""
+    return min(count / max(tokens, 1), 1.0)
+
+
 def told(share: float | None) -> str:
     """The share in words; None = not recorded."""
     return "unknown symbols not counted" if share is None else f"{share:.2%} unknown symbols"
@@ -53,14 +58,14 @@ def share_of(tokenizer: Tokenizer, ids: Iterable[int]) -> float:
     return sum(i == tokenizer.unknown for i in ids) / max(len(ids), 1)
 
 
-def check(tokenizer: Tokenizer, texts: Iterable[Iterable[int]], what: str) -> float:
-    """Refuse ids of texts, or warn of them on stderr; returns their share.
+def check(tokenizer: Tokenizer, ids: Iterable[int], what: str, lost: int = 0) -> None:
+    """Refuse ids of a text of which too much is unknown (or `lost`), or warn of them on stderr.
 
     Raises:
       UserError: as `refuse`.
     """
-    share = share_of(tokenizer, (i for ids in texts for i in ids))
-    refuse(share, tokenizer, what)
-    if said := warning(share, tokenizer, what):
+    ids = list(ids)
+    found = share(sum(i == tokenizer.unknown for i in ids) + lost, len(ids))
+    refuse(found, tokenizer, what)
+    if said := warning(found, tokenizer, what):
         console.say(f"ldd_jax: {said}", error=True)
-    return share

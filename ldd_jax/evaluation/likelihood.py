@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldd_jax.core.checks import spread
+from ldd_jax.core.checks import require, spread
 from ldd_jax.core.types import Array, Loss, Model, as_batch
 
 BOUNDS = {
@@ -158,7 +158,11 @@ def estimate(
     bound: bool = True,
     chain: str = "",
 ) -> Estimate:
-    """Sum in float64 on the host over all sequences and draws; `put` places a batch."""
+    """Sum in float64 on the host over all sequences and draws; `put` places a batch.
+
+    Raises:
+      UserError: if no token is scored.
+    """
     nats, tokens = [], []
     for i, arrays in enumerate(batches):
         local = put(arrays)
@@ -172,6 +176,7 @@ def estimate(
         tokens.append(np.asarray(count, np.float64)[real])
     all_nats, n = np.concatenate(nats), np.concatenate(tokens)
     size, total = len(n), float(n.sum())
+    require(total > 0, "nothing is left to be scored: every token of these rows is given")
     mean = float(all_nats.mean(1).sum() / total)
     residual = all_nats.mean(1) - mean * n
     spread = float((residual**2).sum()) * size / (size - 1) if size > 1 else math.nan

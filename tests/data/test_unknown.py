@@ -81,6 +81,20 @@ def test_who_has_an_unknown_token():
     assert own.unknown == 0 and own.unknown not in own.encode("\u4e00")  # bytes know it
 
 
+def test_what_is_dropped_without_a_token_counts_as_unknown(tmp_path):
+    """A BPE without an unknown token and without bytes leaves signs out in silence."""
+    tokenizer = json_tokenizer("always")
+    assert tokenizer.unknown is None and tokenizer.lost("the cat sat, a dog") == 0
+    assert tokenizer.lost("the \u4e00cat \u4e8c\u4e09") == 3
+    assert json_tokenizer("bytes").lost("\u4e00") == 0
+    (tmp_path / "t.txt").write_text("the cat sat on the mat \u4e00\n" * 40)
+    data = TextData(path=str(tmp_path / "t.txt"), split="line", length=8, eos=False)
+    assert data.whole(tokenizer).validation.unknown == 40
+    (tmp_path / "t.txt").write_text("the cat \u4e00\u4e00\u4e00\u4e00\n" * 40)
+    with pytest.raises(UserError, match="unknown to the json tokenizer"):
+        data.whole(tokenizer)
+
+
 def test_every_evaluation_states_it():
     found = Estimate(2.0, 0.1, 0.1, 100, 10, 1, 1, 1, unknown=0.0312)
     assert "3.12% unknown symbols" in str(found) and found.record()["unknown_share"] == 0.0312

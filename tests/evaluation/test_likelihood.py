@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ldd_jax import loop
+from ldd_jax.core.checks import UserError
 from ldd_jax.data import Bytes, Spread
 from ldd_jax.data.packing import Layout, Packer, collect
 from ldd_jax.data.text import Corpus
@@ -53,6 +54,11 @@ def numbers(seed, n, draws=1):
     tokens = draw.integers(5, 40, n)
     each = draw.normal(2.0, 0.3, (n, 1)) + draw.normal(0, 0.2, (n, draws))
     return each * tokens[:, None], tokens
+
+
+def test_rows_without_a_scored_token_have_no_bound():
+    with pytest.raises(UserError, match="nothing is left to be scored"):
+        estimate(np.zeros((4, 1)), np.zeros(4))
 
 
 def test_mean_and_boundary_are_per_token():
