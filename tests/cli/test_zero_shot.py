@@ -50,7 +50,7 @@ def test_refusals(trained, manifest, tmp_path):
     found["datasets"][3]["sha256"] = "ff"
     output = tmp_path / "o.jsonl"
     run = tools.call(*given, f"--data={tmp_path / 'plain.txt'}")
-    assert run.status == 2 and "--data and --data_split do not apply" in run.err
+    assert run.status == 2 and "--data_split and --data_field do not apply" in run.err
     manifest.write_text(json.dumps(found))
     run = tools.call(*given, f"--output={output}")
     assert run.status == 2 and "the manifest says ff" in run.err and not output.exists()
