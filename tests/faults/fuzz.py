@@ -60,8 +60,8 @@ class Fuzzer:
         "labelled text",
         *Workdirs.NAMES,
     )
-    # Where an input takes long (files are flushed to disk), one in so many is tried.
-    SLOW = {"links in workdirs": 3, "checkpoint folders": 120}
+    # Where an input takes a second, one in so many is tried.
+    SLOW = {"checkpoint folders": 120}
 
     def __init__(self, folder: Path, workdirs: bool = True):
         self.folder = folder

@@ -155,7 +155,7 @@ def test_lines_of_metrics_that_are_no_numbers(workdir):
              {"step": 2, "train_loss": [1]}, {"step": 3, "train_loss": 2.0}]  # fmt: skip
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (workdir / "metrics.jsonl").write_text(text)
-    run = page.read_run(workdir) | {"label": "run"}
+    run = page.read_run(workdir) | {"label": "run", "recipe": "method=mdlm"}
     assert page.training([run]).startswith("<img")
 
 
