@@ -60,8 +60,8 @@ class Fuzzer:
         "labelled text",
         *Workdirs.NAMES,
     )
-    # Where an input takes a second, one in so many is tried.
-    SLOW = {"checkpoint folders": 120}
+    # Where an input takes long, one in so many is tried.
+    SLOW = {"claims over links": 2, "checkpoint folders": 120}
 
     def __init__(self, folder: Path, workdirs: bool = True):
         self.folder = folder

@@ -8,11 +8,13 @@ import os
 import struct
 import time
 import zipfile
+from unittest import mock
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from ldd_jax import command_line, main
 from ldd_jax.bench.judging import read_samples
 from ldd_jax.core import reading
 from ldd_jax.core.checks import UserError
@@ -240,6 +242,23 @@ def test_json_files(text, words, tmp_path):
         reading.read_json(tmp_path / "a.json")
     with pytest.raises(OSError, match="more than 2 bytes"):
         reading.read_json(tmp_path / "a.json", 2)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(MemoryError(), 1), (RuntimeError("RESOURCE_EXHAUSTED: 9 GB"), 1), (RuntimeError("x"), None)],
+)
+def test_memory_that_runs_out(error, status, monkeypatch):
+    """One line; any other error of the program's own keeps its trace."""
+    command = command_line.Command("fails", lambda values: None, mock.Mock(side_effect=error))
+    monkeypatch.setitem(main.COMMANDS, "plan", command)
+    if status is None:
+        with pytest.raises(RuntimeError, match="x"):
+            tools.call("plan")
+        return
+    out = tools.call("plan")
+    assert out.status == status and out.err.startswith("ldd_jax: out of memory")
+    assert out.err.count("\n") == 1
 
 
 # --- PyTorch archives; with torch (make extras) ----------------------------------------------
