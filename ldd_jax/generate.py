@@ -117,13 +117,13 @@ class Sampler:
         self,
         params: Any,
         seed: int,
-        first: int,
+        first: int | np.ndarray,
         fixed_tokens: np.ndarray,
         fixed: np.ndarray,
         num_steps: int,
         label: int | None = None,
     ) -> tuple[SampleState, Any]:
-        """Samples number first .. first + batch_size of a seed, and the trace.
+        """Samples number first .. first + batch_size of a seed, or of given numbers, and the trace.
 
         Tokens and where they are fixed: [length] for all rows, or [batch, length]; label None = of
         no class.
@@ -131,10 +131,11 @@ class Sampler:
         pieces = sharding.shards(self.experiment.mesh)
         size = -(-self.sampling.batch_size // pieces) * pieces  # every shard gets whole samples
         row = lambda a, dtype: np.broadcast_to(np.asarray(a, dtype), (size, self.length))
+        index = first if isinstance(first, np.ndarray) else np.arange(first, first + size)
         return self.compiled(
             params,
             np.uint32(seed),
-            np.arange(first, first + size, dtype=np.uint32),
+            index.astype(np.uint32),
             np.full(size, self.experiment.model.num_classes if label is None else label, np.int32),
             row(fixed_tokens, np.int32),
             row(fixed, np.bool_),

@@ -9,29 +9,40 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from ldd_jax import api, generate
+from ldd_jax import api
+from ldd_jax.continuing import Continuer
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.data import unknown
 from ldd_jax.evaluation.conditional import Score
 from ldd_jax.requests import Item, Scorer
+from ldd_jax.training import distributed
 
 try:
     from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model
+    from lm_eval.utils import simple_parse_args_string
 except ImportError as error:
     raise UserError(
         "lm-evaluation-harness is not installed; pip install 'ldd-jax[lm-eval]'"
     ) from error
 
 LIKELIHOODS = ("conditional", "joint")
+BATCH = 64
+# A checkpoint has no template of its own: a line for each message, and who speaks next.
+PLAIN = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
 
 
 @register_model("ldd_jax")
 class Harness(LM):
-    """`lm_eval --model ldd_jax --model_args workdir=DIR`, or an argument of `simple_evaluate`.
+    """`--model ldd_jax --model_args workdir=DIR` of lm-eval, or an argument of `simple_evaluate`.
+
+    lm-eval finds models that are imported: `python -m ldd_jax.lm_eval` does that and runs its
+    command line.
 
     Args:
       workdir: of a run or an import.
@@ -44,6 +55,8 @@ class Harness(LM):
       steps: of the sampler in generate_until; 0 = one for each token to come, at most.
       ema: averaged parameters.
       seed: of all draws.
+      pipeline: a model that is loaded already.
+      device, max_batch_size: what the harness's own command line adds; not used.
     """
 
     def __init__(
@@ -52,13 +65,15 @@ class Harness(LM):
         likelihood: str = "conditional",
         draws: int = 64,
         passes: int | None = None,
-        batch_size: int = 64,
+        batch_size: int = BATCH,
         steps: int = 0,
         ema: bool = True,
         seed: int = 0,
         pipeline: api.Pipeline | None = None,
-        **_: Any,  # device and max_batch_size, which the harness's command line adds
+        device: Any = None,
+        max_batch_size: Any = None,
     ):
+        del device, max_batch_size
         super().__init__()
         require(
             likelihood in LIKELIHOODS,
@@ -66,7 +81,7 @@ class Harness(LM):
         )
         require(bool(workdir) or pipeline is not None, "workdir is missing; give workdir=DIR")
         self.pipeline = pipeline or api.load(Path(workdir), ema=ema)
-        self.likelihood, self.steps, self.seed = likelihood, int(steps), int(seed)
+        self.likelihood, self.seed, self.template = likelihood, int(seed), PLAIN
         self.scorer = Scorer(
             self.pipeline.experiment,
             self.pipeline.params,
@@ -75,9 +90,35 @@ class Harness(LM):
             batch_size=int(batch_size),
             seed=self.seed,
         )
-        self.samplers: dict[Any, generate.Sampler] = {}
+        self.continuer = Continuer(
+            self.pipeline,
+            steps=int(steps),
+            batch_size=self.scorer.batch_size,
+            seed=self.seed,
+            length=self.scorer.length,
+        )
         self.scores: list[Score] = []
-        self.cut = {"context": 0, "target": 0, "prompt": 0}
+        self.cut = {"context": 0, "target": 0}
+
+    @classmethod
+    def create_from_arg_obj(
+        cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None
+    ) -> Harness:
+        """From the harness's command line, whose batch size is 1 where nobody says another.
+
+        Rows are batched whatever it says: the size changes no result but the time.
+        """
+        said = {k: v for k, v in (additional_config or {}).items() if v is not None}
+        size = str(said.pop("batch_size", 1))
+        rows = {"batch_size": int(size)} if size.isdecimal() and int(size) > 1 else {}
+        return cls(**{**said, **rows, **arg_dict})
+
+    @classmethod
+    def create_from_arg_string(
+        cls, arg_string: str, additional_config: dict[str, Any] | None = None
+    ) -> Harness:
+        """The same from `workdir=DIR,draws=16`."""
+        return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
 
     @property
     def tokenizer_name(self) -> str:
@@ -97,6 +138,9 @@ class Harness(LM):
             "passes": self.scorer.passes,
             "mean_unknown_share": float(np.mean([s.unknown for s in self.scores] or [0])),
             **{f"cut_{name}": count for name, count in self.cut.items()},
+            "cut_prompt": self.continuer.cut,
+            "shortened_generations": self.continuer.shortened,
+            "unused_settings": sorted(self.continuer.ignored),
         }
 
     def _score(self, items: list[Item]) -> list[Score]:
@@ -132,95 +176,48 @@ class Harness(LM):
         return total.tolist()
 
     def generate_until(self, requests: list[Any]) -> list[str]:
-        """Continuations, each cut at the first of its `until` texts.
-
-        A row is the prompt, cut on the left where it is too long, and free tokens to the row's end.
-        Request number i of a call has the draws of sample i, whatever the batch.
-        """
-        out: list[str] = [""] * len(requests)
-        tokenizer = self.pipeline.tokenizer
-        ids = (i for r in requests for i in tokenizer.encode(r.args[0]))
-        unknown.check(tokenizer, ids, "the prompts")
-        groups: dict[Any, list[int]] = {}
-        for number, request in enumerate(requests):
-            kwargs = dict(request.args[1] or {})
-            greedy = not kwargs.get("do_sample", kwargs.get("temperature", 0) > 0)
-            temperature = 1.0 if greedy else float(kwargs.get("temperature") or 1.0)
-            most = int(kwargs.get("max_gen_toks") or 256)
-            key = greedy, temperature, min(most, self.scorer.length - 1)
-            groups.setdefault(key, []).append(number)
-        for (greedy, temperature, most), numbers in groups.items():
-            texts = self._continue(greedy, temperature, most, [requests[n] for n in numbers])
-            for number, text in zip(numbers, texts):
-                out[number] = text
-        return out
-
-    def _continue(
-        self, greedy: bool, temperature: float, most: int, requests: list[Any]
-    ) -> list[str]:
-        """Continuations of at most `most` tokens with one setting of the sampler."""
-        tokenizer, length = self.pipeline.tokenizer, self.scorer.length
-        sampler = self._sampler(greedy, temperature)
-        size = sampler.sampling.batch_size
-        texts = []
-        for first in range(0, len(requests), size):
-            some = requests[first : first + size]
-            tokens, fixed = np.zeros((size, length), np.int32), np.ones((size, length), bool)
-            starts = []
-            for b, request in enumerate(some):
-                ids = tokenizer.encode(request.args[0])
-                self.cut["prompt"] += len(ids) > length - most
-                ids = ids[-(length - most) :]
-                tokens[b, : len(ids)], fixed[b, len(ids) :] = ids, False
-                starts.append(len(ids))
-            state, _ = sampler.batch(
-                self.pipeline.params, self.seed, first, tokens, fixed, self.steps or most
+        """Continuations, each cut at the first of its `until` texts; see `continuing.Continuer`."""
+        c = self.continuer
+        before = c.cut, c.shortened
+        texts = c([(r.args[0], r.args[1] or {}) for r in requests])
+        cut, shortened = c.cut - before[0], c.shortened - before[1]
+        if distributed.leader() and (cut or shortened):
+            self.scorer.say(
+                f"of {len(texts)} continuations {shortened} are shorter than asked, for their "
+                f"prompt leaves less of a row of {c.length} tokens; {cut} prompts are longer than "
+                "it and lost their beginning"
             )
-            for ids, start, request in zip(jax.device_get(state.z), starts, some):
-                texts.append(self._until(ids[start : start + most].tolist(), request.args[1]))
+        if distributed.leader() and c.ignored:
+            self.scorer.say(f"not used by this model: {', '.join(sorted(c.ignored))}")
         return texts
 
-    def _until(self, ids: list[int], kwargs: Any) -> str:
-        """The text up to the end of the document, or to the first of the `until` texts."""
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """The prompt of a conversation, by the template of `chat_template`."""
+        from jinja2 import TemplateError
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
         tokenizer = self.pipeline.tokenizer
-        if tokenizer.eos in ids:
-            ids = ids[: ids.index(tokenizer.eos)]
-        text = self.pipeline.experiment.text(ids)
-        until = (kwargs or {}).get("until") or []
-        for end in [until] if isinstance(until, str) else until:
-            text = text.split(end)[0] if end else text
-        return text
+        special = {
+            f"{n}_token": tokenizer.decode([i]) if i is not None else ""
+            for n, i in (("bos", tokenizer.bos), ("eos", tokenizer.eos))
+        }
+        try:
+            environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+            return environment.from_string(self.template).render(
+                messages=chat_history, add_generation_prompt=add_generation_prompt, **special
+            )
+        except TemplateError as error:
+            raise UserError(f"the chat template fails: {error}") from error
 
-    def _sampler(self, greedy: bool, temperature: float) -> generate.Sampler:
-        """A compiled sampler; greedy = the most probable token wherever one is revealed."""
-        key = greedy, temperature
-        if key not in self.samplers:
-            e = self.pipeline.experiment
-            readout: dict[str, Any] = {"top_k": 1} if greedy else {"temperature": temperature}
-            size = self.scorer.batch_size
-            sampling = api.settings(e.sampling, **readout, batch_size=size)
-            self.samplers[key] = generate.Sampler.make(e, sampling, self.scorer.length)
-        return self.samplers[key]
-
-
-def evaluate(harness: Harness, tasks: list[str], include: str = "", **options: Any) -> dict:
-    """Run tasks; the harness's results with what `Harness.report` adds under "ldd_jax".
-
-    Args:
-      harness: the model.
-      tasks: names; those of `include`, a folder of task files, among them.
-      include: empty = the harness's own tasks only.
-      **options: num_fewshot, limit: of `lm_eval.simple_evaluate`.
-    """
-    import lm_eval
-    from lm_eval.tasks import TaskManager
-
-    manager = TaskManager(include_path=include or None)
-    unknown = [t for t in tasks if t not in manager.all_tasks]
-    require(not unknown, f"unknown tasks {unknown}; give --include=FOLDER for your own")
-    found = lm_eval.simple_evaluate(
-        model=harness, tasks=tasks, task_manager=manager, log_samples=False, **options
-    )
-    assert found is not None  # every process is rank 0
-    kept = {k: found[k] for k in ("results", "versions", "n-shot", "n-samples") if k in found}
-    return kept | {"ldd_jax": harness.report()}
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The template; a name is a Jinja file, True the plain one (PLAIN)."""
+        if isinstance(chat_template, str):
+            try:
+                self.template = Path(chat_template).read_text("utf-8")
+            except (OSError, ValueError) as error:
+                raise UserError(f"cannot read the chat template {chat_template}: {error}") from (
+                    error
+                )
+        return self.template

@@ -45,6 +45,15 @@ class Cond(NamedTuple):
     segment: Array | None = None
     position: Array | None = None
 
+    def of_none(self, classes: int, batch: int) -> Cond:
+        """With the label that means none where a network of `classes` is told no class.
+
+        Without any label such a network is one that nobody trained.
+        """
+        if not classes or self.label is not None:
+            return self
+        return self._replace(label=jnp.full(batch, classes, jnp.int32))
+
 
 class Trunk(NamedTuple):
     """Output of a denoiser's trunk.

@@ -127,7 +127,8 @@ class Nelbo:
         """The loss of given corrupted tokens: context, scored pass, bound."""
         keys_B = keys_B if self.dropout else None
         again = None if keys_B is None else fold(keys_B, 1)
-        cond = batch.cond._replace(clock=self.process.conditioning(clock))
+        cond = batch.cond.of_none(self.num_classes or 0, z.shape[0])
+        cond = cond._replace(clock=self.process.conditioning(clock))
         h = self.context(denoiser, z, cond, again, gate, batch.index)
         features = denoiser.trunk(z, cond, h, key=keys_B).features
         wide = jnp.broadcast_to(clock.reshape(clock.shape[0], -1), z.shape)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -81,6 +83,91 @@ def test_choice_and_generation(trained, tasks, tmp_path, method):
     assert (report["scored_exactly"] == report["requests"]) == (method == "ar")
     again = run(workdir, tasks, tmp_path, "--batch_size=3")
     assert again["results"] == found["results"]
+
+
+@pytest.mark.slow
+def test_known_flags_and_what_the_file_keeps(trained, tasks, tmp_path):
+    flags = ("--limit=0.5", "--log_samples", f"--output_path={tmp_path / 'kept'}")
+    flags += ("--gen_kwargs=max_new_tokens=2,temperature=0", "--system_instruction=be short")
+    found = run(trained("ar"), tasks, tmp_path, *flags, names="local_*")
+    assert set(found["results"]) == set(found["configs"]) == {"local_choice", "local_generate"}
+    assert [len(v) for v in found["samples"].values()] == [2, 2]
+    assert found["configs"]["local_generate"]["generation_kwargs"]["max_new_tokens"] == 2
+    (answer,) = found["samples"]["local_generate"][0]["resps"][0]
+    assert len(answer) <= 2
+    asked = found["samples"]["local_generate"][0]["arguments"][0][0]
+    assert asked.startswith("be short") and asked.endswith("the red")
+    files = sorted(p.name.split("_2")[0] for p in (tmp_path / "kept").rglob("*.json*"))
+    assert files == ["results", "samples_local_choice", "samples_local_generate"]
+    plain = run(trained("ar"), tasks, tmp_path, "--limit=1", names="local_choice")
+    assert "samples" not in plain and plain["configs"]["local_choice"]["doc_to_text"]
+
+
+@pytest.mark.slow
+def test_chat_templates(trained, tasks, tmp_path):
+    (tmp_path / "chat.jinja").write_text("{% for m in messages %}<{{ m.content }}>{% endfor %}")
+    for value, begin in (
+        ("true", "user: the red\nassistant:"),
+        (tmp_path / "chat.jinja", "<the red>"),
+    ):
+        flags = (f"--apply_chat_template={value}", "--log_samples", "--limit=1")
+        found = run(trained("ar"), tasks, tmp_path, *flags, names="local_generate")
+        assert found["samples"]["local_generate"][0]["arguments"][0][0].startswith(begin)
+        assert found["chat_template"]
+    (tmp_path / "bad.jinja").write_text("{{ messages[0].content.__class__.__mro__ }}")
+    flags = (f"--workdir={trained('ar')}", "--tasks=local_generate", f"--include={tasks}")
+    result = tools.call("lm-eval", *flags, f"--apply_chat_template={tmp_path / 'bad.jinja'}")
+    assert result.status == 2 and "the chat template fails" in result.err
+
+
+@pytest.mark.parametrize(
+    "flags, text",
+    [
+        (("--tasks=local_x*",), "unknown tasks ['local_x*']"),
+        (("--tasks=local_choice", "--limit=1.5"), "limit is 1.5"),
+        (("--tasks=local_choice", "--limit=0"), "limit is 0"),
+        (("--tasks=local_choice", '--gen_kwargs={"a"'), "--gen_kwargs="),
+        (("--tasks=local_choice", "--apply_chat_template=/nowhere"), "cannot read the chat"),
+        (("--tasks=local_choice", "--output_path=/dev/null/a"), "--output_path=/dev/null/a: Not a"),
+    ],
+)
+def test_bad_flags(trained, tasks, flags, text):
+    result = tools.call("lm-eval", f"--workdir={trained('ar')}", f"--include={tasks}", *flags)
+    assert result.status == 2 and text in result.err, result
+
+
+@pytest.mark.slow
+def test_the_harness_s_own_command_line(trained, tasks, tmp_path):
+    args = f"workdir={trained('lddm_m')},draws=5"
+    command = ["-m", "ldd_jax.lm_eval", "--model", "ldd_jax", "--model_args", args]
+    command += ["--tasks", "local_choice,local_generate", "--include_path", str(tasks)]
+    command += ["--output_path", str(tmp_path / "out"), "--log_samples", "--limit", "2"]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    (file,) = (tmp_path / "out").rglob("results_*.json")
+    theirs = json.loads(file.read_text())["results"]
+    ours = run(trained("lddm_m"), tasks, tmp_path, "--limit=2")["results"]
+    for name in ours:
+        scores = {k: v for k, v in ours[name].items() if isinstance(v, float)}
+        assert scores and all(theirs[name][k] == v for k, v in scores.items())
+    command[5] = f"workdir={tmp_path / 'nowhere'}"
+    bad = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=600)
+    assert bad.returncode == 2 and "Traceback" not in bad.stderr
+    assert "is not a workdir" in bad.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_rows_are_batched_whatever_the_harness_says(trained):
+    from ldd_jax.harness import Harness
+
+    args = {"workdir": str(trained("ar"))}
+    size = lambda said: Harness.create_from_arg_obj(args, said).scorer.batch_size
+    assert size({"batch_size": 1, "device": "cuda:0", "max_batch_size": None}) == 64
+    assert size({"batch_size": "auto:4"}) == 64 and size({"batch_size": "8"}) == 8
+    text = Harness.create_from_arg_string(
+        f"workdir={trained('ar')},batch_size=4", {"batch_size": 8}
+    )
+    assert text.scorer.batch_size == 4
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Conditional likelihoods of trained runs as laws: they sum to one, and multiply."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,25 @@ def test_left_to_right_multiplies(trained):
 
     _, (whole, *single) = scores(trained, "ar", items)
     assert whole.nats == pytest.approx(sum(s.nats for s in single), rel=1e-5)
+
+
+def test_scores_of_a_bfloat16_run_depend_on_neither_batch_nor_order(trained):
+    pipe = api.load(trained("ar"))
+    model = dataclasses.replace(pipe.experiment.model, dtype="bfloat16")
+    narrow = dataclasses.replace(pipe.experiment, model=model)
+    draw = np.random.default_rng(0)
+    rows = [draw.integers(0, pipe.tokenizer.size, n) for n in draw.integers(8, 17, 12)]
+    items = [Item(tuple(map(int, r)), len(r) // 2) for r in rows]
+
+    def found(size, order):
+        scorer = Scorer(narrow, pipe.params, batch_size=size)
+        nats = np.zeros(len(items))
+        nats[order] = [s.nats for s in scorer([items[i] for i in order])[0]]
+        return nats
+
+    whole, order = found(16, np.arange(12)), np.arange(12)
+    for size, other in ((16, order[::-1]), (5, order), (1, order[::-1])):
+        np.testing.assert_allclose(found(size, other), whole, rtol=2e-6)
 
 
 @pytest.mark.slow

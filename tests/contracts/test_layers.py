@@ -24,7 +24,9 @@ ORDER = [
     {"run"},
     {"bench", "bridge", "report", "requests"},
     {"api"},
+    {"continuing"},
     {"harness"},
+    {"harness_tasks", "lm_eval"},
     {"commands"},
     {"main"},
 ]

@@ -1,5 +1,7 @@
 """The share of examples that lose their condition, and what they lose."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.core.types import Batch, Cond, TokenSpace, Trunk
+from ldd_jax.evaluation.conditional import reveal_fn
 from ldd_jax.objectives import Nelbo
 from ldd_jax.processes import Masked, Uniform
 from ldd_jax.samplers import Ancestral, Clamp, sample
@@ -61,6 +64,19 @@ def test_label_and_prompt_go_together_for_the_stated_share():
     bound = objective.as_bound(1)
     bound(spy, batch(number), jax.random.key(0))
     assert (spy.label < 4).all()
+
+
+def test_examples_of_no_class_have_the_label_of_none():
+    """As samples have; a network of classes never saw the label missing."""
+    spy, examples = Spy(), batch(6)._replace(cond=Cond())
+    Nelbo(process=PROCESS, num_classes=4)(spy, examples, jax.random.key(0))
+    np.testing.assert_array_equal(spy.label, np.full(6, 4))
+    Nelbo(process=PROCESS, num_classes=0)(spy, examples, jax.random.key(0))
+    assert spy.label is None
+    network = types.SimpleNamespace(num_classes=4, bind=lambda params: spy)
+    reveal = reveal_fn(network, PROCESS, 1)
+    reveal(None, examples.z0, ~examples.keep, jnp.ones((6, 8), jnp.int32))
+    np.testing.assert_array_equal(spy.label, np.full(6, 4))
 
 
 def test_uniform_diffusion_cannot_hide_a_prompt():
