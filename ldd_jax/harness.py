@@ -13,6 +13,7 @@ import numpy as np
 
 from ldd_jax import api
 from ldd_jax.continuing import Continuer
+from ldd_jax.core import reading
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.data import unknown
 from ldd_jax.evaluation.conditional import Score
@@ -215,7 +216,7 @@ class Harness(LM):
         """The template; a name is a Jinja file, True the plain one (PLAIN)."""
         if isinstance(chat_template, str):
             try:
-                self.template = Path(chat_template).read_text("utf-8")
+                self.template = reading.read_text(chat_template)
             except (OSError, ValueError) as error:
                 raise UserError(f"cannot read the chat template {chat_template}: {error}") from (
                     error

@@ -13,8 +13,7 @@ from ldd_jax.training import distributed
 
 KEPT = (
     *("results", "groups", "group_subtasks", "configs", "versions", "n-shot", "higher_is_better"),
-    *("n-samples", "config", "chat_template", "system_instruction", "fewshot_as_multiturn"),
-    "samples",
+    *("n-samples", "config", "chat_template", "system_instruction", "samples"),
 )
 
 
@@ -56,8 +55,7 @@ def evaluate(
         limit is None or 0 < limit < 1 or (limit >= 1 and limit == int(limit)),
         f"limit is {limit}; give a whole number of documents, or a share below 1",
     )
-    if apply_chat_template:
-        harness.chat_template(apply_chat_template)
+    template = harness.chat_template(apply_chat_template) if apply_chat_template else None
     manager = TaskManager(include_path=include or None)
     unknown = [t for t in tasks if not manager.match_tasks([t])]
     require(not unknown, f"unknown tasks {unknown}; give --include=FOLDER for your own")
@@ -79,6 +77,7 @@ def evaluate(
         batch_size=harness.scorer.batch_size,
     )
     assert found is not None  # every process is rank 0
+    found |= {"chat_template": template, "system_instruction": system_instruction}
     kept = {k: found[k] for k in KEPT if found.get(k) is not None} | {"ldd_jax": harness.report()}
     if output_path and distributed.leader():
         # The tracker adds to what it is given and empties the samples as it writes them.
