@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from ldd_jax import api, generate
 from ldd_jax.core.checks import UserError, require
 from ldd_jax.data import unknown
+from ldd_jax.samplers.loop import fetched
 
 # Of lm-evaluation-harness, Hugging Face, vLLM and OpenAI; the first that is given counts.
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
@@ -137,7 +137,7 @@ class Continuer:
             tokens[b, : len(ids)], fixed[b, len(ids) :] = ids, False
         index = np.resize(np.asarray(numbers, np.uint32), size)
         state, _ = sampler.batch(self.pipeline.params, self.seed, index, tokens, fixed, steps)
-        for found, number in zip(jax.device_get(state.z), numbers):
+        for found, number in zip(fetched(state)[0], numbers):
             want, ids, count = rows[number]
             yield self._text(found[len(ids) : len(ids) + count].tolist(), want.until)
 

@@ -20,6 +20,7 @@ from ldd_jax.experiment import Experiment, Sampling, check_sampler, fingerprint
 from ldd_jax.samplers import Clamp, sample_blocks
 from ldd_jax.samplers.base import Net, SampleState
 from ldd_jax.samplers.guidance import guide, guide_prompt
+from ldd_jax.samplers.loop import fetched
 from ldd_jax.training import sharding
 from ldd_jax.training.metrics import finite
 
@@ -169,7 +170,7 @@ class Sampler:
         }
         for first in range(0, count, self.sampling.batch_size):
             state, _ = self.batch(params, seed, first, fixed_tokens, fixed, num_steps, label)
-            tokens, calls = jax.device_get((state.z, state.calls))
+            tokens, calls = fetched(state)
             for i in range(min(self.sampling.batch_size, count - first)):
                 ids = tokens[i].tolist()
                 yield {

@@ -15,6 +15,7 @@ from ldd_jax.evaluation import mechanism
 from ldd_jax.experiment import Experiment
 from ldd_jax.samplers import sample
 from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.loop import fetched
 from ldd_jax.training import sharding
 
 PLAYED = 4  # rows whose paths are kept
@@ -89,13 +90,15 @@ def watch(
             tail=sampling.tail,
             record=look,
         )
-        return prior, looks, state.z, state.calls
+        return prior, looks, state._replace(h=None, memory=())
 
     run = jax.jit(
         sharding.on(experiment.mesh, watched),
         out_shardings=sharding.replicated(experiment.mesh),
     )
-    prior, looks, last, calls = jax.device_get(run(params, np.uint32(seed)))
+    prior, looks, state = run(params, np.uint32(seed))
+    prior, looks = jax.device_get((prior, looks))
+    last, calls = fetched(state)
     looks = jax.tree.map(lambda a: np.asarray(a)[:, :samples], looks)
     tokens = looks.tokens if on_grid else looks
     path = np.concatenate([prior[None, :samples], tokens, last[None, :samples]])

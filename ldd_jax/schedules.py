@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,13 @@ from ldd_jax.core.types import Array
 
 
 class Schedule:
-    """What all schedules share; `noise` is theirs."""
+    """What all schedules share; `noise` is theirs.
+
+    resolution: the least alpha that can be told from 0. As 1 - noise it is rounding below 2^-22 in
+    float32; a schedule that computes it otherwise may go lower.
+    """
+
+    resolution: ClassVar[float] = 2.0**-22
 
     def noise(self, t: Array) -> Array:
         """1 - alpha(t)."""
@@ -45,6 +51,15 @@ class Schedule:
     def weight(self, t: Array) -> Array:
         """-alpha' / (1 - alpha): the absorbing NELBO weight (MDLM eq. 10)."""
         return -self.d_alpha(t) / self.noise(t)
+
+    def rest(self) -> float:
+        """alpha(1), a number also while a program is traced."""
+        with jax.ensure_compile_time_eval():
+            return float(self.alpha(jnp.ones(())))
+
+    def exhausted(self) -> bool:
+        """Whether alpha(1) is 0 to rounding, so that sigma(1) has no value."""
+        return not self.rest() > self.resolution
 
     def inverse(self, noise: Array) -> Array:
         """The t with 1 - alpha(t) = noise, by bisection; schedules are monotone."""
@@ -81,17 +96,27 @@ class LogLinear(Schedule):
         return noise / (1 - self.eps)
 
 
-@register("schedule", "linear_sigma")
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LinearSigma(Schedule):
-    """sigma = sigma_min + t (sigma_max - sigma_min) (MDLM's noise file)."""
+class FromSigma(Schedule):
+    """Those that define sigma, so that alpha is accurate at both ends."""
 
-    sigma_min: float = 0.0
-    sigma_max: float = 10.0
+    resolution = 0.0
 
     def noise(self, t: Array) -> Array:
         """1 - exp(-sigma)."""
         return -jnp.expm1(-self.sigma(t))
+
+    def alpha(self, t: Array) -> Array:
+        """exp(-sigma)."""
+        return jnp.exp(-self.sigma(t))
+
+
+@register("schedule", "linear_sigma")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LinearSigma(FromSigma):
+    """sigma = sigma_min + t (sigma_max - sigma_min) (MDLM's noise file)."""
+
+    sigma_min: float = 0.0
+    sigma_max: float = 10.0
 
     def sigma(self, t: Array) -> Array:
         """The defining line."""
@@ -100,15 +125,11 @@ class LinearSigma(Schedule):
 
 @register("schedule", "geometric")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Geometric(Schedule):
+class Geometric(FromSigma):
     """sigma = sigma_min^(1-t) sigma_max^t (SEDD)."""
 
     sigma_min: float = 1e-4
     sigma_max: float = 20.0
-
-    def noise(self, t: Array) -> Array:
-        """1 - exp(-sigma)."""
-        return -jnp.expm1(-self.sigma(t))
 
     def sigma(self, t: Array) -> Array:
         """The defining product."""

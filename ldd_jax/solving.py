@@ -15,6 +15,7 @@ from ldd_jax.data import ProblemData, Tokenizer
 from ldd_jax.experiment import Experiment, Sampling
 from ldd_jax.generate import Sampler
 from ldd_jax.samplers import SampleState
+from ldd_jax.samplers.loop import fetched
 from ldd_jax.tasks import SEPARATOR, Task
 
 
@@ -84,7 +85,7 @@ class Solver:
             padded = part + part[-1:] * (size - len(part))
             tokens, fixed = (np.stack(a) for a in zip(*padded, strict=True))
             state, trace = self.sampler.batch(params, seed, first, tokens, fixed, num_steps)
-            z, calls, trace = jax.device_get((state.z, state.calls, trace))
+            (z, calls), trace = fetched(state), jax.device_get(trace)
             for i, problem in enumerate(problems[first : first + size]):
                 free = ~fixed[i]
                 solution = read(z[i][free], tokenizer)

@@ -24,6 +24,7 @@ from ldd_jax.data import Corpus
 from ldd_jax.evaluation.judges import Judge
 from ldd_jax.experiment import Experiment, Sampling, check_sampler, fingerprint
 from ldd_jax.generate import Sampler
+from ldd_jax.samplers.loop import fetched
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -261,12 +262,13 @@ class Bench:
             self._warm.add(id(program))
         began = time.perf_counter()
         states = [
-            jax.device_get(self._batch(job, params, cell["seed"], first, steps))
+            fetched(self._batch(job, params, cell["seed"], first, steps))
             for first in range(0, count, job.sampling.batch_size)
         ]
         seconds = time.perf_counter() - began
-        tokens = np.concatenate([s.z[: job.sampling.batch_size] for s in states])
-        calls = np.concatenate([s.calls[: job.sampling.batch_size] for s in states])
+        tokens, calls = (
+            np.concatenate([a[: job.sampling.batch_size] for a in part]) for part in zip(*states)
+        )
         return cell | {
             "calls": float(calls[:count].mean()),
             "seconds": seconds,

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from ldd_jax.core.types import Array
@@ -36,11 +37,43 @@ def integers(keys_B: Array, shape: tuple[int, ...], size: int) -> Array:
     return jax.vmap(lambda k: jax.random.randint(k, shape, 0, size, jnp.int32))(keys_B)
 
 
+def _unit(high: Array, low: Array, dtype) -> Array:
+    """(high 2^32 + low) 2^-64 for two 32-bit words, rounded, but never up to 1."""
+    fine = high.astype(dtype) * 2.0**-32 + low.astype(dtype) * 2.0**-64
+    return jnp.minimum(fine, 1 - jnp.finfo(dtype).epsneg)
+
+
 def _fine_uniforms(keys_N: Array, count: int, dtype) -> Array:
-    """`count` uniforms per row in [0, 1] with full relative precision down to 2^-64."""
+    """`count` uniforms per row in [0, 1) with full relative precision down to 2^-64."""
     bits = jax.vmap(lambda k: jax.random.bits(k, (2, count), jnp.uint32))(keys_N)
-    high, low = bits[:, 0].astype(dtype), bits[:, 1].astype(dtype)
-    return high * 2.0**-32 + low * 2.0**-64
+    return _unit(bits[:, 0], bits[:, 1], dtype)
+
+
+# What a draw gives for a row that has no law; `samplers.sample` tells its caller which rows.
+NO_LAW = -1
+
+
+def lawful(logp_NV: Array) -> Array:
+    """Rows that a token can be drawn from: no NaN, nothing infinitely likely, something possible.
+
+    Raises:
+      FloatingPointError: where the numbers are at hand and a row has no law. In a compiled program
+        it cannot be raised: there the draws give `NO_LAW`.
+    """
+    good = jnp.isfinite(jnp.max(logp_NV, axis=-1))
+    if not isinstance(good, jax.core.Tracer) and not bool(jnp.all(good)):
+        bad = np.flatnonzero(~np.asarray(good))
+        raise FloatingPointError(
+            f"no token can be drawn at {len(bad)} of {good.size} rows (the first: {bad[0]}): their "
+            "probabilities are NaN, infinite or all zero"
+        )
+    return good
+
+
+def most_probable(logp_NV: Array) -> Array:
+    """The arg max of every row, or `NO_LAW`."""
+    good = lawful(logp_NV)
+    return jnp.where(good, jnp.argmax(logp_NV, axis=-1).astype(jnp.int32), NO_LAW)
 
 
 # No ratio of small whole numbers, as near-uniform predictions have.
@@ -58,10 +91,10 @@ def select(p_NV: Array, u_NK: Array) -> Array:
 
     Args:
       p_NV: non-negative weights, at least one positive in every row.
-      u_NK: uniforms, K = `levels(V)`.
+      u_NK: uniforms in [0, 1), K = `levels(V)`.
 
     Returns:
-      int32 indices [N].
+      int32 indices [N] in [0, V), whatever the weights; see `lawful` for rows that have no law.
     """
     depth = levels(p_NV.shape[-1])
     p = jnp.pad(p_NV, ((0, 0), (0, 2**depth - p_NV.shape[-1])))
@@ -76,7 +109,7 @@ def select(p_NV: Array, u_NK: Array) -> Array:
         right_first = right < MUCH_SMALLER * left
         in_first = u_NK[:, level] * (left + right) < jnp.where(right_first, right, left)
         node = 2 * node + jnp.where(right_first, in_first, ~in_first).astype(jnp.int32)
-    return node
+    return jnp.minimum(node, p_NV.shape[-1] - 1)
 
 
 def levels(size: int) -> int:
@@ -116,10 +149,11 @@ class Production:
         return Production(keys=keys.reshape(-1))
 
     def categorical(self, logp_NV: Array) -> Array:
-        """Exact categorical draw, see `select`; normalised or not."""
-        top = jnp.max(logp_NV, axis=-1, keepdims=True)
-        p = jnp.exp(logp_NV - top)
-        return select(p, _fine_uniforms(fold(self.keys, 0), levels(p.shape[-1]), p.dtype))
+        """Exact categorical draw, see `select`; normalised or not. `NO_LAW` without a law."""
+        good = lawful(logp_NV)
+        p = jnp.exp(logp_NV - jnp.max(logp_NV, axis=-1, keepdims=True))
+        token = select(p, _fine_uniforms(fold(self.keys, 0), levels(p.shape[-1]), p.dtype))
+        return jnp.where(good, token, NO_LAW)
 
     def event(self, p_N: Array) -> Array:
         """Bernoulli(p), exact down to 2^-64."""

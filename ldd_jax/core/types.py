@@ -175,6 +175,10 @@ class Process(Protocol):
     predicts: str
     absorbing: bool  # going back in time, a position changes once, from the mask
 
+    def check(self, *, timed: bool) -> None:
+        """Refuse a schedule that cannot be; `timed`: the network is told the time."""
+        ...
+
     def conditioning(self, clock: Array) -> Array:
         """What the network is told of the clock (sigma = -log alpha for diffusion in time)."""
         ...

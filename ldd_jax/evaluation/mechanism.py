@@ -120,10 +120,12 @@ class Observed(Step):
         """The rule's step."""
         assert t_B is not None
         own, past, _ = state.memory
-        trunk = net.trunk(state, t_B, segment)
-        before = state
+        # Looks take every latent as it is; the rule meets what the policy makes of it.
+        bare = net.uncarried
+        before = state._replace(h=net.given(state.h))
+        trunk = bare.trunk(before, t_B, segment)
         state = self.inner(net, state._replace(memory=own), t_B, s_B, draw, segment)
-        past, look = self._look(net, before, trunk, past, t_B, segment)
+        past, look = self._look(bare.plain, before, trunk, past, t_B, segment)
         look = look._replace(tokens=state.z)
         return state._replace(memory=(state.memory, past, look))
 

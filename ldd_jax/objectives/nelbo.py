@@ -92,6 +92,7 @@ class Nelbo:
 
     def __call__(self, denoiser: Denoiser, batch: Batch, key: Array) -> Loss:
         """Total = sum(weight * bound) / norm; `loss_B` is the same per example, unnormalised."""
+        self.process.check(timed=denoiser.timed)
         site = lambda i: jax.random.fold_in(key, i)
         own = lambda i: example_keys(site(i), batch.index)
         u = stratified(site(TIMES), batch.index, batch.total)

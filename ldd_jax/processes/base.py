@@ -64,6 +64,23 @@ class Diffusion:
     predicts = "clean"
     absorbing = False
 
+    def check(self, *, timed: bool) -> None:
+        """Refuse a schedule without a signal at t = 1 where one is needed.
+
+        A network that is told sigma(t), and intensities without a mask, meet -log alpha(1) and
+        1 / alpha(1). A network of masks that is not told the time does not.
+
+        Raises:
+          ValueError: saying what to do.
+        """
+        if (timed or not self.absorbing) and self.schedule.exhausted():
+            why = "a network that is told the time" if timed else "diffusion without a mask"
+            raise ValueError(
+                f"schedule {type(self.schedule).__name__.lower()} leaves nothing of the signal at "
+                f"t = 1 (alpha = {float(self.schedule.rest()):.1e}), where {why} needs log alpha; "
+                "raise eps (1e-3 is usual), or lower sigma_max"
+            )
+
     def conditioning(self, clock: Array) -> Array:
         """sigma(t)."""
         return self.schedule.sigma(clock)
@@ -98,9 +115,8 @@ class Diffusion:
         return onehot_log(z0_N, self.tokens.size, t_N.dtype)
 
     def clean(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
-        """Log p(x0 | z), normalised, from the prediction: itself."""
-        del z_N, t_N
-        return pred_NV
+        """Log p(x0 | z), normalised, from the prediction: a step to alpha = 1."""
+        return self.log_posterior(pred_NV, z_N, t_N, None)
 
     def noise_law(self, dtype: Any) -> Array:
         """What a token becomes when it is replaced, [V]."""
@@ -136,6 +152,12 @@ class Diffusion:
         noise_t = self.schedule.noise(t_N)[:, None]
         noise_s = jnp.zeros_like(noise_t) if s_N is None else self.schedule.noise(s_N)[:, None]
         return noise_t, noise_s
+
+    def _signals(self, t_N: Array, s_N: Array | None) -> tuple[Array, Array]:
+        """Signal levels alpha at t and s, as columns."""
+        alpha_t = self.schedule.alpha(t_N)[:, None]
+        alpha_s = jnp.ones_like(alpha_t) if s_N is None else self.schedule.alpha(s_N)[:, None]
+        return alpha_t, alpha_s
 
 
 def check_rows(pred_NV: Array, z_N: Array, size: int) -> None:

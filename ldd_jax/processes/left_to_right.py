@@ -53,6 +53,10 @@ class LeftToRight:
         """States and start id for a vocabulary: the start is one more state, the last."""
         return vocabulary + 1, vocabulary
 
+    def check(self, *, timed: bool) -> None:
+        """There is no schedule."""
+        del timed
+
     def conditioning(self, clock: Any) -> None:
         """The network is told no time."""
         del clock

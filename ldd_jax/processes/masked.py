@@ -95,6 +95,11 @@ class Masked(Diffusion):
         moved = jnp.where(mask, jnp.log(stay), jnp.log1p(-stay) + pred_NV)
         return jnp.where(self.scored(z_N)[:, None], moved, pred_NV).astype(pred_NV.dtype)
 
+    def clean(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
+        """The prediction itself: at a masked row z says nothing, a seen token is carried over."""
+        del z_N, t_N
+        return pred_NV
+
     def move(self, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
         """A masked row is revealed with probability (alpha_s - alpha_t)/(1 - alpha_t)."""
         noise_t, noise_s = self._levels(t_N, s_N)

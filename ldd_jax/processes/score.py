@@ -194,10 +194,6 @@ class UniformScore(Uniform):
             jnp.asarray(self.tokens.size, t_N.dtype)
         )
 
-    def clean(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
-        """Tweedie's denoiser: a step to alpha = 1."""
-        return self.log_analytic(pred_NV, z_N, t_N, None)
-
     def log_posterior(self, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
         """Tweedie's step: with an exact score it is the posterior."""
         return self.log_analytic(pred_NV, z_N, t_N, s_N)

@@ -50,8 +50,8 @@ class Uniform(Diffusion):
     def _log_marginal(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
         """log(V alpha p + 1 - alpha): V times the law of z_t^i given the others, [N, V]."""
         check_rows(pred_NV, z_N, self.tokens.size)
-        noise = self.schedule.noise(t_N)[:, None]
-        return jnp.log(self.tokens.size * (1 - noise) * jnp.exp(pred_NV) + noise)
+        noise, alpha = (level(t_N)[:, None] for level in (self.schedule.noise, self.schedule.alpha))
+        return jnp.log(self.tokens.size * alpha * jnp.exp(pred_NV) + noise)
 
     def bound(self, logits_NV: Array, z0_N: Array, z_N: Array, clock_N: Array) -> Array:
         """-alpha'/(V alpha) sum_{j != z} r_j phi(log r^_j - log r_j), nats.
@@ -66,7 +66,7 @@ class Uniform(Diffusion):
     def _score_entropy(self, log_model_NV: Array, z0_N: Array, z_N: Array, t_N: Array) -> Array:
         """The sum of `bound` for r^_j = model_j / model_z, from log model (any constant added)."""
         noise = self.schedule.noise(t_N)[:, None]
-        scale = self.tokens.size * (1 - noise)
+        scale = self.tokens.size * self.schedule.alpha(t_N)[:, None]
         token = jnp.arange(log_model_NV.shape[-1])
         is_x, is_z = token == z0_N[:, None], token == z_N[:, None]
         log_true = jnp.where(is_x, jnp.log(scale + noise), jnp.log(noise))
@@ -90,18 +90,23 @@ class Uniform(Diffusion):
         return log_softmax(logits_NV)
 
     def log_posterior(self, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
-        """Plug-in posterior (UDLM eq. 11), every term non-negative, then normalised."""
+        """Plug-in posterior (UDLM eq. 11): gain x_theta + rest, all non-negative, normalised.
+
+        At z: gain = V alpha_t + d, rest = noise_s / alpha_s (alpha_t + d / V), d = noise_t -
+        noise_s; elsewhere without alpha_t. In logs, so that a probability that underflows at
+        noise_s = 0 keeps its value and its gradient.
+        """
         check_rows(pred_NV, z_N, self.tokens.size)
         noise_t, noise_s = self._levels(t_N, s_N)
-        alpha_t, alpha_s = 1 - noise_t, 1 - noise_s
-        p = jnp.exp(pred_NV)
-        at_z = jnp.arange(p.shape[-1]) == z_N[:, None]
-        p_z = jnp.sum(jnp.where(at_z, p, 0), -1, keepdims=True)
-        size = self.tokens.size
-        stay = size * alpha_t * p_z + alpha_t * noise_s / alpha_s
-        step = noise_t - noise_s
-        joint = jnp.where(at_z, stay, 0) + step * (p + noise_s / (alpha_s * size))
-        return jnp.log(joint) - jnp.log(size * alpha_t * p_z + noise_t)
+        alpha_t, alpha_s = self._signals(t_N, s_N)
+        size, step = self.tokens.size, noise_t - noise_s
+        at_z = jnp.arange(size) == z_N[:, None]
+        here = jnp.where(at_z, alpha_t, 0)
+        log_gain = jnp.log(size * here + step)
+        log_rest = jnp.log(noise_s / alpha_s * (here + step / size))
+        joint = jnp.logaddexp(pred_NV + log_gain, log_rest)
+        p_z = jnp.sum(jnp.where(at_z, jnp.exp(pred_NV), 0), -1, keepdims=True)
+        return joint - jnp.log(size * alpha_t * p_z + noise_t)
 
     def rate(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
         """mu(z -> y) = sigma' / V * (V alpha p_y + 1 - alpha) / (V alpha p_z + 1 - alpha)."""
@@ -116,15 +121,17 @@ class Uniform(Diffusion):
         With d = sigma_t - sigma_s: (e^d s - (e^d - 1)/V sum s) times e^-d 1[y = z] + (1 - e^-d)/V,
         normalised (SEDD). Equal to the plug-in posterior when x_theta sums to one.
         """
-        noise_t, noise_s = self._levels(t_N, s_N)
-        gain, size = (1 - noise_s) / (1 - noise_t), self.tokens.size
+        alpha_t, alpha_s = self._signals(t_N, s_N)
+        gain, size = alpha_s / alpha_t, self.tokens.size
         log_model = self._log_marginal(pred_NV, z_N, t_N)
         at_z = jnp.arange(size) == z_N[:, None]
         score = jnp.exp(log_model - jnp.sum(jnp.where(at_z, log_model, 0), -1, keepdims=True))
         staggered = gain * score - (gain - 1) / size * jnp.sum(score, -1, keepdims=True)
         kernel = jnp.where(at_z, 1 / gain, 0) + (1 - 1 / gain) / size
         law = jnp.maximum(staggered, 0) * kernel
-        return jnp.log(law) - jnp.log(jnp.sum(law, -1, keepdims=True))
+        on = law > 0  # log 0 has no gradient, not even times 0
+        log_law = jnp.where(on, jnp.log(jnp.where(on, law, 1)), -jnp.inf)
+        return log_law - jnp.log(jnp.sum(law, -1, keepdims=True))
 
     def noise_rate(self, z_N: Array, t_N: Array, size: int) -> Array:
         """Forward intensities (d sigma/dt) / V to every other state, [N, size]."""

@@ -17,18 +17,25 @@ from ldd_jax.samplers.logits import Readout
 
 
 class Clamp(NamedTuple):
-    """Conditions: tokens [B, L] fixed where `fixed` [B, L]; `segment` [B, L] 0 marks padding."""
+    """Conditions: tokens [B, L] fixed where `fixed` [B, L]; `segment` [B, L] 0 marks padding.
+
+    `prompt` [B, L]: what of the fixed is the condition, and not text made before or noise still
+    ahead; None = all of it.
+    """
 
     tokens: Array
     fixed: Array
     segment: Array | None = None
+    prompt: Array | None = None
 
 
 class SampleState(NamedTuple):
     """z [B, L]; h opaque latent; free [B, L] neither clamped nor padding; calls [B] per row.
 
     memory: what a step keeps for itself (confidences, caches, a time per row), from `Step.init`;
-    its leaves have a leading B.
+    its leaves have a leading B. prompt [B, L]: the condition (`Clamp`); None = all that is not
+    free. lawless [B]: rows that were to be drawn from no law (`core.draws.NO_LAW`); their tokens
+    mean nothing.
     """
 
     z: Array
@@ -36,16 +43,18 @@ class SampleState(NamedTuple):
     free: Array
     calls: Array
     memory: Any = ()
+    prompt: Array | None = None
+    lawless: Array | None = None
 
 
 @register("latent", "latent")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Latent:
-    """What happens to h between steps.
+    """What becomes of h, at every network call: a step may make several.
 
-    `reset_every` k > 0 puts h = 0 before steps 0, k, 2k, ... (1 = the latent is off);
+    `reset_every` k > 0: all calls of steps 0, k, 2k, ... get h = 0 (1 = the latent is off);
     `frozen` keeps the latent of the first step for all later ones; `reset_on_remask` puts h = 0 at
-    positions that a step masks again, whose latent has seen the token taken back.
+    positions that are masked again, whose latent has seen the token taken back.
     """
 
     reset_every: int = 0
@@ -58,22 +67,20 @@ class Latent:
 
     @property
     def off(self) -> bool:
-        """Every step gets h = 0."""
+        """Every call gets h = 0."""
         return self.reset_every == 1
 
-    def before(self, h: Any, i: Array | int) -> Any:
-        """The latent that step i gets."""
+    def given(self, h: Any, i: Array | int) -> Any:
+        """The latent that a call of step i gets."""
         if not self.reset_every:
             return h
         return jax.tree.map(lambda a: jnp.where(i % self.reset_every == 0, 0, a), h)
 
-    def after(self, old: Any, new: Any, i: Array | int, remasked: Array | None = None) -> Any:
-        """The latent that is carried on; remasked [B, L] = masked now, not before."""
-        if self.frozen:
-            new = jax.tree.map(lambda a, b: jnp.where(i == 0, b, a), old, new)
-        if self.reset_on_remask and remasked is not None:
-            new = jax.tree.map(lambda a: jnp.where(remasked[..., None], 0, a), new)
-        return new
+    def kept(self, given: Any, new: Any, i: Array | int) -> Any:
+        """The latent that is carried on from a call of step i."""
+        if not self.frozen:
+            return new
+        return jax.tree.map(lambda a, b: jnp.where(i == 0, b, a), given, new)
 
 
 @struct.dataclass
@@ -90,7 +97,11 @@ class Views:
 
 @dataclasses.dataclass(frozen=True)
 class Net:
-    """A denoiser with its process and read-out settings; never hands out [B, L, V] logits."""
+    """A denoiser with its process and read-out settings; never hands out [B, L, V] logits.
+
+    `policy` says what becomes of the latent at a call, `number` which step the call belongs to;
+    `sample` sets both.
+    """
 
     denoiser: Denoiser
     process: Process
@@ -98,6 +109,8 @@ class Net:
     tile: int = 0
     groups: int = 1
     label: Array | None = None
+    policy: Latent = Latent()
+    number: Array | int = 0
 
     @property
     def passes(self) -> int:
@@ -105,18 +118,40 @@ class Net:
         return 1
 
     @property
-    def paired(self) -> bool:
-        """Whether predictions are pairs [N, 2, V], which have no arg max."""
-        return False
+    def plain(self) -> Net:
+        """The same without temperature and truncation."""
+        return dataclasses.replace(self, readout=Readout())
+
+    @property
+    def uncarried(self) -> Net:
+        """The same with every latent taken as it is handed over."""
+        return dataclasses.replace(self, policy=Latent())
 
     def latent(self, batch: int, length: int) -> Any:
         """H before the first step."""
         return self.denoiser.latent(batch, length)
 
+    def given(self, h: Any) -> Any:
+        """What a call gets in the place of h."""
+        return self.policy.given(h, self.number)
+
     def trunk(self, state: SampleState, t_B: Array, segment: Array | None = None) -> Trunk:
-        """One network call."""
+        """One network call, with the latent that the policy gives and keeps."""
         cond = Cond(clock=self.process.conditioning(t_B), segment=segment, label=self.label)
-        return self.denoiser.trunk(state.z, cond, state.h)
+        h = self.given(state.h)
+        trunk = self.denoiser.trunk(state.z, cond, h)
+        return trunk._replace(latent=self.policy.kept(h, trunk.latent, self.number))
+
+    def taken_back(self, seen: Array, z: Array, h: Any) -> Any:
+        """The latent of a call that saw the tokens `seen` [B, L], now that they are z.
+
+        `sample` asks for every step; a rule whose calls see other tokens than those that the step
+        begins with asks between them.
+        """
+        if not self.policy.reset_on_remask:
+            return h
+        masked = self.process.scored(z) & ~self.process.scored(seen)
+        return jax.tree.map(lambda a: jnp.where(masked[..., None], 0, a), h)
 
     def rows(
         self,
@@ -132,10 +167,30 @@ class Net:
         `args` is a pytree of [B * L, ...] arrays (draws by row among them). With tiles only the
         wanted rows are projected; the others' output has no meaning.
         """
+        one = lambda preds, z, t, args: fn(preds[0], z, t, args)
+        return self.rows_of_both(one, trunk, z, t_B, args, where)
+
+    def rows_of_both(
+        self,
+        fn: Callable,
+        trunk: Trunk,
+        z: Array,
+        t_B: Array,
+        args: Any,
+        where: Array | None = None,
+    ) -> Any:
+        """`rows` with fn((prediction to draw from, the network's own), z, t, args).
+
+        Temperature and truncation belong to the token that is drawn; how sure the network is, they
+        do not say.
+        """
 
         def read(logits, inner):
             (z, t, more), args = inner
-            return fn(self.predict(logits, z, t, more), z, t, args)
+            drawn = self.predict(logits, z, t, more)
+            same = self.readout == Readout()
+            own = drawn if same else self.plain.predict(logits, z, t, more)
+            return fn((drawn, own), z, t, args)
 
         inner = (self._inputs(z, t_B), args)
         return self._walk(read, _by_row(trunk), inner, z.shape, where)
@@ -232,11 +287,11 @@ class Step:
         Raises:
           ValueError: one line that says why and what to do.
         """
-        del timed
         if process.schedule is None and not self.processes:
             raise ValueError(
                 "an autoregressive model has no reverse diffusion; its sampling.step is next_token"
             )
+        process.check(timed=timed)
         name = self.registered[1]  # type: ignore[attr-defined]
         if self.one_way and not process.absorbing:
             raise ValueError(

@@ -13,7 +13,7 @@ import numpy as np
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw, Process
 from ldd_jax.samplers.base import Clamp, Latent, Net, SampleState, Step
-from ldd_jax.samplers.loop import sample
+from ldd_jax.samplers.loop import check_lawful, sample
 
 LATENTS = ("shift", "reset")
 
@@ -181,28 +181,35 @@ def sample_blocks(
         raise ValueError("a record is of one block; use blocks=whole")
     seen = min(window, length)
     clamp = Clamp(prior, jnp.zeros(prior.shape, bool)) if clamp is None else clamp
+    prompt = clamp.fixed if clamp.prompt is None else clamp.prompt
     z = jnp.where(clamp.fixed, clamp.tokens, prior)
     start, end, offset = (jnp.asarray(a) for a in spans)
     view: Callable = lambda a, o: jax.lax.dynamic_slice_in_dim(a, o, seen, axis=1)
     place = jnp.arange(length)
 
     def block(k, carry):
-        z, h, calls = carry
+        z, h, calls, lawless = carry
         o = offset[k]
         active = (place >= start[k]) & (place < end[k])
         fixed = clamp.fixed | ~active
         segment = None if clamp.segment is None else view(clamp.segment, o)
-        given = Clamp(view(z, o), view(jnp.broadcast_to(fixed, z.shape), o), segment)
+        fixed = view(jnp.broadcast_to(fixed, z.shape), o)
+        given = Clamp(view(z, o), fixed, segment, prompt=view(prompt, o))
         moved = o - offset[jnp.maximum(k - 1, 0)]
         h = jax.tree.map(lambda a: _shift(a, moved), h) if blocks.latent == "shift" else zero(h)
         state, _ = run(draw.at(step=k), view(z, o), given, h)
         z = jax.lax.dynamic_update_slice_in_dim(z, state.z, o, axis=1)
-        return z, state.h, calls + state.calls
+        return z, state.h, calls + state.calls, lawless | state.lawless
 
     zero = lambda h: jax.tree.map(jnp.zeros_like, h)
-    first = (z, net.latent(batch, seen), jnp.zeros(batch, jnp.int32))
-    z, h, calls = jax.lax.fori_loop(0, len(spans.end), block, first)
-    return SampleState(z=z, h=h, free=~clamp.fixed, calls=calls), None
+    none = jnp.zeros(batch, jnp.int32)
+    first = (z, net.latent(batch, seen), none, none > 0)
+    z, h, calls, lawless = jax.lax.fori_loop(0, len(spans.end), block, first)
+    if not isinstance(lawless, jax.core.Tracer):
+        check_lawful(np.asarray(lawless))
+    return SampleState(
+        z=z, h=h, free=~clamp.fixed, calls=calls, prompt=prompt, lawless=lawless
+    ), None
 
 
 def _shift(a: Array, by: Array) -> Array:

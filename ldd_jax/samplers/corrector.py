@@ -22,21 +22,29 @@ class RateCorrector:
 
     The generator R + Q has p_s as its stationary law, R being the reversal of Q at s
     (arXiv 2205.14987, section 4.4); masked positions are revealed and revealed ones masked again.
+    Its intensities are of order weight(s) = -alpha' / (1 - alpha), 1 / s for a log-linear schedule,
+    so that the leap is at most `share` / weight(s): a longer one masks a part (t - s) of a text of
+    which s is to be masked, and the error of a leap in the number of masks is of order share^2.
     """
 
     calls: ClassVar[int] = 1
     latent: ClassVar[str] = "untrained"
     size: float = 1.0
+    share: float = 0.1
     leap: str = "first_jump"
 
     def __post_init__(self):
         check_leap(self.leap)
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share is {self.share}; it must lie in (0, 1]")
         if not self.size > 0:
             raise ValueError(f"size is {self.size}; it must be above 0")
 
     def __call__(self, net, state, s_B, length_B, draw, segment) -> SampleState:
         """One correction at time s after a step of the given length."""
-        how = (self.size * length_B, self.leap, draw, segment)
+        s_B = jnp.maximum(s_B, jnp.finfo(s_B.dtype).tiny)  # the weight at 0 is infinite
+        longest = self.share / net.process.schedule.weight(s_B)
+        how = (jnp.minimum(self.size * length_B, longest), self.leap, draw, segment)
         z, trunk = leap_all(net, state, s_B, *how, noise=True)
         return state._replace(z=z, h=trunk.latent, calls=state.calls + self.calls)
 
@@ -130,11 +138,15 @@ class PredictorCorrector(Step):
         segment: Array | None,
     ) -> SampleState:
         """One step and its corrections."""
-        state = self.predictor(net, state, t_B, s_B, draw.at(site=0), segment)
+
+        def part(old, new):
+            return new._replace(h=net.taken_back(old.z, new.z, new.h))
+
+        state = part(state, self.predictor(net, state, t_B, s_B, draw.at(site=0), segment))
 
         def correct(k, state):
             at = draw.at(site=1).at(step=k)
-            return self.corrector(net, state, s_B, t_B - s_B, at, segment)
+            return part(state, self.corrector(net, state, s_B, t_B - s_B, at, segment))
 
         def all_of_them(state):
             if self.corrections == 1:

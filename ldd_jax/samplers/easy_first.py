@@ -7,6 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from ldd_jax.core.draws import most_probable
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw
 from ldd_jax.samplers.base import Net, SampleState, Step
@@ -20,10 +21,10 @@ class EasyFirst(Step):
 
     n is the number of free positions, s the time that the step goes to, so that the grid is the
     schedule of counts (linear and cosine: the published ones, arXiv 2410.14157). A position is as
-    sure as log max p + `noise` * s * Gumbel. With `revise` positions already revealed are predicted
-    anew, as published, and may change or be masked again; the published network reads position i
-    at i - 1, where a revealed token is predicted too. A network that predicts in place learns
-    nothing there, so that revealed tokens stay by default.
+    sure as log max p(x0 | z) + `noise` * s * Gumbel. With `revise` positions already revealed are
+    predicted anew, as published, and may change or be masked again; the published network reads
+    position i at i - 1, where a revealed token is predicted too. A network that predicts in place
+    learns nothing there, so that revealed tokens stay by default.
     """
 
     finishes = True
@@ -50,8 +51,12 @@ class EasyFirst(Step):
         open_ = state.free if self.revise else state.free & masked
         # Read as if masked: the network's own prediction, not the token carried over.
         hidden = net.process.hide(state.z, open_)
-        look = lambda pred, z, t, args: (jnp.argmax(pred, -1).astype(z.dtype), jnp.max(pred, -1))
-        best, top = net.rows(look, trunk, hidden, t_B, (), where=open_)
+
+        def look(preds, z, t, args):
+            drawn, own = (net.process.clean(pred, z, t) for pred in preds)
+            return most_probable(drawn).astype(z.dtype), jnp.max(own, -1)
+
+        best, top = net.rows_of_both(look, trunk, hidden, t_B, (), where=open_)
         scale: Any = self.noise * s_B[:, None]
         place = rank(-top, open_, draw, order="confidence", noise=scale if self.noise else 0.0)
         count = jnp.sum(state.free, axis=1)

@@ -13,10 +13,14 @@ from ldd_jax.samplers.base import Net, SampleState
 
 
 def combine(log_c: Array, log_u: Array, gamma: float) -> Array:
-    """Gamma log_c + (1 - gamma) log_u where both are possible, -inf elsewhere; not normalised."""
+    """Gamma log_c + (1 - gamma) log_u where both are possible, -inf elsewhere; not normalised.
+
+    Rows where nothing is possible to both, as truncation may have it, keep log_c.
+    """
     on = (log_c > -jnp.inf) & (log_u > -jnp.inf)
     mixed = gamma * jnp.where(on, log_c, 0) + (1 - gamma) * jnp.where(on, log_u, 0)
-    return jnp.where(on, mixed, -jnp.inf)
+    common = jnp.any(on, axis=-1, keepdims=True)
+    return jnp.where(common, jnp.where(on, mixed, -jnp.inf), log_c)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +56,12 @@ class Paired:
             return self.process.sample_posterior(draw, pred, z_N, t_N, s_N)
         law = self.log_posterior(pred, z_N, t_N, s_N)
         return draw.outcome(law, self.process.move(z_N, t_N, s_N), z_N)
+
+    def clean(self, pred: Array, z_N: Array, t_N: Array) -> Array:
+        """Combined log p(x0 | z), normalised."""
+        if not self.pairs:
+            return self.process.clean(pred, z_N, t_N)
+        return self.log_posterior(pred, z_N, t_N, None)
 
     def log_analytic(self, pred: Array, z_N: Array, t_N: Array, s_N: Array) -> Array:
         """Combined Tweedie law, normalised."""
@@ -113,11 +123,6 @@ class GuidedNet(Net):
         """Two."""
         return 2
 
-    @property
-    def paired(self) -> bool:
-        """Without masks."""
-        return self.process.pairs  # type: ignore[attr-defined]
-
     def latent(self, batch: int, length: int) -> Any:
         """A latent for each pass."""
         return (self.denoiser.latent(batch, length), self.denoiser.latent(batch, length))
@@ -136,7 +141,8 @@ class GuidedNet(Net):
     def _conditions(self, state: SampleState) -> tuple[tuple[Any, Array], tuple[Any, Array]]:
         """Label and tokens of the two passes."""
         if self.null < 0:
-            return (None, state.z), (None, self.process.hide(state.z, ~state.free))
+            prompt = ~state.free if state.prompt is None else state.prompt
+            return (None, state.z), (None, self.process.hide(state.z, prompt))
         assert self.label is not None
         return (self.label, state.z), (jnp.full_like(self.label, self.null), state.z)
 

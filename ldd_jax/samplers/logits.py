@@ -17,6 +17,8 @@ _BITS = {4: jnp.int32, 8: jnp.int64}
 def keep_top_p(logp_NV: Array, p: float | Array) -> Array:
     """Nucleus: True for the most probable tokens up to and including the one crossing mass p.
 
+    The last axis is a law; the others are as they come (guidance has pairs [N, 2, V]).
+
     The definition of Duo and of the original paper (arXiv 1904.09751); the first token is always
     kept, and so are all that tie with the last. No sort, which is slow on a TPU: the largest
     threshold whose tokens hold mass p is found by bisection over the bit patterns of the
@@ -24,7 +26,7 @@ def keep_top_p(logp_NV: Array, p: float | Array) -> Array:
     """
     probability = jnp.exp(logp_NV)
     bits = jax.lax.bitcast_convert_type(probability, _BITS[probability.dtype.itemsize])
-    enough = lambda level: jnp.sum(probability, axis=-1, where=bits >= level[:, None]) >= p
+    enough = lambda level: jnp.sum(probability, axis=-1, where=bits >= level[..., None]) >= p
 
     def halve(_, ends):
         low, high = ends
@@ -35,7 +37,7 @@ def keep_top_p(logp_NV: Array, p: float | Array) -> Array:
     top = jnp.max(bits, axis=-1)
     ends = jnp.zeros_like(top), top + 1
     level, _ = jax.lax.fori_loop(0, 8 * probability.dtype.itemsize, halve, ends)
-    return bits >= level[:, None]
+    return bits >= level[..., None]
 
 
 def keep_top_k(logp_NV: Array, k: int) -> Array:
@@ -73,7 +75,8 @@ class Readout:
         if self.temperature == 0:
             best = jnp.argmax(logp_NV, axis=-1, keepdims=True)
             chosen = jnp.arange(logp_NV.shape[-1]) == best
-            return jnp.where(chosen, jnp.zeros((), logp_NV.dtype), -jnp.inf)
+            top = jnp.max(logp_NV, axis=-1, keepdims=True)
+            return jnp.where(chosen, top - top, -jnp.inf)  # NaN stays NaN: it has no best token
         logp = jax.nn.log_softmax(logp_NV / self.temperature, axis=-1)
         if self.top_k:
             logp = jax.nn.log_softmax(jnp.where(keep_top_k(logp, self.top_k), logp, -jnp.inf), -1)

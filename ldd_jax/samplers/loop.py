@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from ldd_jax.core.checks import UserError
+from ldd_jax.core.draws import NO_LAW, most_probable
 from ldd_jax.core.types import Array, Draw
 from ldd_jax.samplers.ancestral import Ancestral
 from ldd_jax.samplers.base import Clamp, Latent, Net, SampleState, Step
@@ -41,11 +45,9 @@ def _remove_noise(net, state, t_B, draw, segment):
 
 @tail("greedy")
 def _arg_max(net, state, t_B, draw, segment):
-    if net.paired:
-        raise ValueError("a guided network without masks combines posteriors; use tail=sample")
     trunk = net.trunk(state, t_B, segment)
     clean = net.process.clean
-    best = lambda pred, z, t, args: jnp.argmax(clean(pred, z, t), -1).astype(z.dtype)
+    best = lambda pred, z, t, args: most_probable(clean(pred, z, t)).astype(z.dtype)
     z = net.rows(best, trunk, state.z, t_B, ())
     z = jnp.where(state.free, z, state.z)
     return state._replace(z=z, h=trunk.latent, calls=state.calls + 1)
@@ -54,15 +56,44 @@ def _arg_max(net, state, t_B, draw, segment):
 def start(net: Net, prior: Array, clamp: Clamp | None, h: Any = None) -> SampleState:
     """The state before the first step: prior, clamped positions in place, h = 0 if not given."""
     free = jnp.ones(prior.shape, bool)
+    prompt = ~free
     z = prior
     if clamp is not None:
         free = ~clamp.fixed
+        prompt = clamp.fixed if clamp.prompt is None else clamp.prompt
         z = jnp.where(clamp.fixed, clamp.tokens, z)
         if clamp.segment is not None:
             free &= clamp.segment > 0
     calls = jnp.zeros(prior.shape[0], jnp.int32)
     h = net.latent(*prior.shape) if h is None else h
-    return SampleState(z=z, h=h, free=free, calls=calls)
+    return SampleState(z=z, h=h, free=free, calls=calls, prompt=prompt, lawless=calls > 0)
+
+
+def check_lawful(lawless_B: np.ndarray) -> None:
+    """Refuse samples that were not drawn from a law.
+
+    Raises:
+      FloatingPointError: with their number.
+    """
+    if lawless_B.any():
+        raise FloatingPointError(
+            f"{int(lawless_B.sum())} of {lawless_B.size} samples could not be drawn: the network's "
+            "probabilities were NaN, infinite or all zero (are its parameters finite?)"
+        )
+
+
+def fetched(state: SampleState) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens [B, L] and calls [B] on the host.
+
+    Raises:
+      UserError: where rows could not be drawn, as the network gave no probabilities.
+    """
+    tokens, calls, lawless = jax.device_get((state.z, state.calls, state.lawless))
+    try:
+        check_lawful(lawless)
+    except FloatingPointError as error:
+        raise UserError(str(error)) from error
+    return tokens, calls
 
 
 def choose(keep_B: Array, old: Any, new: Any) -> Any:
@@ -88,8 +119,8 @@ def sample(
     """Run `step` from the prior, h in the carry.
 
     A rule on a grid takes `num_steps` intervals and the tail. A rule with its own clock runs until
-    every row is done, whatever `num_steps`, and needs no tail; a finished row stays as it is and
-    pays for no more calls.
+    every row is done, whatever `num_steps`, and needs no tail. A finished row stays as it is and
+    pays for no more calls, as does one with nothing to make (all of it clamped or padding).
 
     Args:
       net: denoiser, process and read-out settings.
@@ -101,15 +132,17 @@ def sample(
       grid: (i, n) -> t.
       clamp: fixed tokens (prompts, infilling) and padding.
       latent: what happens to h between steps.
-      tail: "sample" (one more call with alpha_s = 1), "greedy" (arg max of x_theta) or "none".
+      tail: "sample" (one more call with alpha_s = 1), "greedy" (arg max of p(x0 | z)) or "none".
       record: state -> pytree kept for every step, stacked along a leading axis.
       h: the latent before the first step; None = zeros.
 
     Returns:
-      Final state (calls per row counted) and the trace, or None.
+      Final state (calls per row counted) and the trace, or None. In a compiled program the caller
+      looks at `lawless`.
 
     Raises:
       ValueError: for an unknown tail, or a rule that cannot run with this process or latent.
+      FloatingPointError: where rows were to be drawn from NaN, and this is not being compiled.
     """
     if tail not in TAILS:
         raise ValueError(f"tail {tail!r} is not one of {', '.join(TAILS)}")
@@ -121,21 +154,35 @@ def sample(
     real = jnp.zeros((), jnp.result_type(float))
     spread = lambda t: jnp.broadcast_to(jnp.asarray(t, real.dtype), prior.shape[:1])
     on_grid = step.clock == "grid"
+    idle = ~jnp.any(state.free, axis=1)
 
     def one(i, state):
         t = s = None
         if on_grid:
             t, s = (spread(grid(jnp.asarray(j, real.dtype), num_steps)) for j in (i, i + 1))
-        given = state._replace(h=latent.before(state.h, i))
-        new = step(net, given, t, s, draw.at(step=i), segment)
-        remasked = net.process.scored(new.z) & ~net.process.scored(given.z)
-        kept = latent.after(given.h, new.h, i, remasked)
-        new = paid(given, new._replace(h=kept))
-        return new if on_grid else choose(step.done(net, state), state, new)
+        at = dataclasses.replace(net, policy=latent, number=i)
+        new = step(at, state, t, s, draw.at(step=i), segment)
+        new = settled(state, new._replace(h=at.taken_back(state.z, new.z, new.h)))
+        if on_grid:
+            return new if clamp is None else choose(idle, state, new)
+        return choose(over(state), state, new)
 
-    def paid(given, new):
-        """Calls in network passes."""
-        return new._replace(calls=given.calls + net.passes * (new.calls - given.calls))
+    def over(state):
+        """Rows of a rule with its own clock that need no further step, or cannot go on."""
+        return step.done(net, state) | state.lawless
+
+    def settled(old, new):
+        """Calls in network passes; tokens that no law gave are noted and not kept."""
+        calls = old.calls + net.passes * (new.calls - old.calls)
+        lawless = old.lawless | jnp.any(new.z == NO_LAW, axis=1)
+        return new._replace(
+            z=jnp.where(new.z == NO_LAW, old.z, new.z), calls=calls, lawless=lawless
+        )
+
+    def end(state, trace):
+        if not isinstance(state.lawless, jax.core.Tracer):
+            check_lawful(np.asarray(state.lawless))
+        return state, trace
 
     trace = None
     if record is not None:
@@ -146,20 +193,21 @@ def sample(
 
         state, trace = jax.lax.scan(body, state, jnp.arange(num_steps))
     if not on_grid:
-        busy = lambda carry: ~jnp.all(step.done(net, carry[1]))
+        busy = lambda carry: ~jnp.all(over(carry[1]))
         more = lambda carry: (carry[0] + 1, one(*carry))
         first = jnp.asarray(0 if record is None else num_steps, jnp.int32)
         with jax.named_scope(STEPS):
-            return jax.lax.while_loop(busy, more, (first, state))[1], trace
+            return end(jax.lax.while_loop(busy, more, (first, state))[1], trace)
     if record is None:
+        count = num_steps if clamp is None else jnp.where(jnp.all(idle), 0, num_steps)
         with jax.named_scope(STEPS):
-            state = jax.lax.fori_loop(0, num_steps, one, state)
-    end = spread(grid(jnp.asarray(num_steps, real.dtype), num_steps))
-    last = state._replace(h=latent.before(state.h, num_steps))
-    end_draw = draw.at(step=num_steps)
-    finish = lambda state: paid(state, TAILS[tail](net, state, end, end_draw, segment))
+            state = jax.lax.fori_loop(0, count, one, state)
+    last = spread(grid(jnp.asarray(num_steps, real.dtype), num_steps))
+    at = dataclasses.replace(net, policy=latent, number=num_steps)
+    last_draw = draw.at(step=num_steps)
+    finish = lambda state: settled(state, TAILS[tail](at, state, last, last_draw, segment))
     if not step.finishes:
-        return finish(last), trace
-    over = ~jnp.any(net.process.scored(last.z) & last.free, axis=1)
-    state = jax.lax.cond(jnp.all(over), lambda s: s, lambda s: choose(over, s, finish(s)), last)
-    return state, trace
+        return end(finish(state) if clamp is None else choose(idle, state, finish(state)), trace)
+    done = ~jnp.any(net.process.scored(state.z) & state.free, axis=1)
+    state = jax.lax.cond(jnp.all(done), lambda s: s, lambda s: choose(done, s, finish(s)), state)
+    return end(state, trace)

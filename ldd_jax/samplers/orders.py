@@ -1,4 +1,8 @@
-"""Which masked position comes first: statistics of the prediction, and ranks by them."""
+"""Which masked position comes first: statistics of the prediction, and ranks by them.
+
+They are statistics of the network's own law: temperature and truncation act on the drawn token
+alone. A law cut down to one token would say that all positions are certain.
+"""
 
 from __future__ import annotations
 
@@ -61,14 +65,15 @@ def candidates(
     """
     wanted = masked_and_free(net, state)
 
-    def look(pred, z, t, args):
+    def look(preds, z, t, args):
         row_draw, wanted = args
-        pred = net.process.clean(pred, z, t)
-        token = row_draw.outcome(pred, wanted.astype(pred.dtype), z)
-        return Candidates(token, _cost(order, pred, token), entropy(pred), jnp.max(pred, -1))
+        drawn, own = (net.process.clean(pred, z, t) for pred in preds)
+        token = row_draw.outcome(drawn, wanted.astype(drawn.dtype), z)
+        cost = _cost(order, own, jnp.maximum(token, 0))
+        return Candidates(token, cost, entropy(own), jnp.max(own, -1))
 
     args: Any = (draw.rows(state.z.shape[1]), wanted.reshape(-1))
-    found = net.rows(look, trunk, state.z, t_B, args, where=wanted)
+    found = net.rows_of_both(look, trunk, state.z, t_B, args, where=wanted)
     return found._replace(top=jnp.exp(found.top))
 
 
@@ -77,8 +82,10 @@ def rank(cost: Array, wanted: Array, draw: Draw, *, order: str, noise: Any = 0.0
 
     Random order, or `noise` > 0 (static or an array): positions are taken without replacement with
     probability ~ exp(-cost / noise), which is what adding Gumbel noise of that scale to the
-    costs does (arXiv 2202.04200); otherwise by rising cost, ties by position.
+    costs does (arXiv 2202.04200); otherwise by rising cost, ties by position. A NaN comes first, so
+    that the loop is told of it.
     """
+    cost = jnp.where(jnp.isnan(cost), -jnp.inf, cost)
     if order == "random":
         return draw.ranking(jnp.where(wanted, jnp.zeros_like(cost), -jnp.inf))
     if isinstance(noise, float) and noise == 0:

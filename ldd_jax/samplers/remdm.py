@@ -35,8 +35,9 @@ class ReMDM(Step):
 
     strength: cap min(eta, sigma_max); rescale eta sigma_max; forward_backward
     (alpha_s - alpha_t)/alpha_t; conf eta sigma_max times softmax(-psi) over the revealed positions,
-    psi = probability of the token when it was written; loop: no remasking until `t_on`, then alpha
-    held at `alpha_on` with sigma = min(eta, sigma_max) until `t_off`, then on to the end.
+    psi = the network's own probability of the token when it was written; loop: no remasking until
+    `t_on`, then alpha held at `alpha_on` with sigma = min(eta, sigma_max) until `t_off`, then on to
+    the end.
     The latent of a remasked position has seen the token: latent.reset_on_remask takes it back.
     """
 
@@ -107,16 +108,18 @@ class ReMDM(Step):
         moves = row_draw.event(chance).reshape(shape) & state.free
         trunk = net.trunk(state, t_B, segment)
 
-        def move(pred, z, t, args):
+        def move(preds, z, t, args):
             row_draw, chance = args
-            pred = process.clean(pred, z, t)
-            back = onehot_log(process.hide(z, jnp.ones(z.shape, bool)), pred.shape[-1], pred.dtype)
-            law = jnp.where(process.scored(z)[:, None], pred, back)
+            drawn, own = (process.clean(pred, z, t) for pred in preds)
+            masks = process.hide(z, jnp.ones(z.shape, bool))
+            back = onehot_log(masks, drawn.shape[-1], drawn.dtype)
+            law = jnp.where(process.scored(z)[:, None], drawn, back)
             token = row_draw.outcome(law, chance, z)
-            return token, jnp.exp(jnp.take_along_axis(pred, token[:, None], 1)[:, 0])
+            at = jnp.maximum(token, 0)[:, None]
+            return token, jnp.exp(jnp.take_along_axis(own, at, 1)[:, 0])
 
         args = (row_draw, chance)
-        token, written = net.rows(move, trunk, state.z, t_B, args, where=moves)
+        token, written = net.rows_of_both(move, trunk, state.z, t_B, args, where=moves)
         memory = state.memory
         if self.strength == "conf":
             memory = jnp.where(moves & hidden, written, memory)

@@ -80,7 +80,8 @@ class _TwoStages(Step):
         )
         calls = (trunk, state.z, t_B), (second, middle, later_B)
         z = jnp.where(moves, net.rows_of_two(move, *calls, args, where=moves), origin)
-        return state._replace(z=z, h=second.latent, calls=state.calls + self.calls)
+        h = net.taken_back(middle, z, second.latent)  # the rule may start again from masks
+        return state._replace(z=z, h=h, calls=state.calls + self.calls)
 
 
 def _combination(rate: Callable, a: float, b: float) -> Callable:

@@ -9,11 +9,15 @@ from scipy.stats import chisquare
 from ldd_jax.core import rows as core_rows
 from ldd_jax.core.draws import (
     MUCH_SMALLER,
+    NO_LAW,
     Forced,
     Production,
     Replay,
     _fine_uniforms,
+    _unit,
+    lawful,
     levels,
+    most_probable,
     select,
 )
 
@@ -138,3 +142,51 @@ def test_ranking_takes_places_without_replacement():
             place = np.array([0, 2, 3])
             seen = ((ranks[:, place[first]] == 0) & (ranks[:, place[second]] == 1)).mean()
             assert abs(seen - p) < 5 * np.sqrt(p * (1 - p) / draws), (first, second, seen, p)
+
+
+def test_what_is_certain_happens():
+    """Uniforms stay below 1: this key's 64 bits round up to it in float32."""
+    key = jax.random.wrap_key_data(jnp.asarray([1786195089, 2454539109], jnp.uint32))[None]
+    assert _fine_uniforms(jax.vmap(jax.random.fold_in, (0, None))(key, 1), 1, jnp.float32)[0, 0] < 1
+    assert Production(key).event(jnp.ones(1, jnp.float32)).all()
+    most = jnp.asarray([2**32 - 1], jnp.uint32)
+    assert _unit(most, most, jnp.float32)[0] == np.nextafter(np.float32(1), np.float32(0))
+    assert _unit(most * 0, most * 0, jnp.float32)[0] == 0
+
+
+def test_what_is_certain_happens_in_float64(x64):
+    most = jnp.asarray([2**32 - 1], jnp.uint32)
+    assert _unit(most, most, jnp.float64)[0] == np.nextafter(1.0, 0.0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 9, 50])
+def test_an_index_is_never_outside(size):
+    """Whatever the weights: NaN, infinite, none at all, and zeros at the ends."""
+    u = jnp.asarray(np.random.default_rng(0).uniform(size=(400, levels(size))), jnp.float32)
+    u = u.at[0].set(0).at[1].set(np.nextafter(np.float32(1), np.float32(0)))
+    for weight in (jnp.nan, jnp.inf, 0.0):
+        rows = jnp.full((400, size), weight, jnp.float32)
+        assert ((select(rows, u) >= 0) & (select(rows, u) < size)).all()
+    for at in (0, size - 1):
+        only = jnp.zeros((400, size), jnp.float32).at[:, at].set(1e-30)
+        assert (select(only, u) == at).all()
+
+
+LAWLESS = {
+    "nan": [0.0, jnp.nan, -1.0],
+    "all impossible": [-jnp.inf] * 3,
+    "infinitely likely": [0.0, jnp.inf, 0.0],
+}
+
+
+@pytest.mark.parametrize("why", LAWLESS)
+def test_no_token_is_drawn_from_what_is_no_law(why):
+    logp = jnp.asarray([[0.0, -jnp.inf, -1.0], LAWLESS[why]], jnp.float32)
+    draw = Production(jax.random.split(jax.random.key(0), 2))
+    for pick in (draw.categorical, most_probable):
+        with pytest.raises(FloatingPointError, match=r"1 of 2 rows .the first: 1.") as caught:
+            pick(logp)
+        assert "\n" not in str(caught.value)
+        found = jax.jit(pick)(logp)  # a compiled program cannot raise: it marks the row
+        assert found[1] == NO_LAW and 0 <= found[0] < 3
+    assert jax.jit(lawful)(logp).tolist() == [True, False]

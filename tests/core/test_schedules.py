@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ldd_jax import schedules as s
+from ldd_jax.core.registry import find, names
 
 pytestmark = pytest.mark.usefixtures("x64", "strict")
 
@@ -79,3 +80,29 @@ def test_the_two_cosines_differ():
     values = [float(k().alpha(t)) for k in (s.Cosine, s.CosineMD4, s.CosineSquared)]
     assert min(abs(a - b) for a in values for b in values if a != b) > 0.1
     assert len(set(values)) == 3
+
+
+ENDLESS = [
+    s.LogLinear(eps=0.0),
+    s.LogLinear(eps=1e-9),
+    s.Cosine(eps=0.0),
+    s.CosineSquared(eps=0.0),
+    s.CosineMD4(eps=0.0),
+    s.CosineDuo(eps=0.0),
+    s.Polynomial(eps=0.0),
+    s.LinearSigma(sigma_max=1000.0),
+]
+
+
+@pytest.mark.parametrize("schedule", ENDLESS, ids=str)
+def test_a_schedule_without_signal_at_the_end_is_told(schedule):
+    assert schedule.exhausted() and jax.jit(lambda: jnp.asarray(schedule.exhausted()))()
+
+
+@pytest.mark.parametrize("name", names("schedule"))
+def test_the_defaults_keep_a_signal(name):
+    schedule = find("schedule", name)()
+    assert not schedule.exhausted() and np.isfinite(schedule.sigma(jnp.ones(())))
+    np.testing.assert_allclose(
+        schedule.alpha(jnp.ones(())), np.exp(-schedule.sigma(jnp.ones(()))), rtol=1e-5
+    )

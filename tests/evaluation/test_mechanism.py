@@ -9,9 +9,11 @@ from ldd_jax.core.draws import Production
 from ldd_jax.core.kl import entropy, kl
 from ldd_jax.core.types import Cond
 from ldd_jax.evaluation import mechanism
-from ldd_jax.processes import Masked
+from ldd_jax.evaluation.laws import Exact, Law
+from ldd_jax.processes import Masked, Uniform
 from ldd_jax.samplers import Ancestral, FirstHitting, LinearGrid, sample
 from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.logits import Readout
 from tests.lab import jit
 from tests.samplers.rules import MASK, PROCESSES, Toy
 
@@ -125,3 +127,28 @@ def test_one_row_tells_no_error():
     counts = mechanism.path_counts(np.array([[[0, 0]], [[1, 0]], [[0, 2]]]))
     assert (counts["busy"], counts["oscillations"], counts["returns"]) == (2, 0.5, 0.5)
     assert [counts[f"{n}_se"] for n in ("busy", "oscillations", "returns")] == [None] * 3
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("readout", [Readout(), Readout(temperature=0.5)])
+def test_without_masks_it_is_the_posterior_of_the_token_that_is_measured(readout):
+    """Not the leave-one-out prediction, nor what temperature makes of it: by enumeration."""
+    law = Law(5, 3, 2, 0.8, masked=False)
+    process, grid = Uniform(tokens=law.tokens), LinearGrid()
+    net = Net(Exact.of(law), process, readout)
+    index = jnp.arange(40)
+    prior = process.prior(jax.random.split(jax.random.key(0), 40), 2)
+    draw = Production.of(jax.random.key(1), index)
+    step = mechanism.Observed(inner=Ancestral(), every=1)
+    keep = dict(record=lambda s: s.memory[2])
+    looks = jit(lambda: sample(net, step, draw, prior, 6, **keep)[1])()
+    z, past = np.asarray(prior), None
+    for i in range(6):
+        alpha = float(process.schedule.alpha(grid(jnp.asarray(float(i)), 6)))
+        p = law.conditionals(alpha, False)[np.asarray(z @ [3, 1])]
+        expected = -np.sum(p * np.log(p), -1)
+        np.testing.assert_allclose(looks.entropy[i], expected, rtol=1e-4, atol=1e-5)
+        if past is not None:
+            gap = np.sum(past * np.log(past / p), -1)
+            np.testing.assert_allclose(looks.temporal[i], gap, rtol=1e-3, atol=1e-5)
+        z, past = np.asarray(looks.tokens[i]), p

@@ -5,13 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ldd_jax.core.types import TokenSpace
 from ldd_jax.objectives.times import (
+    GridTimes,
     ImportanceTimes,
     UniformTimes,
     strata,
     stratified,
     stratify,
 )
+from ldd_jax.processes import Masked, MaskedMean, MaskedScore, Uniform, UniformScore
 from ldd_jax.schedules import Cosine, LogLinear
 
 
@@ -62,3 +65,23 @@ def test_uniform_times_never_reach_zero():
     u = jnp.asarray([0.0, 0.5, np.nextafter(np.float32(1), np.float32(0))], jnp.float32)
     t, factor = UniformTimes(eps=0.0)(u, LogLinear())
     assert np.all(np.asarray(t) > 0) and t[0] == 1 and np.all(np.asarray(factor) == 1)
+
+
+@pytest.mark.parametrize("kind", [Uniform, UniformScore, Masked, MaskedScore, MaskedMean])
+def test_gradients_of_the_last_step_survive_probabilities_that_underflow(kind):
+    """s = 0: a gap of 100 in the logits is a probability of 0 in float32."""
+    tokens = TokenSpace(size=4, mask=3 if kind is Masked or issubclass(kind, MaskedScore) else None)
+    process, grid = kind(tokens=tokens), GridTimes(steps=100)
+    z = jnp.asarray([3 if tokens.mask else 0])
+
+    def nats(logits, x):
+        return grid.integrand(process, logits, x, z, jnp.asarray([0.01]))[0]
+
+    for gap in (50.0, 100.0, 300.0):
+        logits = jnp.asarray([[gap, 0.0, 0.0, 0.0]])
+        value, slope = jax.value_and_grad(nats)(logits, jnp.asarray([0]))
+        assert np.isfinite(value) and np.isfinite(slope).all(), (kind, gap, value, slope)
+    if kind is Uniform:  # and where the token is the impossible one, the loss is still its logit
+        value, slope = jax.value_and_grad(nats)(jnp.asarray([[0.0, 300.0, 0.0, 0.0]]), z)
+        expected = 100 * (300 - np.log(4 * LogLinear().alpha(0.01) + LogLinear().noise(0.01)))
+        assert np.isfinite(slope).all() and abs(value / expected - 1) < 0.02

@@ -133,3 +133,27 @@ def test_refusals_say_why():
     for bad in (lambda: Fill(size=0), lambda: Slide(latent="keep")):
         with pytest.raises(ValueError, match=r"size is 0|latent is 'keep'"):
             bad()
+
+
+def test_blocks_of_nothing_but_prompt_pay_no_calls():
+    fixed = jnp.arange(16) < jnp.asarray([12, 12, 7, 16])[:, None]
+    clamp = Clamp(jnp.full((B, 16), 3), fixed)
+    found = run("masked", Fill(size=4), 16, steps=8, window=16, clamp=clamp)
+    assert found.calls.tolist() == [9, 9, 27, 0]
+    assert (jnp.where(fixed, found.z, 3) == 3).all() and (found.z != MASK).all()
+    for i in range(B):  # whatever the company
+        mine = jax.tree.map(lambda a, i=i: a[i : i + 1], clamp)
+        alone = run(
+            "masked", Fill(size=4), 16, steps=8, window=16, clamp=mine, index=jnp.asarray([i])
+        )
+        np.testing.assert_array_equal(alone.z[0], found.z[i])
+        np.testing.assert_array_equal(alone.calls[0], found.calls[i])
+
+
+def test_a_row_without_a_free_position_pays_no_calls_with_any_clock():
+    clamp = Clamp(jnp.full((B, 5), 3), jnp.arange(5) < jnp.asarray([5, 0, 2, 5])[:, None])
+    for step in (Ancestral(), FirstHitting()):
+        found = run("masked", Whole(), 5, step=step, clamp=clamp)
+        assert (np.asarray(found.calls) > 0).tolist() == [False, True, True, False]
+        assert (found.h[0] == 0).all() and (found.z != MASK).all()
+    assert run("uniform", Whole(), 5, clamp=clamp).calls.tolist() == [0, 4, 4, 0]

@@ -12,9 +12,10 @@ from scipy import stats
 from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.evaluation import laws
 from ldd_jax.processes import Masked, Uniform
-from ldd_jax.samplers import Ancestral, FirstHitting, ThetaTrapezoidal, sample
+from ldd_jax.samplers import Ancestral, FirstHitting, LinearGrid, ThetaTrapezoidal, sample
 from ldd_jax.samplers.base import Net, SampleState
 from ldd_jax.samplers.classifier import steer
+from ldd_jax.samplers.loop import start
 from tests.lab import jit
 from tests.samplers.rules import PROCESSES, Toy
 
@@ -174,11 +175,21 @@ def test_what_it_refuses():
     net = Net(Toy.make(), PROCESSES["uniform"])
     with pytest.raises(ValueError, match="mode is 'second'"):
         steer(net, None, jnp.zeros(1, jnp.int32), gamma=1.0, mode="second")
-    b = jnp.arange(1)
+
+
+def test_the_greedy_tail_takes_the_mode_of_the_steered_law():
+    b, t = jnp.arange(1), jnp.full(1, 1.0)
+    net = Net(Toy.make(), PROCESSES["uniform"])
     guided = steer(net, Mean(net.denoiser.embed), b, gamma=1.0)
     draw = Production.of(jax.random.key(2), b)
-    with pytest.raises(ValueError, match="use tail=sample"):
-        sample(guided, Ancestral(), draw, jnp.zeros((1, 3), jnp.int32), 0, tail="greedy")
+    grid = dict(grid=LinearGrid(end=1.0), tail="greedy")
+    z = jnp.asarray([[0, 3, 1]])
+    found = sample(guided, Ancestral(), draw, z, 1, **grid)[0]
+    law = lambda pred, z, t, args: guided.process.log_posterior(pred, z, t, None)
+    state = start(guided, z, None)
+    once = Ancestral()(guided, state, t, t, draw.at(step=0), None)
+    best = jnp.argmax(guided.rows(law, guided.trunk(once, t), once.z, t, ()), -1)
+    np.testing.assert_array_equal(found.z, best)
 
 
 @pytest.mark.usefixtures("x64")

@@ -7,9 +7,11 @@ import pytest
 from flax import struct
 
 from ldd_jax.core.draws import Production
-from ldd_jax.core.types import Cond
+from ldd_jax.core.types import Cond, TokenSpace, Trunk
+from ldd_jax.processes import MaskedMean, MaskedScore
 from ldd_jax.samplers import Clamp, CosineGrid, EasyFirst, LinearGrid, sample
 from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.loop import start
 from tests.lab import jit
 from tests.samplers.rules import MASK, PROCESSES, Toy
 
@@ -117,3 +119,39 @@ def test_noise_moves_the_places_and_not_their_number():
 def test_refusals():
     with pytest.raises(ValueError, match="noise"):
         EasyFirst(noise=-1.0)
+
+
+@struct.dataclass
+class Fixed:
+    """The same logits whatever it sees; the head does nothing."""
+
+    logits: jax.Array
+
+    timed = False
+
+    @property
+    def head(self):
+        """Nothing to project."""
+        return lambda features: features
+
+    def trunk(self, z, cond, h=None, *, key=None, cache=None):
+        """Logits [B, L, V]."""
+        return Trunk(jnp.broadcast_to(self.logits, (len(z), *self.logits.shape)), None)
+
+    def latent(self, batch, length):
+        """None."""
+
+
+@pytest.mark.parametrize("kind", [MaskedScore, MaskedMean])
+def test_free_scores_are_ranked_as_probabilities(kind):
+    """Row 0 is 90 % sure and row 1 36 %; its c is larger, as it sums to 3.3 (or to less than 1)."""
+    tokens = TokenSpace(size=4, mask=3)
+    c = np.array([[0.90, 0.05, 0.05, 1e-9], [1.2, 1.1, 1.0, 1e-9]])
+    if kind is MaskedMean:  # x_theta with half of its mass on the mask where it is surer
+        c = np.array([[0.18, 0.01, 0.01, 0.8], [0.36, 0.33, 0.31, 1e-9]])
+    net = Net(Fixed(jnp.asarray(np.log(c), jnp.float32)), kind(tokens=tokens))
+    state = start(net, jnp.full((1, 2), 3, jnp.int32), None)
+    step = EasyFirst(noise=0.0)
+    draw = Production.of(jax.random.key(1), jnp.arange(1))
+    found = step(net, state, jnp.ones(1), jnp.full(1, 0.5), draw, None)
+    assert found.z.tolist() == [[0, 3]]

@@ -212,10 +212,35 @@ def test_corrector_rates_are_stationary(kind):
             """The corrector alone."""
 
             def __call__(self, net, state, t_B, s_B, draw, segment, size=size):
-                return RateCorrector(size=size)(net, state, s_B, t_B * 0 + 1, draw, segment)
+                rate = RateCorrector(size=size, share=1.0)
+                return rate(net, state, s_B, t_B * 0 + 1, draw, segment)
 
         gaps.append(np.abs(p @ matrix_of(Only(), law, process, 0.5, 0.4) - p).max())
     assert gaps[0] < 2e-5 and abs(np.log2(gaps[0] / gaps[1]) - 2) < 0.1, gaps
+
+
+@pytest.mark.parametrize("kind", ["masked", "uniform"])
+@pytest.mark.parametrize("s", [1e-5, 1e-3, 0.02])
+def test_a_correction_near_the_end_leaves_the_text_alone(kind, s):
+    """However long the step was: a leap of t - s would change a share t - s of the text."""
+    law, process = toy(kind, length=1, vocabulary=3, concentration=1.0)
+    p = law.marginal(float(process.schedule.alpha(jnp.asarray(s))))
+    corrector = PredictorCorrector(corrector=RateCorrector())
+
+    class Only(Ancestral):
+        """The corrector alone, after a step from t = 1/16."""
+
+        def __call__(self, net, state, t_B, s_B, draw, segment):
+            return corrector.corrector(net, state, s_B, t_B - s_B, draw, segment)
+
+    matrix = matrix_of(Only(), law, process, 1 / 16, s)
+    moved = 1 - np.diag(matrix)[: law.size - (kind == "masked")]
+    noise = float(process.schedule.noise(jnp.asarray(s)))
+    assert (moved > 0).all() and moved.max() < 0.3 * noise / min(law.p)
+    after = p @ matrix
+    if kind == "masked":  # the number of masks is right to share^2 / 2
+        assert abs(after[-1] / p[-1] - 1) < 0.1**2 / 2 + 1e-3
+    assert kl(p, after) < 0.01 * noise
 
 
 @pytest.mark.parametrize("leap", LEAPS)

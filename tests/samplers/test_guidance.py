@@ -9,9 +9,10 @@ import pytest
 from flax import struct
 
 from ldd_jax.core.draws import Production, example_keys
-from ldd_jax.samplers import Ancestral, ThetaTrapezoidal, sample
+from ldd_jax.samplers import Ancestral, Clamp, Fill, Latent, ThetaTrapezoidal, sample, sample_blocks
 from ldd_jax.samplers.base import Net
-from ldd_jax.samplers.guidance import combine, guide, pair
+from ldd_jax.samplers.guidance import combine, guide, guide_prompt, pair
+from ldd_jax.samplers.logits import Readout
 from tests.lab import jit
 from tests.samplers.rules import MASK, PROCESSES, Toy
 
@@ -29,10 +30,10 @@ class Labelled(Toy):
         return found._replace(features=found.features + shift[:, None, None])
 
 
-def run(net, step, steps=4):
+def run(net, step, steps=4, **settings):
     prior = net.process.prior(example_keys(jax.random.key(1), INDEX), L)
     draw = Production.of(jax.random.key(2), INDEX)
-    return jit(lambda: sample(net, step, draw, prior, steps)[0])()
+    return jit(lambda: sample(net, step, draw, prior, steps, **settings)[0])()
 
 
 @pytest.mark.slow
@@ -84,3 +85,77 @@ def test_impossible_stays_impossible():
     a, b = jnp.asarray([-jnp.inf, 0.0, -1.0]), jnp.asarray([-jnp.inf, -2.0, -jnp.inf])
     assert combine(a, b, 3.0).tolist() == [-np.inf, 4.0, -np.inf]
     assert dataclasses.is_dataclass(Net)
+
+
+def test_both_latents_are_off_at_every_call():
+    net = guide(Net(Labelled.make(), PROCESSES["masked"]), LABEL, null=NULL, gamma=2.0)
+    found = run(net, ThetaTrapezoidal(), latent=Latent(reset_every=1), tail="none")
+    assert all((h == 1).all() for h in found.h)
+
+
+@pytest.mark.parametrize("readout", [Readout(top_p=0.7), Readout(top_k=2, temperature=0.5)])
+@pytest.mark.parametrize("tail", ["sample", "greedy"])
+def test_truncation_of_a_pair_is_of_each_of_the_two(readout, tail):
+    """Laws of the step from two truncated predictions are combined; every one is a law."""
+    process = PROCESSES["uniform"]
+    net = guide(Net(Labelled.make(), process, readout, 6), LABEL, null=NULL, gamma=2.0)
+    found = run(net, Ancestral(), tail=tail)
+    assert ((found.z >= 0) & (found.z < 5)).all() and not found.lawless.any()
+
+    logits = jnp.asarray(np.random.default_rng(0).normal(0, 2, (7, 2, 5)), jnp.float32)
+    z, t, s = jnp.arange(7) % 5, jnp.full(7, 0.7), jnp.full(7, 0.4)
+    law = net.process.log_posterior(net.predict(logits, z, t, ()), z, t, s)
+    single = [
+        process.log_posterior(readout(process.read(logits[:, i], z, t)), z, t, s) for i in (0, 1)
+    ]
+    raw = np.exp(np.asarray(2 * single[0] - single[1], np.float64))
+    np.testing.assert_allclose(np.exp(law), raw / raw.sum(-1, keepdims=True), atol=1e-5)
+
+
+def test_where_truncation_leaves_nothing_in_common_the_condition_decides():
+    log = lambda *p: jnp.log(jnp.asarray([p]))
+    law = combine(log(1.0, 0.0, 0.0), log(0.0, 1.0, 0.0), 2.0)
+    np.testing.assert_array_equal(jnp.exp(law), [[1.0, 0.0, 0.0]])
+
+
+def test_the_greedy_tail_takes_the_mode_of_the_combined_law():
+    net = guide(Net(Labelled.make(), PROCESSES["uniform"]), LABEL, null=NULL, gamma=2.0)
+    before = run(net, Ancestral(), tail="none")
+    t = jnp.full(B, 1e-5)
+    trunk = net.trunk(before, t)
+    law = net.rows(
+        lambda pred, z, t, args: net.process.log_posterior(pred, z, t, None),
+        trunk,
+        before.z,
+        t,
+        (),
+    )
+    np.testing.assert_array_equal(run(net, Ancestral(), tail="greedy").z, jnp.argmax(law, -1))
+
+
+@struct.dataclass
+class Told(Toy):
+    """h marks the positions that a call saw a token at."""
+
+    def trunk(self, z, cond, h=None, *, key=None, cache=None):
+        """As the toy's."""
+        found = super().trunk(z, cond, h)
+        return found._replace(latent=(z != MASK).astype(h.dtype)[..., None])
+
+
+def test_only_the_prompt_is_hidden_and_not_what_an_earlier_block_made():
+    process = PROCESSES["masked"]
+    net = guide_prompt(Net(Told.make(), process), gamma=2.0)
+    fixed = jnp.zeros((B, 9), bool).at[:, :2].set(True)
+    clamp = Clamp(jnp.full((B, 9), 4), fixed)
+    draw = Production.of(jax.random.key(2), INDEX)
+    prior = jnp.full((B, 9), MASK, jnp.int32)
+    blocks = dict(blocks=Fill(size=3), window=6, clamp=clamp)
+    state, _ = jit(lambda: sample_blocks(net, Ancestral(), draw, prior, 4, **blocks))()
+    assert (state.z != MASK).all()
+    shown, hidden = (np.asarray(h)[..., 0] for h in state.h)
+    # The last window is 3 .. 9: its first three were made by the block before.
+    assert (shown[:, :3] == 1).all() and (hidden[:, :3] == 1).all()
+
+    whole, _ = jit(lambda: sample(net, Ancestral(), draw, prior, 4, clamp=clamp))()
+    assert (np.asarray(whole.h[0])[:, :2] == 1).all() and (np.asarray(whole.h[1])[:, :2] == 0).all()

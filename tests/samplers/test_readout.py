@@ -60,3 +60,15 @@ def test_temperature_0_is_the_limit_of_small_ones():
     for temperature in (-0.5, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="temperature"):
             Readout(temperature=temperature)
+
+
+def test_the_nucleus_of_a_pair_is_that_of_each_of_the_two():
+    """Guidance without masks reads pairs [N, 2, V]; with V = 2 the wrong axis fits, too."""
+    for size in (2, 7):
+        logp = jax.nn.log_softmax(2 * jax.random.normal(jax.random.key(2), (5, 2, size)))
+        for mass in (0.5, 0.9):
+            both = np.asarray(keep_top_p(logp, mass))
+            for i in (0, 1):
+                np.testing.assert_array_equal(both[:, i], keep_top_p(logp[:, i], mass))
+    pair = jnp.log(jnp.asarray([[[0.95, 0.05], [0.6, 0.4]]]))
+    assert keep_top_p(pair, 0.9).tolist() == [[[True, False], [True, True]]]
