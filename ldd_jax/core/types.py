@@ -247,6 +247,10 @@ class Process(Protocol):
         """Their sum where it needs no prediction, else +inf."""
         ...
 
+    def both_ways(self, z_N: Array, t_N: Array) -> Array | None:
+        """Intensity out of both ends of a jump, reverse and forward; None = needs a prediction."""
+        ...
+
     def log_analytic(self, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array) -> Array:
         """Log-law of a Tweedie step from t to s."""
         ...

@@ -131,6 +131,11 @@ class Diffusion:
         """Total reverse intensity of a row where no prediction is needed for it, else +inf."""
         return jnp.full(z_N.shape, jnp.inf, t_N.dtype)
 
+    def both_ways(self, z_N: Array, t_N: Array) -> Array | None:
+        """Intensity out of both ends of a jump, reverse and forward; None = needs a prediction."""
+        del z_N, t_N
+        return None
+
     def hide(self, z: Array, where: Array) -> Array:
         """What the network must be shown to predict the tokens at `where` from all others."""
         del where

@@ -143,6 +143,11 @@ class Masked(Diffusion):
         """Total forward intensity of a row."""
         return jnp.where(self.scored(z_N), 0, self.schedule.d_sigma(t_N))
 
+    def both_ways(self, z_N: Array, t_N: Array) -> Array | None:
+        """A mask leaves with weight(t), a symbol with d sigma/dt, whatever the symbol."""
+        both = self.schedule.weight(t_N) + self.schedule.d_sigma(t_N)
+        return jnp.broadcast_to(both, z_N.shape)
+
     def hide(self, z: Array, where: Array) -> Array:
         """Mask them: a network with carry-over predicts nothing at a position that it sees."""
         return jnp.where(where, jnp.asarray(self._mask, z.dtype), z)

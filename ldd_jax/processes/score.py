@@ -115,6 +115,11 @@ class MaskedScore(Masked):
         """Known only where it is 0: a masked row leaves with intensity weight * sum c."""
         return jnp.where(self.scored(z_N), jnp.inf, jnp.zeros_like(t_N))
 
+    def both_ways(self, z_N: Array, t_N: Array) -> Array | None:
+        """Not known: a mask leaves with weight * sum c."""
+        del z_N, t_N
+        return None
+
     def log_conditional(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
         """The score over its sum."""
         return self.clean(pred_NV, z_N, t_N)

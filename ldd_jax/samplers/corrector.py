@@ -23,8 +23,10 @@ class RateCorrector:
     The generator R + Q has p_s as its stationary law, R being the reversal of Q at s
     (arXiv 2205.14987, section 4.4); masked positions are revealed and revealed ones masked again.
     Its intensities are of order weight(s) = -alpha' / (1 - alpha), 1 / s for a log-linear schedule,
-    so that the leap is at most `share` / weight(s): a longer one masks a part (t - s) of a text of
-    which s is to be masked, and the error of a leap in the number of masks is of order share^2.
+    so that the leap is at most `share` / weight(s), in proportion to s: else it changes a part
+    (t - s) of a text of which s is noise. Masked diffusion balances reveals and masks exactly
+    (`Process.both_ways`), so that the law of one position stays whatever the length; elsewhere the
+    error of a leap is of order share^2.
     """
 
     calls: ClassVar[int] = 1

@@ -40,11 +40,15 @@ def check_leap(name: str) -> None:
         raise ValueError(f"leap {name!r}: {nearest(name, LEAPS)}")
 
 
-def chance(leap: str, total_N: Array) -> Array:
-    """Probability that a row is drawn anew: M g(M), or 1 where M is not known yet (+inf)."""
+def chance(leap: str, total_N: Array, scale_N: Array | None = None) -> Array:
+    """Probability that a row is drawn anew: M g(M), or 1 where M is not known yet (+inf).
+
+    With `scale_N` >= M it is M g(scale): where both ends of every jump have the same scale, a leap
+    of any length keeps the detailed balance of its intensities.
+    """
     known = jnp.isfinite(total_N)
     safe = jnp.where(known, total_N, 0)
-    return jnp.where(known, safe * LEAPS[leap](safe), 1)
+    return jnp.where(known, safe * LEAPS[leap](safe if scale_N is None else scale_N), 1)
 
 
 def outcome(leap: str, mean_NV: Array, z_N: Array, known_N: Array) -> Array:
@@ -103,9 +107,16 @@ def leap_all(
         rate = process.exit(z, t)
         return duration * (rate + process.noise_exit(z, t) if noise else rate)
 
+    def moved(z, t, duration):
+        """Probability that a row is drawn anew, and whether M is known."""
+        both = process.both_ways(z, t) if noise else None
+        scale = None if both is None else duration * both
+        mean = total(z, t, duration)
+        return chance(leap, mean, scale), jnp.isfinite(mean)
+
     row_draw = draw.rows(shape[1])
-    all_rows = total(state.z.reshape(-1), wide(t_B, shape[1]), duration)
-    moves = row_draw.event(chance(leap, all_rows)).reshape(shape) & state.free
+    all_rows = moved(state.z.reshape(-1), wide(t_B, shape[1]), duration)[0]
+    moves = row_draw.event(all_rows).reshape(shape) & state.free
     trunk = net.trunk(state, t_B, segment)
 
     def move(pred, z, t, args):
@@ -113,9 +124,9 @@ def leap_all(
         rate = process.rate(pred, z, t)
         if noise:
             rate = rate + process.noise_rate(z, t, pred.shape[-1])
-        known = total(z, t, duration)
-        law = outcome(leap, duration[:, None] * rate, z, jnp.isfinite(known))
-        return row_draw.outcome(law, chance(leap, known), z)
+        p, known = moved(z, t, duration)
+        law = outcome(leap, duration[:, None] * rate, z, known)
+        return row_draw.outcome(law, p, z)
 
     z = net.rows(move, trunk, state.z, t_B, (row_draw, duration), where=moves)
     return jnp.where(moves, z, state.z), trunk

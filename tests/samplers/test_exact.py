@@ -238,9 +238,27 @@ def test_a_correction_near_the_end_leaves_the_text_alone(kind, s):
     noise = float(process.schedule.noise(jnp.asarray(s)))
     assert (moved > 0).all() and moved.max() < 0.3 * noise / min(law.p)
     after = p @ matrix
-    if kind == "masked":  # the number of masks is right to share^2 / 2
-        assert abs(after[-1] / p[-1] - 1) < 0.1**2 / 2 + 1e-3
     assert kl(p, after) < 0.01 * noise
+    if kind == "masked":
+        np.testing.assert_allclose(after, p, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("leap", LEAPS)
+@pytest.mark.parametrize("s", [1e-5, 0.02, 0.4])
+def test_a_correction_of_any_length_keeps_the_law_of_one_masked_position(leap, s):
+    law, process = toy("masked", length=1, vocabulary=3, concentration=1.0)
+    p = law.marginal(1 - s)
+    corrector = RateCorrector(leap=leap, size=50.0, share=1.0)
+
+    class Only(Ancestral):
+        """The corrector alone."""
+
+        def __call__(self, net, state, t_B, s_B, draw, segment):
+            return corrector(net, state, s_B, t_B - s_B, draw, segment)
+
+    matrix = matrix_of(Only(), law, process, 0.5, s)
+    np.testing.assert_allclose(p @ matrix, p, rtol=0, atol=1e-14)
+    assert matrix[-1, -1] < 0.8 and matrix[0, -1] > 0.1 * s
 
 
 @pytest.mark.parametrize("leap", LEAPS)
