@@ -191,6 +191,10 @@ class Checkpoints:
             )
         if version not in READABLE:
             return "its record (meta) is missing or damaged"
+        for place, _, names in os.walk(folder):  # Orbax would wait for a pipe
+            for name in names:
+                if not os.path.isfile(os.path.join(place, name)):
+                    return f"{name} is no regular file"
         return digests.fault(folder, parts) if version > 1 else ""
 
     def _set_aside(self) -> None:

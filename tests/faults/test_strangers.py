@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
@@ -183,6 +184,19 @@ def test_mutated_checkpoints(workdir):
             path.write_bytes(data)
             tried += 1
     assert tried >= 24
+
+
+@pytest.mark.parametrize("harm", [os.mkfifo, lambda p: p.symlink_to("/dev/zero")])
+def test_pipes_in_a_checkpoint_without_digests(harm, workdir):
+    """Format 1 has none; Orbax would wait for ever."""
+    folder = workdir / "checkpoints" / "0"
+    meta = folder / "meta" / "metadata"
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"format": 1}))
+    (folder / "digests.json").unlink()
+    path = next(p for p in (folder / "ema").rglob("*") if p.is_file())
+    path.unlink()
+    harm(path)
+    refused(tools.call("sample", f"--workdir={workdir}"), f"{path.name} is no regular file")
 
 
 @pytest.mark.parametrize("number", ["9" * 5000, "\u00b2", "-1", "1e3", ""])
