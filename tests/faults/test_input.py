@@ -94,14 +94,15 @@ def test_empty_and_one_token_documents(tmp_path):
     path = tmp_path / "short.jsonl"
     path.write_text(objects(*["", " ", *"abcdefghij"] * 20))
     # With its EOS a document of one letter has two tokens.
-    packed = corpus(path, validation_fraction=0.3).load()
+    tokenizer = Characters().fit(lambda: ["abcdefghij"])  # the sides share no letter
+    packed = corpus(path, validation_fraction=0.3).load(tokenizer)
     assert packed.train.documents + packed.validation.documents == 200
     assert packed.train.token_count == 2 * packed.train.documents
     fields = dict(validation_fraction=0.3, mode="padded")
-    padded = corpus(path, **fields).load()
+    padded = corpus(path, **fields).load(tokenizer)
     assert len(padded.train) == padded.train.documents == packed.train.documents
     assert all(padded.train[i]["weight"].sum() == 2 for i in range(len(padded.train)))
-    prepare(corpus(path, **fields), tmp_path / "out")
+    prepare(corpus(path, **fields), tmp_path / "out", tokenizer=tokenizer)
     stored = corpus(tmp_path / "out", **fields).load().train
     assert all((stored[i]["tokens"] == padded.train[i]["tokens"]).all() for i in range(len(stored)))
 
