@@ -237,7 +237,9 @@ class Pipeline:
         require(
             not long, f"a text of {max(long, default=0)} tokens is longer than a row ({length})"
         )
-        return self._scorer(passes=how.pop("num_passes", None), seed=seed, **how)(items)[0]
+        scorer = self._scorer(passes=how.pop("num_passes", None), **how)
+        scorer.seed = seed  # no part of the program
+        return scorer(items)[0]
 
 
 def item(tokenizer: Any, context: str, text: str) -> Item:

@@ -45,7 +45,7 @@ class Scorer:
 
     draws: of each item (see `conditional.subsets`); passes: network passes of one draw, None =
     those that the run is evaluated with; length: longest row, longer ones lose their beginning;
-    batch_size: rows at a time.
+    batch_size: rows at a time; seed: no part of the program, so that it may be set anew.
     """
 
     experiment: Experiment
@@ -81,7 +81,7 @@ class Scorer:
             reveal = conditional.reveal_fn(
                 model, e.process, self.passes, tile=tile, groups=self.pieces
             )
-            program = lambda p, row, z0, hidden, segment, index: (
+            program = lambda p, seed, row, z0, hidden, segment, index: (
                 row,
                 *reveal(p, z0, hidden, segment),
             )
@@ -90,10 +90,10 @@ class Scorer:
             require(
                 objective.bounds, "the objective does not say that it bounds a likelihood: no score"
             )
-            bound = conditional.bound_fn(model, objective, self.draws, self.seed)
-            program = lambda p, row, z0, hidden, segment, index: (
+            bound = conditional.bound_fn(model, objective, self.draws)
+            program = lambda p, seed, row, z0, hidden, segment, index: (
                 row,
-                bound(p, z0, hidden, segment, index),
+                bound(p, seed, z0, hidden, segment, index),
                 row < 0,
             )
         precise = jax.default_matmul_precision("float32")(program)
@@ -155,7 +155,9 @@ class Scorer:
         said = self.say if distributed.leader() else lambda text: None
         report = metrics.Ticker(f"scoring {len(rows)} rows", said)
         for done, (length, numbers) in enumerate(batches):
-            found = jax.device_get(self.run(self.params, *self._arrays(rows, numbers, length)))
+            found = jax.device_get(
+                self.run(self.params, np.uint32(self.seed), *self._arrays(rows, numbers, length))
+            )
             row, value, hit = (np.asarray(a) for a in found)
             real = row >= 0
             nats[row[real]], hits[row[real]] = value[real].astype(np.float64), hit[real]

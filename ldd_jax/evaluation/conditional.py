@@ -136,10 +136,12 @@ def reveal_fn(model: Model, process: Process, passes: int, *, tile: int = 0, gro
     return reveal
 
 
-def bound_fn(model: Model, objective: Any, draws: int, seed: int):
-    """(params, z0, hidden, segment, index) -> the NELBO integrand at draw `index`, nats [B]."""
+def bound_fn(model: Model, objective: Any, draws: int):
+    """(params, seed, z0, hidden, segment, index) -> the NELBO integrand at draw `index`, [B]."""
 
-    def bound(params: Any, z0: Array, hidden: Array, segment: Array, index: Array) -> Array:
+    def bound(
+        params: Any, seed: Array, z0: Array, hidden: Array, segment: Array, index: Array
+    ) -> Array:
         batch = Batch(
             z0=z0,
             keep=~hidden,

@@ -119,9 +119,20 @@ def test_programs_are_kept(pipe, compiled):
     for count, steps, seed in ((3, 4, 0), (3, 9, 7), (4, 2, 1)):
         assert len(pipe.sample(count, steps=steps, seed=seed, sampler="euler")) == count
     pipe.fill("old [MASK] stand", 2)
-    pipe.nll("a red", draws=4)
+    pipe.nll("a red", draws=4, seed=3)
     assert compiled() == first
     assert pipe.sample(5, seed=2)[:3] == pipe.sample(3, seed=2)  # whatever the program's rows
+
+
+@pytest.mark.slow
+def test_another_seed_of_a_bound_compiles_nothing(trained, compiled):
+    model = api.load(trained("udlm"))
+    one = model.nll("the old", draws=4, seed=1)
+    first = compiled()
+    two = model.nll("the old", draws=4, seed=2)
+    assert compiled() == first and one[0].nats != two[0].nats
+    fresh = Scorer(model.experiment, model.params, draws=4, seed=1)
+    assert fresh([api.item(model.tokenizer, "", "the old")])[0] == one
 
 
 @pytest.mark.slow
