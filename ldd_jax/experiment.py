@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ldd_jax import denoisers, objectives, processes, samplers  # noqa: F401  (they register)
-from ldd_jax.core import reading, registry, writing
+from ldd_jax.core import compilation, reading, registry, writing
 from ldd_jax.core.checks import UserError, at_least_one, check_seed, nearest, require
 from ldd_jax.core.console import say
 from ldd_jax.core.types import Model, Process, TokenSpace
@@ -167,6 +167,7 @@ def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) ->
     Raises:
       UserError: for whatever is wrong in the config, in words, before anything compiles.
     """
+    compilation.apply()
     check_seed(config.seed, "--config.seed")
     shape: MeshShape = registry.build("mesh", config.mesh)
     mesh = shape.make() if mesh is None else mesh

@@ -21,8 +21,8 @@ from ldd_jax.commands.report import REPORT
 from ldd_jax.commands.sample import SAMPLE
 from ldd_jax.commands.tasks import SOLVE, VERIFY
 from ldd_jax.commands.train import PREPARE, REPLAY, TRAIN
+from ldd_jax.core import compilation
 from ldd_jax.core.checks import RunError, UserError, nearest, one_line, require
-from ldd_jax.core.compilation import keep_programs
 from ldd_jax.core.console import OUT, say
 from ldd_jax.core.memory import keep_freed_memory
 
@@ -75,7 +75,7 @@ def main(argv: list[str], *, own_process: bool = False) -> int:
             say(describe(argv[0], command, values))
             return 0
         if own_process and command.compiles and values.compilation_cache:
-            keep_programs()
+            compilation.ask()
         command.execute(values)
     except (UserError, RunError) as error:
         say(f"ldd_jax: {one_line(error)}", error=True)

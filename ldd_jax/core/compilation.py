@@ -133,6 +133,21 @@ class Entries:
                 over -= size
 
 
+_asked: list[bool] = []
+
+
+def ask() -> None:
+    """Have `apply` keep programs in this process; JAX is not imported."""
+    _asked.append(True)
+
+
+def apply() -> None:
+    """Keep programs if that was asked for; called wherever programs are about to be made."""
+    if _asked:
+        _asked.clear()
+        keep_programs()
+
+
 def keep_programs() -> Path | None:
     """Keep what this process compiles, and use what others of this user did; None = not.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -171,3 +173,13 @@ def test_another_processor_has_other_entries(entries, monkeypatch):
     entries.put("a", b"x")
     monkeypatch.setattr(compilation, "processor", lambda: "another")
     assert Entries(entries.place, limit=1000).get("a") is None
+
+
+def test_asking_imports_nothing():
+    """A refusal must not wait for JAX."""
+    code = (
+        "import sys; from ldd_jax import main; status = main.main(['sample'], own_process=True); "
+        "print(status, 'jax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["2", "False"], done
