@@ -243,6 +243,12 @@ class Run:
 
     def _evaluate(self, step: int) -> likelihood.Estimate:
         self.recorder.status("evaluating")
+        tick = metrics.Ticker(f"step {step}  validation", self.recorder.progress.line)
+
+        def report(done: int, total: int) -> None:
+            self.recorder.status(f"evaluating {done}/{total}")
+            tick(done, total)
+
         settings, last = self.experiment.evaluation, step == self.experiment.training.num_steps
         found = loop.evaluate(
             self.experiment,
@@ -251,7 +257,7 @@ class Run:
             sequences=settings.max_sequences if last else settings.periodic,
             compiled=self.programs,
             check=self.stop.check,
-            report=metrics.Ticker(f"step {step}  validation", self.recorder.say),
+            report=report,
         )
         self.recorder.say(f"step {step}  validation {found}")
         self.recorder.write(step, {f"validation/{k}": v for k, v in found.record().items()})

@@ -195,7 +195,12 @@ class Progress:
         if self.bar is not None:
             self.bar.set_description(doing)
         elif aloud:
-            self.say(doing)
+            self.line(doing)
+
+    def line(self, text: str) -> None:
+        """What the bar's status says already: a line where there is no bar."""
+        if self.bar is None:
+            self.say(text)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Loss and speed of the last interval."""
