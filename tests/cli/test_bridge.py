@@ -263,7 +263,8 @@ REFUSED = [
     (lambda w: w.update({"layer_norm.bias": np.zeros(3)}), (), "(3,), expected (16,)"),
     (None, ("--method=mdlm",), "does not fit a bidirectional network with a latent"),
     (None, ("--method=lddm",), "did you mean 'lddm_"),
-    (None, ("--method=",), "give --method; allowed: lddm_m, lddm_u"),
+    (None, None, "give --method; allowed: lddm_m, lddm_u"),
+    (None, ("--method=",), "--method is missing its value"),
     (None, ("--heads=4",), "4 heads given, but rotary_emb.inv_freq tells 2"),
     (None, ("--mask=29",), "a process of 29 states (mask 29)"),
     (None, ("--tokenizer=/nowhere",), "no tokenizer at /nowhere"),
@@ -275,8 +276,8 @@ REFUSED = [
 @pytest.mark.parametrize("change, flags, text", REFUSED, ids=[t[2][:20] for t in REFUSED])
 def test_refusals_leave_nothing(tmp_path, change, flags, text):
     file, _ = checkpoint(tmp_path, change=change)
-    default = () if any("--method" in f for f in flags) else ("--method=lddm_m",)
-    result = tools.call("import", file, f"--workdir={tmp_path / 'run'}", *default, *flags)
+    given = () if flags is None else ("--method=lddm_m", *flags)  # the last one counts
+    result = tools.call("import", file, f"--workdir={tmp_path / 'run'}", *given)
     assert result.status == 2 and text in result.err, result
     assert len(result.err.splitlines()) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["reference.safetensors"]
