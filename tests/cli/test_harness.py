@@ -105,10 +105,10 @@ def test_known_flags_and_what_the_file_keeps(trained, tasks, tmp_path):
 
 @pytest.mark.slow
 def test_chat_templates(trained, tasks, tmp_path):
-    (tmp_path / "chat.jinja").write_text("{% for m in messages %}<{{ m.content }}>{% endfor %}")
+    (tmp_path / "chat.jinja").write_text("{% for m in messages %}<{{ m.content }}{% endfor %}")
     for value, begin in (
         ("true", "user: the red\nassistant:"),
-        (tmp_path / "chat.jinja", "<the red>"),
+        (tmp_path / "chat.jinja", "<the red"),
     ):
         flags = (f"--apply_chat_template={value}", "--log_samples", "--limit=1")
         found = run(trained("ar"), tasks, tmp_path, *flags, names="local_generate")
