@@ -26,8 +26,9 @@ def test_gpt2_vocabulary_and_merges(tmp_path):
         found = find_tokenizer(path)
         assert found.size == made.get_vocab_size() and found.pad is None
         assert found.eos == found.bos == made.token_to_id("<|endoftext|>")
-        for text in ("the old house", " by the\nriver", "ünknown <|endoftext|> x"):
+        for text in ("the old house", " by the\nriver", "ünknown x"):
             assert found.encode(text) == made.encode(text).ids
+            assert found.eos not in found.encode(f"{text} <|endoftext|>")  # ordinary text
             assert found.decode(found.encode("the old house")) == "the old house"
     (tmp_path / "merges.txt").unlink()
     with pytest.raises(UserError, match="merges.txt is missing"):
@@ -47,7 +48,8 @@ def test_bert_has_its_own_mask(tmp_path):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "house", "##s"]
     (tmp_path / "vocab.txt").write_text("\n".join(words))
     found = find_tokenizer(tmp_path)
-    assert found.encode("The houses") == [5, 6, 7] and found.encode("[MASK]") == [4]
+    assert found.encode("The houses") == [5, 6, 7] and found.id_of("[MASK]") == 4
+    assert 4 not in found.encode("[MASK]")  # ordinary text, unknown to these words
     assert (found.bos, found.eos, found.pad) == (2, 3, 0)
 
 
