@@ -51,6 +51,23 @@ class Choices:
     data: str = ""
     recording: str = ""
 
+    def check(self) -> None:
+        """Refuse what is wrong whatever the checkpoint holds, before it is read.
+
+        Raises:
+          UserError: for an unknown method or schedule, or a file that is not there.
+        """
+        if self.method:
+            known = f"unknown method {self.method!r}; {nearest(self.method, recipes.METHODS)}"
+            require(self.method in recipes.METHODS, known)
+        if self.schedule:
+            parse("schedule", self.schedule)
+        if self.tokenizer:
+            find_tokenizer(self.tokenizer)
+        if self.recording:
+            found = Path(self.recording).is_file()
+            require(found, f"cannot read the recording {self.recording}: no such file")
+
 
 def load(path: Path, workdir: Path, choices: Choices) -> dict[str, Any]:
     """Write `workdir` from the checkpoint at `path`; returns the record kept in import.json.
@@ -59,6 +76,7 @@ def load(path: Path, workdir: Path, choices: Choices) -> dict[str, Any]:
       UserError: whatever does not fit, before anything is written.
     """
     writing.check_new_folder(workdir, "workdir")
+    choices.check()
     source = sources.read(path)
     if source.own is not None:
         config, tokenizer = _own_config(source, choices, path), _own_tokenizer(path, choices)

@@ -283,6 +283,24 @@ def test_refusals_leave_nothing(tmp_path, change, flags, text):
     assert [p.name for p in tmp_path.iterdir()] == ["reference.safetensors"]
 
 
+@pytest.mark.parametrize(
+    "flag, text",
+    [
+        ("--method=lddm", "did you mean 'lddm_"),
+        ("--schedule=log_linaer", "did you mean 'log_linear'"),
+        ("--tokenizer=/nowhere", "no tokenizer at /nowhere"),
+        ("--recording=/nowhere.npz", "cannot read the recording"),
+    ],
+)
+def test_flags_are_refused_before_the_checkpoint_is_read(flag, text, tmp_path, monkeypatch):
+    def read(path):
+        raise AssertionError("the checkpoint was read before the refusal")
+
+    monkeypatch.setattr("ldd_jax.interop.sources.read", read)
+    result = tools.call("import", "any.safetensors", f"--workdir={tmp_path / 'run'}", flag)
+    assert result.status == 2 and text in result.err, result
+
+
 def test_places_in_use_are_refused(imported, tmp_path):
     workdir, _, _ = imported
     file, _ = checkpoint(tmp_path)
