@@ -65,5 +65,5 @@ def test_published_files(tmp_path):
 def test_what_does_not_fit_is_told():
     with pytest.raises(UserError, match="raise data.length"):
         ProblemData(**DATA | {"length": 12}).load()
-    with pytest.raises(ValueError, match="together"):
-        ProblemData(path="x")
+    with pytest.raises(UserError, match="together"):
+        ProblemData(path="x").load()
