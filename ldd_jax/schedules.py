@@ -109,6 +109,15 @@ class FromSigma(Schedule):
         """exp(-sigma)."""
         return jnp.exp(-self.sigma(t))
 
+    def d_alpha(self, t: Array) -> Array:
+        """-alpha d sigma/dt."""
+        return -self.alpha(t) * self.d_sigma(t)
+
+    def d_sigma(self, t: Array) -> Array:
+        """By differentiation of sigma."""
+        t = jnp.asarray(t)
+        return jax.jvp(self.sigma, (t,), (jnp.ones_like(t),))[1]
+
 
 @register("schedule", "linear_sigma")
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -42,8 +42,7 @@ class MaskedScore(Masked):
     predicts = "ratio"
 
     def _log_k(self, t_N: Array) -> Array:
-        noise = self.schedule.noise(t_N)
-        return jnp.log1p(-noise) - jnp.log(noise)
+        return -self.schedule.sigma(t_N) - jnp.log(self.schedule.noise(t_N))
 
     def log_score(self, logits_NV: Array, z_N: Array, t_N: Array) -> Array:
         """Log s as SEDD's network hands it out: 0 at the present token."""

@@ -99,7 +99,9 @@ class Uniform(Diffusion):
         check_rows(pred_NV, z_N, self.tokens.size)
         noise_t, noise_s = self._levels(t_N, s_N)
         alpha_t, alpha_s = self._signals(t_N, s_N)
-        size, step = self.tokens.size, noise_t - noise_s
+        size = self.tokens.size
+        # The same number twice, each where it is no difference of numbers near 1.
+        step = jnp.where(noise_t < 0.5, noise_t - noise_s, alpha_s - alpha_t)
         at_z = jnp.arange(size) == z_N[:, None]
         here = jnp.where(at_z, alpha_t, 0)
         log_gain = jnp.log(size * here + step)
