@@ -39,6 +39,8 @@ name=$(quoted "$name")
 image=$(quoted "$image")
 accelerator=$(quoted "$accelerator")
 topology=$(quoted "$topology")
+# A secret of this run: who does not have it is no process of it.
+token=$(quoted "${LDD_JAX_TOKEN:-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')}")
 manifest() {
   cat <<YAML
 apiVersion: jobset.x-k8s.io/v1alpha2
@@ -68,6 +70,9 @@ spec:
                 image: $image
                 command: ['python', '-m', 'ldd_jax']
                 args:$arguments
+                env:
+                - name: LDD_JAX_TOKEN
+                  value: $token
                 resources:
                   limits:
                     google.com/tpu: $chips

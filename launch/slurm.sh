@@ -32,6 +32,8 @@ batch() {
   cat <<SH
 #!/usr/bin/env bash
 trap 'scontrol requeue "\$SLURM_JOB_ID"' USR1
+# A secret of this run: who does not have it is no process of it.
+export LDD_JAX_TOKEN="\${LDD_JAX_TOKEN:-\$(od -An -N16 -tx1 /dev/urandom | tr -d ' \\n')}"
 srun --kill-on-bad-exit=1 --unbuffered$words &
 wait \$!
 SH

@@ -21,7 +21,9 @@ if [ -z "$name" ] || [ -z "$zone" ] || [ $# -eq 0 ]; then usage; fi
 quoted() { printf "'%s'" "${1//\'/\'\\\'\'}"; }
 words=''
 for word in "$@"; do words+=" $(quoted "$word")"; done
-remote="cd $(quoted "$folder") && .venv/bin/python -m ldd_jax$words --distributed=auto"
+# A secret of this run: who does not have it is no process of it.
+token=${LDD_JAX_TOKEN:-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')}
+remote="cd $(quoted "$folder") && LDD_JAX_TOKEN=$(quoted "$token") .venv/bin/python -m ldd_jax$words --distributed=auto"
 command=(gcloud compute tpus tpu-vm ssh "$name" "--zone=$zone" --worker=all "--command=$remote")
 [ -z "$project" ] || command+=("--project=$project")
 if [ -n "$dry" ]; then printf '%q ' "${command[@]}"; echo; exit 0; fi

@@ -7,18 +7,18 @@ did not come; so the processes meet here first, 4,096 ports below the coordinato
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import socket
-import time
 
 import jax
 
 from ldd_jax.core.checks import UserError, is_whole, require
+from ldd_jax.training import meeting
 
 # JAX takes a job's coordinator port from the uppermost 4,096 by the job's number, so that the
 # neighbouring ports are those of the next jobs on this host, and the last one has no port above.
 APART = 4096
+# Set by the launchers to the same secret for all processes of a run; who lacks it is turned away.
+TOKEN = "LDD_JAX_TOKEN"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Place:
     def meeting(self) -> tuple[str, int]:
         """Address of the roll call."""
         host, _, port = self.coordinator.rpartition(":")
-        return host, int(port) + (-APART if int(port) > 2 * APART else APART)
+        return host.strip("[]"), int(port) + (-APART if int(port) > 2 * APART else APART)
 
 
 def detect() -> Place | None:
@@ -115,66 +115,18 @@ def start(place: Place, *, limit: float = 300.0) -> None:
 
 
 def roll_call(place: Place, limit: float) -> None:
-    """Wait until every process has called, or tell all of them who is missing."""
-    if place.rank == 0:
-        _host(place, limit)
-    else:
-        _call(place, limit)
+    """Wait until every process has called, or tell all of them who is missing.
 
-
-def _host(place: Place, limit: float) -> None:
-    """Process 0: collect the callers, then send everyone the same verdict."""
-    deadline = time.monotonic() + limit
-    present: dict[int, tuple[str, socket.socket]] = {}
-    host, port = place.meeting
-    with socket.create_server(("", port), backlog=place.count) as server:
-        while len(present) < place.count - 1 and time.monotonic() < deadline:
-            server.settimeout(max(deadline - time.monotonic(), 0.01))
-            try:
-                caller, address = server.accept()
-                caller.settimeout(5)
-                hello = json.loads(caller.makefile("r").readline() or "{}")
-            except (TimeoutError, ValueError, OSError):
-                continue
-            rank = hello.get("rank")
-            if isinstance(rank, int) and 0 < rank < place.count:
-                present[rank] = (f"{hello.get('host', '?')} ({address[0]})", caller)
-        missing = sorted(set(range(1, place.count)) - set(present))
-        verdict = json.dumps({"missing": missing}) + "\n"
-        for _, caller in present.values():
-            try:
-                caller.sendall(verdict.encode())
-                caller.close()
-            except OSError:
-                continue
-    if missing:
-        came = "; ".join(f"{r}: {name}" for r, (name, _) in sorted(present.items()))
-        raise UserError(_message(missing, place.count, limit) + f" (present: 0; {came})")
-
-
-def _call(place: Place, limit: float) -> None:
-    """Other processes: call until process 0 answers.
-
-    Process 0 may have started later, and then waits longer: who has reached it hears it out.
+    Raises:
+      UserError: naming them.
     """
-    deadline = time.monotonic() + limit
-    hello = json.dumps({"rank": place.rank, "host": socket.gethostname()}) + "\n"
-    while time.monotonic() < deadline:
-        try:
-            with socket.create_connection(place.meeting, timeout=min(5, limit)) as line:
-                line.sendall(hello.encode())
-                line.settimeout(limit + 10)
-                answer = line.makefile("r").readline()
-        except OSError:
-            time.sleep(0.2)
-            continue
-        if answer:
-            missing = json.loads(answer)["missing"]
-            if missing:
-                raise UserError(_message(missing, place.count, limit))
-            return
-        time.sleep(0.2)
-    raise UserError(_message([0], place.count, limit) + f" at {place.coordinator}")
+    token = os.environ.get(TOKEN, "")
+    if place.rank == 0:
+        missing, more = meeting.host(place.meeting, place.count, limit, token)
+    else:
+        missing, more = meeting.call(place.meeting, place.rank, limit, token)
+    if missing:
+        raise UserError(_message(missing, place.count, limit) + more)
 
 
 def _message(missing: list[int], count: int, limit: float) -> str:

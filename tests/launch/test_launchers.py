@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -73,6 +74,8 @@ def test_jobset_is_valid_and_runs_on_every_host():
     assert container["command"] == ["python", "-m", "ldd_jax"]
     assert container["args"] == [*TRAIN, "--distributed=auto"]
     assert container["resources"]["limits"] == {"google.com/tpu": 4}
+    (token,) = container["env"]
+    assert token["name"] == "LDD_JAX_TOKEN" and re.fullmatch("[0-9a-f]{32}", token["value"])
 
 
 def test_tpu_vm_runs_on_all_workers():
@@ -82,7 +85,8 @@ def test_tpu_vm_runs_on_all_workers():
     (remote,) = [w.removeprefix("--command=") for w in words if w.startswith("--command=")]
     inner = shlex.split(remote)
     assert inner[:3] == ["cd", "ldd_jax", "&&"]
-    assert inner[3:] == [".venv/bin/python", "-m", "ldd_jax", *TRAIN, "--distributed=auto"]
+    assert re.fullmatch("LDD_JAX_TOKEN=[0-9a-f]{32}", inner[3])
+    assert inner[4:] == [".venv/bin/python", "-m", "ldd_jax", *TRAIN, "--distributed=auto"]
 
 
 # What a shell or YAML would read as its own.
@@ -139,10 +143,18 @@ def test_slurm_requeues_and_resumes():
     # Preempted: Slurm starts it again. Out of time: warned a minute before, it puts itself back.
     assert {"--requeue", "--open-mode=append", "--signal=B:USR1@60"} <= set(words)
     assert batch[1] == """trap 'scontrol requeue "$SLURM_JOB_ID"' USR1"""
-    step = shlex.split(batch[2])
+    assert batch[3].startswith("export LDD_JAX_TOKEN=")
+    tokens = [
+        subprocess.run(["bash", "-c", f"{batch[3]}; printf %s $LDD_JAX_TOKEN"], text=True,
+                       capture_output=True, check=True, env=env).stdout
+        for env in ({}, {}, {"LDD_JAX_TOKEN": "mine"})
+    ]  # fmt: skip
+    assert re.fullmatch("[0-9a-f]{32}", tokens[0]) and tokens[0] != tokens[1]
+    assert tokens[2] == "mine"
+    step = shlex.split(batch[4])
     assert step[:3] == ["srun", "--kill-on-bad-exit=1", "--unbuffered"]
     assert step[3:-1] == [".venv/bin/python", "-m", "ldd_jax", *TRAIN, "--distributed=auto"]
-    assert step[-1] == "&" and batch[3] == "wait $!"
+    assert step[-1] == "&" and batch[5] == "wait $!"
 
 
 @pytest.mark.parametrize("script", ["gke_jobset.sh", "slurm.sh", "tpu_vm.sh"])
