@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from pathlib import Path
@@ -33,6 +34,8 @@ FREE = (
 
 
 LOCK = "lock"
+# What flock gives where it is not to be had, such as on Lustre without -o flock.
+LOCKLESS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 # Folders that a run writes into or deletes from.
 FOLDERS = ("checkpoints", "damaged", "tensorboard", "tokenizer", "skipped", "profile")
 
@@ -129,6 +132,13 @@ def _lock(workdir: Path, held: contextlib.ExitStack) -> None:
             f"{workdir} is in use by another run ({holder}); wait for it, end it, or give another "
             "--workdir"
         ) from error
+    except OSError as error:
+        if error.errno not in LOCKLESS:
+            raise
+        say(
+            f"{workdir} is on a file system without locks ({error.strerror}): nothing keeps a "
+            "second run out of it"
+        )
     held.callback(stream.truncate, 0)
     stream.truncate(0)
     stream.write(f"process {os.getpid()} on {socket.gethostname()}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -128,6 +129,26 @@ def test_a_workdir_belongs_to_one_run_at_a_time(copy, trained, train_flags):
         assert listing(copy) == before
     assert train(copy, train_flags).status == 0
     assert (copy / "lock").read_text() == ""
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks(number, copy, train_flags, monkeypatch):
+    """The run goes on, and says once that nothing keeps a second one out."""
+
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    out = train(copy, train_flags)
+    assert out.status == 0 and out.out.count("without locks") == 1, out
+
+
+def test_other_errors_of_locks_are_said(copy, train_flags, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    refused(train(copy, train_flags), "Input/output error")
 
 
 @pytest.mark.slow
