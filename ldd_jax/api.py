@@ -93,6 +93,43 @@ def settings(defaults: Sampling, **options: Any) -> Sampling:
         raise UserError(str(error)) from error
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """Samples that are asked for: of which compiled sampler, how many, with what given.
+
+    `said` is what their records say besides what the sampler does.
+    """
+
+    sampler: generate.Sampler
+    params: Any
+    seed: int
+    count: int
+    num_steps: int
+    tokens: Any
+    fixed: Any
+    label: int | None
+    said: dict[str, Any]
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """What all records share."""
+        return self.sampler.common(self.seed, self.num_steps) | self.said
+
+    def records(self, begin: int = 0) -> Iterator[dict[str, Any]]:
+        """Records from number `begin` on, one by one."""
+        drawn = self.sampler.records(
+            self.params,
+            seed=self.seed,
+            count=self.count,
+            num_steps=self.num_steps,
+            fixed_tokens=self.tokens,
+            fixed=self.fixed,
+            label=self.label,
+            begin=begin,
+        )
+        return ({**record, **self.said} for record in drawn)
+
+
 def _kept() -> Any:
     """A field that is made from the others."""
     return dataclasses.field(init=False, repr=False, compare=False)
@@ -129,6 +166,14 @@ class Pipeline:
         Raises:
           UserError: for options that do not fit, before anything runs.
         """
+        return self.request(**options).records()
+
+    def request(self, **options: Any) -> Request:
+        """What `records` is asked for, checked; options as in `sample`.
+
+        Raises:
+          UserError: for options that do not fit.
+        """
         e = self.experiment
         if isinstance(options.get("label"), int):  # an import's classes are numbers
             options["label"] = str(options["label"])
@@ -151,17 +196,20 @@ class Pipeline:
         # Few numbers of rows, so that few programs serve all calls; neither number is in them.
         rows = min(sampling.batch_size, 1 << (count - 1).bit_length())
         shape = dataclasses.replace(sampling, batch_size=rows, num_samples=rows, num_steps=1)
-        numbers = self._sampler(shape, length).records(
-            self.params,
+        said = {"checkpoint": self.step} | {
+            name: what[name] for name in ("label", "prompt", "fill") if what.get(name) is not None
+        }
+        return Request(
+            sampler=self._sampler(shape, length),
+            params=self.params,
             seed=seed,
             count=count,
             num_steps=steps,
-            fixed_tokens=tokens,
+            tokens=tokens,
             fixed=held,
             label=_label(e, label),
+            said=said,
         )
-        labelled = {} if label is None else {"label": label}
-        return ({**record, "checkpoint": self.step, **labelled} for record in numbers)
 
     def sample(
         self,

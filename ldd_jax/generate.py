@@ -143,6 +143,17 @@ class Sampler:
             np.int32(num_steps),
         )
 
+    def common(self, seed: int, num_steps: int) -> dict[str, Any]:
+        """What records of one seed and number of steps share."""
+        return {
+            "seed": seed,
+            "steps": num_steps if self.sampling.step.clock == "grid" else None,
+            "config": fingerprint(self.experiment.config),
+            "precision": PRECISION,
+            "tokenizer": self.experiment.tokenizer.digest,
+            "settings": describe(self.sampling),
+        }
+
     def records(
         self,
         params: Any,
@@ -153,22 +164,19 @@ class Sampler:
         fixed_tokens: np.ndarray | None = None,
         fixed: np.ndarray | None = None,
         label: int | None = None,
+        begin: int = 0,
     ) -> Iterator[dict[str, Any]]:
-        """`count` samples as JSON-able records: text, tokens, calls, seed, config, precision."""
+        """`count` samples as JSON-able records: text, tokens, calls, seed, config, precision.
+
+        Those before number `begin` are left out.
+        """
         require(count >= 1, f"num_samples is {count}; it must be at least 1")
         check_seed(seed, "seed")
         require(num_steps >= 1, f"steps is {num_steps}; it must be at least 1")
         fixed_tokens = np.zeros(self.length, np.int32) if fixed_tokens is None else fixed_tokens
         fixed = np.zeros(self.length, bool) if fixed is None else fixed
-        common = {
-            "seed": seed,
-            "steps": num_steps if self.sampling.step.clock == "grid" else None,
-            "config": fingerprint(self.experiment.config),
-            "precision": PRECISION,
-            "tokenizer": self.experiment.tokenizer.digest,
-            "settings": describe(self.sampling),
-        }
-        for first in range(0, count, self.sampling.batch_size):
+        common = self.common(seed, num_steps)
+        for first in range(begin, count, self.sampling.batch_size):
             state, _ = self.batch(params, seed, first, fixed_tokens, fixed, num_steps, label)
             tokens, calls = fetched(state)
             for i in range(min(self.sampling.batch_size, count - first)):

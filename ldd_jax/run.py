@@ -19,7 +19,7 @@ from ldd_jax.core.checks import RunError, require
 from ldd_jax.core.console import say
 from ldd_jax.data import Corpus, Tokenizer, batches
 from ldd_jax.evaluation import curves, likelihood
-from ldd_jax.generate import Sampler
+from ldd_jax.generate import Sampler, json_line
 from ldd_jax.planning import chips, cost
 from ldd_jax.training import distributed, metrics, sharding
 from ldd_jax.training import state as states
@@ -30,6 +30,8 @@ from ldd_jax.workdir import check_place, check_tokenizer, claim, open_workdir
 
 # Steps of a process before a profile begins: compiling and warming up.
 PROFILE_AFTER = 3
+# Samples drawn in training; those of the `sample` command have another name.
+SAMPLES = "training_samples.jsonl"
 # What may be due after an update, in order, and how its lines in metrics.jsonl begin.
 WORK = {"evaluate": "validation/", "sample": "samples", "save": ""}
 
@@ -137,6 +139,9 @@ class Run:
         if distributed.leader():
             again = WORK if self.first == settings.num_steps else self.owed
             starts = tuple(WORK[work] for work in again if WORK[work])
+            if (self.workdir / SAMPLES).exists():
+                again = ("index",) if "sample" in again else ()
+                metrics.JsonLines(self.workdir / SAMPLES, self.first, again).close()
             writers = [
                 metrics.JsonLines(self.workdir / "metrics.jsonl", self.first, starts),
                 metrics.TensorBoard(self.workdir / "tensorboard", self.first),
@@ -278,6 +283,9 @@ class Run:
         ):
             records.append(record)
             self.stop.check()
+        if distributed.leader():
+            with writing.append(self.workdir / SAMPLES) as stream:
+                stream.writelines(json_line({"step": step, **r}) for r in records)
         for record in records[:4]:
             self.recorder.say(f"step {step}  sample  {record['text']!r}")
         self.recorder.write(step, {"samples": "\n".join(r["text"] for r in records)})

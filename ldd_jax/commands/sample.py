@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from absl import flags
 
 from ldd_jax.command_line import Command
 from ldd_jax.commands.shared import need, workdir_flag
+from ldd_jax.core.checks import RunError
 from ldd_jax.core.console import OUT, say
 
 
@@ -47,19 +49,38 @@ def _sample_flags(values: flags.FlagValues) -> None:
 
 def _sample(values: flags.FlagValues) -> None:
     workdir = Path(need(values, "workdir"))
-    from ldd_jax import api, generate
+    from ldd_jax import api
+    from ldd_jax.commands.sample_file import SampleFile
     from ldd_jax.core import writing
 
     pipeline = api.load(workdir, ema=values.ema, step=values.step)
     output = writing.place(values.output, workdir / "samples.jsonl")
     options = {name: getattr(values, name) for name in (*api.HOW, *api.WHAT)}
     began = time.monotonic()
-    records = []
-    for record in pipeline.records(**options):
-        # What a file gets as it is, a terminal must not obey.
-        say(record["text"], raw=not OUT.isatty())
-        records.append(record)
-    generate.write_json_lines(output, records)
+    asked = pipeline.request(**options)
+    common = asked.common | {"averaged": values.ema}
+    file = SampleFile(output, common, asked.sampler.length, asked.count)
+    # What a file gets as it is, a terminal must not obey.
+    show = lambda record: say(record["text"], raw=not OUT.isatty())
+    there = len(file.records)
+    if there:
+        say(f"{output.path} has {there} samples of this command already; it goes on", error=True)
+        for record in file.records:
+            show(record)
+    with contextlib.closing(file):
+        try:
+            for record in asked.records(there):
+                file.add(record | {"averaged": values.ema})
+                show(record)
+        except KeyboardInterrupt as error:
+            done = len(file.records)
+            if not done:
+                raise
+            raise RunError(
+                f"interrupted; {done} of {asked.count} samples are in {output.path}, the same "
+                "command goes on"
+            ) from error
+    records = file.records
     latent = values.latent if pipeline.experiment.model.latent else "none"
     say(
         f"{len(records)} samples of {len(records[0]['tokens'])} tokens, {records[0]['calls']} "
