@@ -13,9 +13,10 @@ import hashlib
 import os
 import platform
 import stat
-import tempfile
 import warnings
 from pathlib import Path
+
+from ldd_jax.core import writing
 
 # Bytes of all entries; beyond them the least recently used ones go.
 LIMIT = 512 << 20
@@ -103,17 +104,9 @@ class Entries:
         """Keep a program, if there is room."""
         if len(program) + _DIGEST > self.limit:
             return
-        partial = ""
-        try:
+        with contextlib.suppress(OSError):
             self.trim(len(program) + _DIGEST)
-            stream, partial = tempfile.mkstemp(_PARTIAL, dir=self.place)
-            with open(stream, "wb") as file:
-                file.write(hashlib.sha256(program).digest() + program)
-            os.replace(partial, self.file(key))
-        except OSError:
-            if partial:
-                with contextlib.suppress(OSError):
-                    os.unlink(partial)
+            writing.write(self.file(key), hashlib.sha256(program).digest() + program)
 
     def trim(self, room: int) -> None:
         """Remove what was used least recently, until there is room for so many bytes."""

@@ -119,7 +119,9 @@ def check_new_folder(path: str | Path, flag: str = "") -> None:
     """
     place, shown = Path(path), f"--{flag}={path}" if flag else str(path)
     taken = os.path.lexists(place) and not (place.is_dir() and not any(place.iterdir()))
-    require(not taken or _dangling(place), f"{shown} exists and is not empty; give a new folder")
+    require(
+        not taken or _dangling(place), f"{shown} exists and is not an empty folder; give a new one"
+    )
 
 
 def subfolder(path: Path) -> Path:

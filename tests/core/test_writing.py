@@ -138,7 +138,7 @@ class TestNewFolder:
 
     def test_what_is_taken_is_refused(self, tmp_path, victim):
         for path in (victim, victim.parent):
-            with pytest.raises(UserError, match="not empty"), writing.new_folder(path):
+            with pytest.raises(UserError, match="not an empty folder"), writing.new_folder(path):
                 pass
         assert victim.read_text() == "mine"
 

@@ -33,6 +33,7 @@ from ldd_jax.interop import sources
 from ldd_jax.main import main
 from ldd_jax.training import digests
 from ldd_jax.training.metrics import read_metrics
+from tests.faults import strange
 from tests.faults.mutations import mutate
 from tests.faults.workdirs import Workdirs
 
@@ -58,6 +59,8 @@ class Fuzzer:
         "gzip",
         "problem files",
         "labelled text",
+        "features of TFDS folders",
+        "callers of a roll call",
         *Workdirs.NAMES,
     )
     # Where an input takes long, one in so many is tried.
@@ -115,6 +118,14 @@ class Fuzzer:
                     b"--workdir=x",
                 ],
             ),  # fmt: skip
+            "features of TFDS folders": (
+                lambda data: strange.features(folder, data),
+                [json.dumps(f).encode() for f in (strange.FEATURES, strange.LEGACY)],
+            ),
+            "callers of a roll call": (
+                strange.caller,
+                [b'{"rank": 1, "host": "h", "proof": "00"}\n', b'{"rank": 2}\n'],
+            ),
             "safetensors": (self.safetensors, [_safetensors()]),
             "sample files": (self.samples, [jsonl, b"plain text\nanother\n"]),
             "metrics files": (self.metrics, [b'{"step": 1, "loss": 2.0}\n{"step": 2}\n']),
