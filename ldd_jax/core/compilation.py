@@ -106,7 +106,8 @@ class Entries:
             return
         with contextlib.suppress(OSError):
             self.trim(len(program) + _DIGEST)
-            writing.write(self.file(key), hashlib.sha256(program).digest() + program)
+            data = hashlib.sha256(program).digest() + program
+            writing.write(self.file(key), data, fresh=0o600)
 
     def trim(self, room: int) -> None:
         """Remove what was used least recently, until there is room for so many bytes."""

@@ -33,11 +33,12 @@ def is_draft(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path, *, binary: bool = False) -> Iterator[IO[Any]]:
+def replacing(path: str | Path, *, binary: bool = False, fresh: int = 0o666) -> Iterator[IO[Any]]:
     """A stream whose content is at `path` when the block ends well; else nothing has happened.
 
     Text is UTF-8; half a character (surrogate) is written as its escape, which JSON reads back. A
-    link at `path` is replaced, its target left alone; a file keeps its permissions.
+    link at `path` is replaced, its target left alone; a file keeps its permissions, one that was
+    not there gets `fresh`, less the user's mask.
 
     Raises:
       OSError: if it cannot be written.
@@ -45,7 +46,7 @@ def replacing(path: str | Path, *, binary: bool = False) -> Iterator[IO[Any]]:
     path = Path(path)
     mode = _permissions(path)
     draft = path.with_name(_unknown())
-    number = os.open(draft, os.O_WRONLY | _NEW, 0o666 if mode is None else mode & 0o700)
+    number = os.open(draft, os.O_WRONLY | _NEW, fresh if mode is None else mode & 0o700)
     try:
         with _stream(number, binary) as stream:
             yield stream
@@ -60,9 +61,9 @@ def replacing(path: str | Path, *, binary: bool = False) -> Iterator[IO[Any]]:
         raise
 
 
-def write(path: str | Path, data: str | bytes) -> None:
+def write(path: str | Path, data: str | bytes, *, fresh: int = 0o666) -> None:
     """`replacing`, with the whole content at once."""
-    with replacing(path, binary=isinstance(data, bytes)) as stream:
+    with replacing(path, binary=isinstance(data, bytes), fresh=fresh) as stream:
         stream.write(data)
 
 
