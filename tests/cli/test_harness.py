@@ -105,15 +105,17 @@ def test_known_flags_and_what_the_file_keeps(trained, tasks, tmp_path):
 
 @pytest.mark.slow
 def test_chat_templates(trained, tasks, tmp_path):
-    (tmp_path / "chat.jinja").write_text("{% for m in messages %}<{{ m.content }}{% endfor %}")
-    for value, begin in (
-        ("true", "user: the red\nassistant:"),
-        (tmp_path / "chat.jinja", "<the red"),
-    ):
-        flags = (f"--apply_chat_template={value}", "--log_samples", "--limit=1")
-        found = run(trained("ar"), tasks, tmp_path, *flags, names="local_generate")
-        assert found["samples"]["local_generate"][0]["arguments"][0][0].startswith(begin)
-        assert found["chat_template"]
+    from ldd_jax.harness import Harness
+
+    own = tmp_path / "chat.jinja"
+    own.write_text("{% for m in messages %}by {{ m.content }} and{% endfor %}")
+    flags = (f"--apply_chat_template={own}", "--log_samples", "--limit=1")
+    found = run(trained("ar"), tasks, tmp_path, *flags, names="local_generate")
+    assert found["samples"]["local_generate"][0]["arguments"][0][0] == "by the red and"
+    assert found["chat_template"] == own.read_text()
+    history = [{"role": "user", "content": "the red"}]
+    plain = Harness(str(trained("ar"))).apply_chat_template(history)
+    assert plain == "user: the red\nassistant: "
     (tmp_path / "bad.jinja").write_text("{{ messages[0].content.__class__.__mro__ }}")
     flags = (f"--workdir={trained('ar')}", "--tasks=local_generate", f"--include={tasks}")
     result = tools.call("lm-eval", *flags, f"--apply_chat_template={tmp_path / 'bad.jinja'}")
@@ -121,7 +123,7 @@ def test_chat_templates(trained, tasks, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "flags, text",
+    "flags, said",
     [
         (("--tasks=local_x*",), "unknown tasks ['local_x*']"),
         (("--tasks=local_choice", "--limit=1.5"), "limit is 1.5"),
@@ -131,9 +133,9 @@ def test_chat_templates(trained, tasks, tmp_path):
         (("--tasks=local_choice", "--output_path=/dev/null/a"), "--output_path=/dev/null/a: Not a"),
     ],
 )
-def test_bad_flags(trained, tasks, flags, text):
+def test_bad_flags(trained, tasks, flags, said):
     result = tools.call("lm-eval", f"--workdir={trained('ar')}", f"--include={tasks}", *flags)
-    assert result.status == 2 and text in result.err, result
+    assert result.status == 2 and said in result.err, result
 
 
 @pytest.mark.slow
