@@ -63,18 +63,52 @@ def plain(q: Array, k: Array, v: Array, segment_BL: Array | None, *, causal: boo
 
 def masked(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
     """`plain` with any mask [B or 1, 1, Lq, Lk], such as that of a query against a cache."""
-    scale = q.shape[-1] ** -0.5
     q, k, v = (jnp.swapaxes(a, 1, 2) for a in (q, k, v))
-    scores = jnp.einsum("bhqk,bhsk->bhqs", q * scale, k, preferred_element_type=jnp.float32)
+    return jnp.swapaxes(_attend(q, k, v, mask), 1, 2)
+
+
+@jax.custom_vjp
+def _attend(q, k, v, mask):
+    return _attend_forward(q, k, v, mask)[0]
+
+
+def _attend_forward(q, k, v, mask):
+    """P = exp(S - max S), unnormalised, is kept: a CPU reads it faster than it forms it again."""
+    wide = jnp.promote_types(q.dtype, jnp.float32)
+    product = partial(jnp.einsum, preferred_element_type=wide)
+    scores = product("bhqk,bhsk->bhqs", q * q.shape[-1] ** -0.5, k)
     if mask is not None:
         scores = jnp.where(mask, scores, -jnp.inf)
-    top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
-    weight = jnp.exp(scores - top)
+    weight = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
     total = jnp.sum(weight, axis=-1, keepdims=True)
-    out = jnp.einsum(
-        "bhqs,bhsk->bhqk", weight.astype(v.dtype), v, preferred_element_type=jnp.float32
+    weight = weight.astype(v.dtype)
+    out = (product("bhqs,bhsk->bhqk", weight, v) / total).astype(v.dtype)
+    return out, (q, k, v, weight, total, out)
+
+
+def _attend_backward(kept, d_out):
+    """DV = A^T dO, dS = A (dO V^T - <dO, O>), dQ = dS K, dK = dS^T Q.
+
+    The two products over queries are formed as [K, Lk]: with the few channels in front, a CPU
+    needs no transposed copy of an [Lq, Lk] array.
+    """
+    q, k, v, weight, total, out = kept
+    wide, scale = total.dtype, q.shape[-1] ** -0.5
+    product = partial(jnp.einsum, preferred_element_type=wide)
+    over_queries = lambda a, b: jnp.swapaxes(
+        jax.lax.optimization_barrier(product("bhqk,bhqs->bhks", a, b)), -1, -2
     )
-    return jnp.swapaxes((out / total).astype(v.dtype), 1, 2)
+    d = d_out.astype(wide) / total
+    inner = jnp.sum(d * out.astype(wide), axis=-1, keepdims=True)
+    d = d.astype(v.dtype)
+    d_scores = weight * (product("bhqk,bhsk->bhqs", d, v) - inner)
+    d_scores = (d_scores * scale).astype(q.dtype)
+    dq = product("bhqs,bhsk->bhqk", d_scores, k).astype(q.dtype)
+    dk = over_queries(q, d_scores).astype(k.dtype)
+    return dq, dk, over_queries(d, weight).astype(v.dtype), None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
 
 
 def fused(q: Array, k: Array, v: Array, segment_BL: Array | None, *, causal: bool = False) -> Array:

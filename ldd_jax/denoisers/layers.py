@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 
 from ldd_jax.core.draws import fold
 from ldd_jax.core.logical import constrain, pieces
+from ldd_jax.core.products import dot_general
 from ldd_jax.core.types import Array
 from ldd_jax.denoisers.attention import kernel, masked, rotary
 
@@ -37,6 +39,7 @@ def dense(features: int, inputs: int, name: str, dtype: Any, bias: bool = True) 
         kernel_init=fan_in,
         bias_init=bias_init(inputs),
         dtype=dtype,
+        dot_general=dot_general,
         name=name,
     )
 
@@ -103,13 +106,23 @@ def spread(c: Array) -> Array:
 
 
 class Norm(nn.Module):
-    """LayerNorm with a weight and no bias, in float32, returned in the input's type."""
+    """LayerNorm with a weight and no bias, in float32, returned in the input's type, modulated.
 
+    Only x is kept for the backward pass: elementwise work costs less than memory's way.
+    """
+
+    @partial(nn.remat, prevent_cse=False)
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Normalise the last axis."""
+    def __call__(self, x: Array, shift: Any = 0, scale: Any = 0) -> Array:
+        """Normalise the last axis; times (1 + scale), plus shift."""
         y = nn.LayerNorm(epsilon=LAYER_NORM_EPS, use_bias=False, dtype=jnp.float32, name="norm")(x)
-        return y.astype(x.dtype)
+        return modulate(y.astype(x.dtype), shift, scale)
+
+
+@partial(jax.checkpoint, prevent_cse=False)
+def gelu(x: Array) -> Array:
+    """0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))); only x is kept for the backward pass."""
+    return nn.gelu(x, approximate=True)
 
 
 class LatentNorm(nn.Module):
@@ -199,7 +212,7 @@ class Block(nn.Module):
             modulation = spread(zero_dense(6 * d, "adaln", self.dtype)(c.astype(self.dtype)))
             shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(modulation, 6, axis=-1)
 
-        y = modulate(Norm(name="norm1")(x), shift1, scale1)
+        y = Norm(name="norm1")(x, shift1, scale1)
         qkv = dense(3 * d, d, "qkv", self.dtype, bias=False)(y)
         q, k, v = (
             a.reshape(*a.shape[:2], self.heads, d // self.heads) for a in jnp.split(qkv, 3, axis=-1)
@@ -213,9 +226,9 @@ class Block(nn.Module):
         y = dense(d, d, "out", self.dtype, bias=False)(y)
         x = x + gate1 * dropout(y, keys, self.dropout, 0)
 
-        y = modulate(Norm(name="norm2")(x), shift2, scale2)
+        y = Norm(name="norm2")(x, shift2, scale2)
         y = dense(self.mlp_ratio * d, d, "mlp_in", self.dtype)(y)
-        y = dense(d, self.mlp_ratio * d, "mlp_out", self.dtype)(nn.gelu(y, approximate=True))
+        y = dense(d, self.mlp_ratio * d, "mlp_out", self.dtype)(gelu(y))
         x = x + gate2 * dropout(y, keys, self.dropout, 1)
         return constrain(x, "batch", "length", None), cache
 

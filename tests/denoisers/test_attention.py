@@ -1,0 +1,63 @@
+"""Attention's own backward rule against autodiff of the formula, with every mask."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldd_jax.denoisers.attention import allowed, masked, plain
+
+
+def formula(q, k, v, mask):
+    """softmax(q k^T / sqrt(K)) v, as it is written."""
+    scores = jnp.einsum("blhk,bshk->bhls", q, k) / q.shape[-1] ** 0.5
+    scores = scores if mask is None else jnp.where(mask, scores, -jnp.inf)
+    return jnp.einsum("bhls,bshk->blhk", jax.nn.softmax(scores, -1), v)
+
+
+def arrays(queries, keys, dtype, heads=2, size=4):
+    ks = jax.random.split(jax.random.key(3), 4)
+    shapes = [(3, queries), (3, keys), (3, keys), (3, queries)]
+    return [2 * jax.random.normal(k, (*s, heads, size), dtype) for k, s in zip(ks, shapes)]
+
+
+SEGMENTS = jnp.array([[1] * 7, [1, 1, 2, 2, 2, 0, 0], [1, 2, 3, 4, 5, 6, 0]])
+
+
+@pytest.mark.parametrize("segment", [None, SEGMENTS], ids=["whole", "documents"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_output_and_gradients_are_those_of_the_formula(x64, segment, causal):
+    q, k, v, cotangent = arrays(7, 7, jnp.float64)
+    mine, pull = jax.vjp(lambda *a: plain(*a, segment, causal=causal), q, k, v)
+    mask = allowed(7, segment, causal)
+    expected, other = jax.vjp(lambda *a: formula(*a, mask), q, k, v)
+    np.testing.assert_allclose(mine, expected, rtol=1e-12, atol=1e-12)
+    for a, b in zip(pull(cotangent), other(cotangent)):
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
+
+
+def test_queries_against_a_longer_cache(x64):
+    q, k, v, cotangent = arrays(2, 5, jnp.float64)
+    mask = jnp.arange(5)[None] <= (2 + jnp.arange(2))[:, None]
+    pull = jax.vjp(lambda *a: masked(*a, mask[None, None]), q, k, v)[1]
+    expected = jax.vjp(lambda *a: formula(*a, mask[None, None]), q, k, v)[1]
+    for a, b in zip(pull(cotangent), expected(cotangent)):
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_types_and_precision(strict, dtype):
+    q, k, v, cotangent = arrays(7, 7, dtype)
+    out, pull = jax.vjp(lambda *a: plain(*a, SEGMENTS), q, k, v)
+    wide = [a.astype(jnp.float32) for a in (q, k, v)]
+    expected, other = jax.vjp(lambda *a: formula(*a, allowed(7, SEGMENTS, False)), *wide)
+    near = dict(rtol=1e-5, atol=1e-5) if dtype == jnp.float32 else dict(rtol=0.05, atol=0.2)
+    pairs = [(out, expected), *zip(pull(cotangent), other(cotangent.astype(jnp.float32)))]
+    for a, b in pairs:
+        assert a.dtype == dtype
+        np.testing.assert_allclose(a.astype(jnp.float32), b, **near)
+
+
+def test_float64_is_not_narrowed(x64):
+    q, k, v, _ = arrays(7, 7, jnp.float64)
+    assert np.max(np.abs(plain(q, k, v, None) - formula(q, k, v, None))) < 1e-14
