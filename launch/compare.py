@@ -1,7 +1,7 @@
 """Train and sampler steps of this code against the same model written plainly, as ratios.
 
     python launch/compare.py [--method=lddm_m] [--width=256] [--depth=6] [--heads=8] \
-        [--length=256] [--batch=16] [--vocabulary=256] [--tile=1024] [--repeats=9] [--calls=9]
+        [--unroll=6] [--length=256] [--batch=16] [--vocabulary=256] [--tile=1024] [--repeats=9] [--calls=9]
 
 Plainly: the blocks one after the other instead of a scan, the whole vocabulary for every row
 instead of tiles of the rows that count, a Python loop over sampling steps instead of a compiled
@@ -80,7 +80,13 @@ class Side:
         config = make(
             arguments("", method=chosen.method, size="tiny"),
             data=dict(length=chosen.length),
-            model=dict(width=chosen.width, depth=chosen.depth, heads=chosen.heads, cond_width=128),
+            model=dict(
+                width=chosen.width,
+                depth=chosen.depth,
+                heads=chosen.heads,
+                cond_width=128,
+                unroll=chosen.unroll,
+            ),
             context=dict(p=1.0),
             objective=dict(tile=0 if plain else chosen.tile),
             training=dict(num_steps=10**6, batch_size=chosen.batch),
@@ -154,7 +160,9 @@ def main() -> None:
     """Print medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--method", default="lddm_m", choices=sorted(METHODS))
-    sizes = dict(width=256, depth=6, heads=8, length=256, batch=16, vocabulary=256, tile=1024)
+    sizes = dict(
+        width=256, depth=6, unroll=6, heads=8, length=256, batch=16, vocabulary=256, tile=1024
+    )
     for name, default in {**sizes, "repeats": 9, "calls": 9}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     chosen = parser.parse_args()

@@ -1,7 +1,7 @@
 """Train and sampler steps of this code against a plain PyTorch network of our own, as ratios.
 
     python launch/compare_torch.py [--method=mdlm|lddm_m] [--width=256] [--depth=6] [--heads=8] \
-        [--length=256] [--batch=16] [--vocabulary=256] [--repeats=9] [--calls=9] [--compile]
+        [--unroll=6] [--length=256] [--batch=16] [--vocabulary=256] [--repeats=9] [--calls=9] [--compile]
 
 PyTorch's side is written as one would write it for speed on one machine: eager blocks around
 scaled_dot_product_attention, fused AdamW, averages and clipping by foreach, a projection of the
@@ -216,7 +216,9 @@ def main() -> None:
     """Print medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--method", default="mdlm", choices=("mdlm", "lddm_m"))
-    sizes = dict(width=256, depth=6, heads=8, length=256, batch=16, vocabulary=256, tile=1024)
+    sizes = dict(
+        width=256, depth=6, unroll=6, heads=8, length=256, batch=16, vocabulary=256, tile=1024
+    )
     for name, default in {**sizes, "repeats": 9, "calls": 9}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--compile", action="store_true")

@@ -19,7 +19,16 @@ from ldd_jax.training.checkpoints import Checkpoints
 
 # What may differ between a network and the one it begins with: none of it changes a function that
 # the old parameters say.
-INDIFFERENT = ("latent", "latent_width", "dropout", "dtype", "remat", "chunks", "attention")
+INDIFFERENT = (
+    "latent",
+    "latent_width",
+    "dropout",
+    "dtype",
+    "remat",
+    "chunks",
+    "unroll",
+    "attention",
+)
 # What the old network may lack: it is zero at first, so that the new one computes the same.
 ADDED = "latent_norm"
 

@@ -66,7 +66,7 @@ METHODS = {
 }
 
 SIZES = {
-    "tiny": dict(width=96, depth=3, heads=4, cond_width=32),
+    "tiny": dict(width=96, depth=3, heads=4, cond_width=32, unroll=3),  # of a CPU
     "6m": dict(width=384, depth=3, heads=12),
     "small": dict(width=768, depth=12, heads=12),
     "medium": dict(width=1024, depth=24, heads=16),

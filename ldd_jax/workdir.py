@@ -30,6 +30,9 @@ FREE = (
     "evaluation.",
     "sampling.",
     "mesh.",
+    "model.remat",
+    "model.chunks",
+    "model.unroll",
 )
 
 
