@@ -1,7 +1,8 @@
 """Train and sampler steps of this code against the same model written plainly, as ratios.
 
     python launch/compare.py [--method=lddm_m] [--width=256] [--depth=6] [--heads=8] \
-        [--unroll=6] [--length=256] [--batch=16] [--vocabulary=256] [--tile=1024] [--repeats=9] [--calls=9]
+        [--unroll=6] [--length=256] [--batch=16] [--vocabulary=256] [--tile=1024] \
+        [--repeats=9] [--calls=9]
 
 Plainly: the blocks one after the other instead of a scan, the whole vocabulary for every row
 instead of tiles of the rows that count, a Python loop over sampling steps instead of a compiled

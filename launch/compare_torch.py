@@ -1,7 +1,8 @@
 """Train and sampler steps of this code against a plain PyTorch network of our own, as ratios.
 
     python launch/compare_torch.py [--method=mdlm|lddm_m] [--width=256] [--depth=6] [--heads=8] \
-        [--unroll=6] [--length=256] [--batch=16] [--vocabulary=256] [--repeats=9] [--calls=9] [--compile]
+        [--unroll=6] [--length=256] [--batch=16] [--vocabulary=256] [--tile=1024] \
+        [--repeats=9] [--calls=9] [--compile] [--processor]
 
 PyTorch's side is written as one would write it for speed on one machine: eager blocks around
 scaled_dot_product_attention, fused AdamW, averages and clipping by foreach, a projection of the

@@ -1,11 +1,56 @@
 """Fixtures for all tests."""
 
+import contextlib
+import os
+
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from ldd_jax.core.memory import keep_freed_memory
 
 keep_freed_memory()  # as the command line does: otherwise a third of the time is page faults
+
+# Shorter compilations are not worth a file.
+KEPT = {
+    "jax_persistent_cache_min_compile_time_secs": 0.1,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+
+
+@contextlib.contextmanager
+def compiled_into(folder, settings):
+    """Programs are kept in `folder`, by this process and by those that it starts."""
+    settings = {"jax_compilation_cache_dir": str(folder), **settings}
+    before = {name: jax.config.values[name] for name in settings}
+    environment = {name.upper(): os.environ.get(name.upper()) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value).lower() if value is True else str(value)
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        for name, value in environment.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def keep_programs(cache_folder):
+    """Equal programs are compiled once by a test process and all that it starts."""
+    with compiled_into(cache_folder, KEPT):
+        yield
 
 
 @pytest.fixture

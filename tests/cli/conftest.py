@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import collections
-import os
 
-import jax
 import pytest
 from absl import logging
 from jax import monitoring
-from jax.experimental.compilation_cache import compilation_cache
 
 from tests.cli import tools
+from tests.conftest import compiled_into
 
 # Half the time to compile. The slow tests of killed runs switch it off: they compile as users do.
 CACHE = {
@@ -21,28 +19,14 @@ CACHE = {
 }
 
 
-@pytest.fixture(scope="session")
-def cache_folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("compiled")
-
-
 @pytest.fixture(scope="package", autouse=True)
 def compile_once(cache_folder):
     """Equal programs are compiled once for all tests of this folder, subprocesses included."""
-    settings = {"jax_compilation_cache_dir": str(cache_folder), **CACHE}
-    before = {name: jax.config.values[name] for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-        os.environ[name.upper()] = str(value).lower() if value is True else str(value)
-    compilation_cache.reset_cache()
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # as the console entry point does
-    yield
-    logging.set_verbosity(verbosity)
-    for name, value in before.items():
-        jax.config.update(name, value)
-        del os.environ[name.upper()]
-    compilation_cache.reset_cache()
+    with compiled_into(cache_folder, CACHE):
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity(logging.ERROR)  # as the console entry point does
+        yield
+        logging.set_verbosity(verbosity)
 
 
 @pytest.fixture(scope="session")

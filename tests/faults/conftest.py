@@ -1,7 +1,6 @@
-"""Equal programs are compiled once; a corpus, and a trained workdir per method, as in tests/cli."""
+"""A corpus, and a trained workdir per method, as in tests/cli."""
 
 from tests.cli.conftest import (  # noqa: F401
-    cache_folder,
     compile_once,
     text,
     train_flags,
