@@ -54,12 +54,6 @@ class Codec:
     layout: Layout
     size: int
 
-    def __post_init__(self):
-        try:
-            self.record  # noqa: B018
-        except ValueError as error:  # numpy's items hold less than 2 GiB
-            raise UserError(f"rows of {self.layout.length} tokens fit no record") from error
-
     @functools.cached_property
     def record(self) -> np.dtype:
         """A record: tokens [L], how many of them count, and segments [L] where they are used."""

@@ -155,7 +155,7 @@ def test_records_of_another_kind_are_refused(corpus_file, tmp_path):
     manifest = json.loads(path.read_text())
     for change, text in (
         ({"record": [["tokens", "<u8", [32]]]}, "describes other records"),
-        ({"layout": manifest["layout"] | {"length": 2**40}}, "fit no record"),
+        ({"layout": manifest["layout"] | {"length": 2**40}}, "must be 1 to"),
     ):
         path.write_text(json.dumps(manifest | change))
         with pytest.raises(UserError, match=text):
