@@ -44,7 +44,7 @@ TORCH ?= torch>=2.6
 	touch $@
 
 extras: .extras/.installed
-	.extras/bin/python -m pytest $(WORKERS) tests/interop tests/cli/test_bridge.py tests/cli/test_harness.py
+	.extras/bin/python -m pytest $(WORKERS) tests/interop
 
 # Kills, stops, damaged files, NaN and 100,000 hostile inputs; prints a table of what was lost.
 faults: $(VENV)/.installed-dev

@@ -8,9 +8,9 @@ Expected:  size=tiny: docs/results.md, measured here. Published with numbers=4: 
            LDDM-G 56.3 %; 85M MGDM 86.5, LDDM-G 94.4 % (arXiv 2510.19304); not run yet here.
 """
 
+from ldd_jax.config.recipes import arguments, problems
 from ldd_jax.core.checks import UserError, nearest
 from ldd_jax.core.registry import section
-from ldd_jax.recipes import arguments, problems
 from ldd_jax.tasks import Countdown
 
 # Tokens of a row in the published code.

@@ -7,7 +7,7 @@ Hardware:  what the run itself needs; 1,000 updates, lr 3e-4 with cosine decay.
 Expected:  docs/finetuning.md, measured here at quickstart size.
 """
 
-from ldd_jax.recipes import arguments, fine_tune
+from ldd_jax.config.recipes import arguments, fine_tune
 
 
 def get_config(argument=""):

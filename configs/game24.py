@@ -9,8 +9,8 @@ Expected:  that way 6M MGDM 12.0, LDDM-G 28.0 %; 85M MGDM 47.0, LDDM-G 63.0 % (p
            arXiv 2510.19304); not run yet here.
 """
 
+from ldd_jax.config.recipes import arguments, problems
 from ldd_jax.core.registry import section
-from ldd_jax.recipes import arguments, problems
 from ldd_jax.tasks import Game24
 
 

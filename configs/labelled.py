@@ -8,8 +8,8 @@ Hardware:  any; minutes at size=tiny on a laptop CPU.
 Expected:  depends on the text; run here by tests/cli/test_guidance.py on two classes of letters.
 """
 
+from ldd_jax.config.recipes import SHORT, arguments, make, tokenizer
 from ldd_jax.data import LabelledText
-from ldd_jax.recipes import SHORT, arguments, make, tokenizer
 
 
 def get_config(argument=""):

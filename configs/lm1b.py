@@ -8,9 +8,9 @@ Expected:  test perplexity (upper bounds, padded) MDLM 27.60, LDDM-M 25.95, UDLM
            LDDM-U 29.21 (published, arXiv 2510.19304); not run yet here.
 """
 
+from ldd_jax.config.recipes import PUBLISHED, arguments, make
 from ldd_jax.core.registry import section
 from ldd_jax.data import Json
-from ldd_jax.recipes import PUBLISHED, arguments, make
 
 
 def get_config(argument=""):

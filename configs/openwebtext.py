@@ -10,9 +10,9 @@ Expected:  test perplexity (upper bounds) MDLM 23.05, LDDM-M 21.90, UDLM 25.51, 
            (published, arXiv 2510.19304); not run yet here.
 """
 
+from ldd_jax.config.recipes import PUBLISHED, arguments, make
 from ldd_jax.core.registry import section
 from ldd_jax.data import Json
-from ldd_jax.recipes import PUBLISHED, arguments, make
 
 
 def get_config(argument=""):

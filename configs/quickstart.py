@@ -7,9 +7,9 @@ Expected:  2.02 +- 0.01 nats a character with lddm_m; measured here for all meth
            (docs/results.md).
 """
 
+from ldd_jax.config.recipes import arguments, make
 from ldd_jax.core.registry import section
 from ldd_jax.data import Characters
-from ldd_jax.recipes import arguments, make
 
 
 def get_config(argument=""):

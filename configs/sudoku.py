@@ -8,8 +8,8 @@ Expected:  size=tiny: docs/results.md, measured here. Published, 9 x 9: AR 85M 2
            (arXiv 2410.14157); not run yet here.
 """
 
+from ldd_jax.config.recipes import arguments, problems
 from ldd_jax.core.registry import section
-from ldd_jax.recipes import arguments, problems
 from ldd_jax.tasks import Sudoku
 
 

@@ -7,7 +7,7 @@ Hardware:  any; minutes at size=tiny on a laptop CPU.
 Expected:  depends on the text; not run yet at other sizes.
 """
 
-from ldd_jax.recipes import SHORT, arguments, make, tokenizer
+from ldd_jax.config.recipes import SHORT, arguments, make, tokenizer
 
 
 def get_config(argument=""):

@@ -6,9 +6,9 @@ Hardware:  8 accelerators of 16 GB or more; 1M updates of 512 x 256 tokens.
 Expected:  bits per character MDLM 1.40, MD4 1.37, SEDD 1.39 (published); not run yet here.
 """
 
+from ldd_jax.config.recipes import PUBLISHED, arguments, make
 from ldd_jax.core.registry import section
 from ldd_jax.data import Characters
-from ldd_jax.recipes import PUBLISHED, arguments, make
 
 
 def get_config(argument=""):

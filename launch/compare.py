@@ -23,15 +23,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from ldd_jax import experiment as experiments
-from ldd_jax import generate
+from ldd_jax.config import experiment as experiments
+from ldd_jax.config.recipes import METHODS, arguments, make
 from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.core.memory import keep_freed_memory
 from ldd_jax.core.types import Trunk
 from ldd_jax.data.characters import CharacterTokenizer
 from ldd_jax.denoisers import layers
 from ldd_jax.denoisers.dit import BoundDiT, DiT, Network
-from ldd_jax.recipes import METHODS, arguments, make
+from ldd_jax.inference import generate
 from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.loop import start
 from ldd_jax.training import sharding

@@ -20,11 +20,11 @@ from pathlib import Path
 
 from cells import command, mean_and_error, train
 
-from ldd_jax import generate, loop
 from ldd_jax.core import registry
 from ldd_jax.core.memory import keep_freed_memory
+from ldd_jax.inference import generate, pipeline
+from ldd_jax.inference.solve import Solver
 from ldd_jax.samplers import Latent
-from ldd_jax.solving import Solver
 
 METHODS = "ar,mdlm,lddm_m,mgdm,lddm_g"
 DECODERS = "ancestral,easy_first"
@@ -45,7 +45,7 @@ def success(
     found = workdir / f"success{task and '-'}{task}.jsonl"
     if found.exists():
         return [json.loads(line) for line in found.read_text().splitlines()]
-    experiment, params, _ = loop.load(workdir)
+    experiment, params, _ = pipeline.load_trained(workdir)
     data = registry.build("data", experiment.config.data)
     asked = registry.parse("task", task) if task else data.task
     held_out = [p for p, _ in asked.problems("validation", problems, data.seed)]

@@ -19,7 +19,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 
-from ldd_jax import experiment
+from ldd_jax.config import experiment
 from ldd_jax.core import registry
 from ldd_jax.core.memory import keep_freed_memory
 from ldd_jax.data import batches

@@ -9,7 +9,7 @@ __all__ = ["load"]
 def __getattr__(name: str) -> Any:
     """`ldd_jax.load`; JAX is only imported when it is asked for."""
     if name == "load":
-        from ldd_jax.api import load
+        from ldd_jax.inference.pipeline import load
 
         return load
     raise AttributeError(f"module 'ldd_jax' has no attribute {name!r}")

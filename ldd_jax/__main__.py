@@ -1,5 +1,5 @@
 """`python -m ldd_jax`."""
 
-from ldd_jax.main import run
+from ldd_jax.cli.main import run
 
 run()

@@ -10,7 +10,7 @@ import numpy as np
 from flax import struct
 
 from ldd_jax.core.types import Cond, Trunk
-from ldd_jax.evaluation.laws import Law, index, kl, states
+from ldd_jax.oracle.laws import Law, index, kl, states
 
 __all__ = ["Law", "index", "kl", "states"]
 

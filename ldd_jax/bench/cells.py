@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from ldd_jax.config.sections import Sampling
 from ldd_jax.core import reading, registry, writing
 from ldd_jax.core.checks import UserError, nearest, parse_json, require
-from ldd_jax.experiment import Sampling
 from ldd_jax.training.metrics import finite
 
 DEFAULT = "default"

@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ldd_jax import loop
 from ldd_jax.bench.baselines import training_tokens
+from ldd_jax.config.experiment import Experiment, read_corpus
+from ldd_jax.config.stored import fingerprint
 from ldd_jax.core import reading
 from ldd_jax.core.checks import UserError, parse_json, require
 from ldd_jax.core.types import Cond
@@ -17,7 +18,7 @@ from ldd_jax.data import Corpus
 from ldd_jax.evaluation import gpt2, likelihood
 from ldd_jax.evaluation.judges import Judge, NetworkJudge, NGramJudge
 from ldd_jax.evaluation.ngram import NGram
-from ldd_jax.experiment import Experiment, fingerprint, read_corpus
+from ldd_jax.inference import pipeline
 from ldd_jax.objectives.next_token import shifted
 from ldd_jax.training import sharding
 
@@ -43,7 +44,7 @@ def network_judge(workdir: Path) -> NetworkJudge:
     Raises:
       UserError: for a workdir whose model has no exact likelihood.
     """
-    experiment, params, step = loop.load(workdir)
+    experiment, params, step = pipeline.load_trained(workdir)
     require(
         experiment.objective.exact,
         f"--judge={workdir}: {experiment.config.recipe} has only a bound of the likelihood; "

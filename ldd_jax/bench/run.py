@@ -13,17 +13,19 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from ldd_jax import loop
 from ldd_jax.bench import cells, judging
 from ldd_jax.bench.baselines import BASELINES, QUOTES, training_tokens
 from ldd_jax.bench.measures import Measures
+from ldd_jax.config.experiment import Experiment
+from ldd_jax.config.sections import Sampling, check_sampler
+from ldd_jax.config.stored import fingerprint
 from ldd_jax.core.checks import UserError, require
 from ldd_jax.core.console import ERR, harmless, say
 from ldd_jax.core.registry import names
 from ldd_jax.data import Corpus
 from ldd_jax.evaluation.judges import Judge
-from ldd_jax.experiment import Experiment, Sampling, check_sampler, fingerprint
-from ldd_jax.generate import Sampler
+from ldd_jax.inference import pipeline
+from ldd_jax.inference.generate import Sampler
 from ldd_jax.samplers.loop import fetched
 
 
@@ -104,7 +106,8 @@ class Bench:
         labels = [w.name for w in settings.workdirs]
         unique = len(set(labels)) == len(labels)
         self.contenders = [
-            Contender(w.name if unique else str(w), *loop.load(w)) for w in settings.workdirs
+            Contender(w.name if unique else str(w), *pipeline.load_trained(w))
+            for w in settings.workdirs
         ]
         first = self.contenders[0]
         for other in self.contenders[1:]:

@@ -1,1 +1,1 @@
-"""What every stage shares: types, vocabulary rows, draws, divergences, registry, checks."""
+"""What every stage shares: types, vocabulary tiles, draws, divergences, registry, checks."""

@@ -1,1 +1,1 @@
-"""Likelihood with error bars and curves."""
+"""Measures of a model and of its samples: likelihood, quality, judges, mechanism."""

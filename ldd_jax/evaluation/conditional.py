@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldd_jax.core.rows import rows
 from ldd_jax.core.types import Array, Batch, Cond, Model, Process
+from ldd_jax.core.vocabulary_tiles import rows
 from ldd_jax.objectives.next_token import shifted
 
 

@@ -1,1 +1,1 @@
-"""Other people's parameter names and files."""
+"""Other people's checkpoints, in and out, and other people's evaluation harness."""

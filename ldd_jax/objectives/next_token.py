@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from ldd_jax.core.draws import example_keys
 from ldd_jax.core.registry import injected, part, register
-from ldd_jax.core.rows import rows_loss
 from ldd_jax.core.types import Array, Batch, Denoiser, Loss, Process
+from ldd_jax.core.vocabulary_tiles import rows_loss
 from ldd_jax.objectives.context import NoContext
 
 

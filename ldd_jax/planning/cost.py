@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldd_jax.core.rows import CHOSEN, SCORED
-from ldd_jax.experiment import Experiment
-from ldd_jax.generate import program
+from ldd_jax.config.experiment import Experiment
+from ldd_jax.core.vocabulary_tiles import CHOSEN, SCORED
+from ldd_jax.inference.generate import program
 from ldd_jax.objectives import NoContext
 from ldd_jax.objectives.context import GATE
 from ldd_jax.objectives.times import stratified

@@ -9,11 +9,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ldd_jax import experiment as experiments
+from ldd_jax.config import experiment as experiments
+from ldd_jax.config import refusals
+from ldd_jax.config.experiment import Experiment
 from ldd_jax.core import registry
 from ldd_jax.core.checks import is_whole, require
 from ldd_jax.denoisers.dit import REMAT
-from ldd_jax.experiment import Experiment
 from ldd_jax.planning import aot, chips, cost, hlo
 from ldd_jax.training import sharding
 from ldd_jax.training import state as states
@@ -27,7 +28,7 @@ def build(config: ConfigDict, vocabulary: int, devices: list | None) -> Experime
     mesh = registry.build("mesh", config.mesh).make(devices)
     tokenizer: Any = SimpleNamespace(size=vocabulary)
     experiment = experiments.build(config, tokenizer, mesh)
-    experiments.check_batch(experiment)
+    refusals.check_batch(experiment)
     return experiment
 
 

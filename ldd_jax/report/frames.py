@@ -1,4 +1,4 @@
-"""A denoised row as frames for terminal and GIF: the steps of one path of `observe.watch`."""
+"""A denoised row as frames for terminal and GIF: the steps of one path of `trace.watch`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def frames(label: str, path: dict[str, Any]) -> list[Frame]:
 
     Args:
       label: of the run.
-      path: one of `observe.watch`'s "paths": tokens [steps + 2][L], entropy and norm [steps][L].
+      path: one of `trace.watch`'s "paths": tokens [steps + 2][L], entropy and norm [steps][L].
     """
     out = []
     tokens, empty = path["tokens"], [None] * len(path["tokens"][0])

@@ -174,7 +174,7 @@ def frontier(folder: Path) -> str:
 
 
 def page(runs: list[dict[str, Any]], bench: Path | None) -> str:
-    """The whole page, from the records of `observe.watch` with `label`, `summary`, `metrics`."""
+    """The whole page, from the records of `trace.watch` with `label`, `summary`, `metrics`."""
     head = ["run", *(title for _, title in COLUMNS)]
     body = [[r["label"], *(number(r["summary"].get(n)) for n, _ in COLUMNS)] for r in runs]
     samples = "".join(

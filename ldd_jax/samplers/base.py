@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from ldd_jax.core import rows as core_rows
+from ldd_jax.core import vocabulary_tiles
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Cond, Denoiser, Draw, Head, Process, Trunk
 from ldd_jax.samplers.logits import Readout
@@ -240,7 +240,7 @@ class Net:
     def _walk(self, read, features, args, shape, where) -> Any:
         head: Any = self.denoiser.head
         head = head if features.ndim == 2 else Views(head)
-        out = core_rows.rows(
+        out = vocabulary_tiles.rows(
             read,
             head,
             features,

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldd_jax import experiment, generate, loop
 from ldd_jax.bench import baselines, cells, judging, report, run
+from ldd_jax.config import experiment
 from ldd_jax.core.checks import UserError
 from ldd_jax.core.registry import _CLASSES, register
 from ldd_jax.evaluation import mauve, quality
+from ldd_jax.inference import generate, pipeline
 from ldd_jax.samplers import Step
 from tests.cli import tools
 
@@ -364,7 +365,7 @@ def test_mauve_of_every_cell(trained, tmp_path):
     run_ = tools.good(*argv, "--seeds=0,1", "--mauve")
     found = tools.json_lines(output / "cells.jsonl")
     assert len(found) == 8 and {c["mauve_references"] for c in found} == {14}
-    corpus = judging.corpus_of(loop.load(workdir)[0])
+    corpus = judging.corpus_of(pipeline.load_trained(workdir)[0])
     features = judging.ngram_judge(corpus).features
     for cell in (c for c in found if c["sampler"] == "data"):
         sides = [
@@ -383,7 +384,7 @@ def test_mauve_of_every_cell(trained, tmp_path):
 
 def test_mauve_has_rows_of_its_own(trained):
     """No row is on both sides, and a split too small for that is refused."""
-    corpus = judging.corpus_of(loop.load(trained("mdlm"))[0])
+    corpus = judging.corpus_of(pipeline.load_trained(trained("mdlm"))[0])
     size = len(corpus.rows("validation"))
     texts = lambda rows: {tuple(r) for r in rows}
     shown = baselines.data(corpus, np.ones(1), size // 2, 16, 3)
@@ -396,7 +397,7 @@ def test_mauve_has_rows_of_its_own(trained):
 
 
 def test_samples_with_masks_are_refused(trained, tmp_path):
-    built, params, _ = loop.load(trained("mdlm"))
+    built, params, _ = pipeline.load_trained(trained("mdlm"))
     sampling = cells.parse_sampler("ancestral:tail=none", built.sampling)
     assert sampling.tail == "none"
     sampler = generate.Sampler.make(built, sampling, 16)

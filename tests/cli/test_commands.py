@@ -8,9 +8,9 @@ import struct
 import pytest
 from tensorboardX.proto import event_pb2
 
+from ldd_jax.config.stored import fingerprint, load_config
 from ldd_jax.data import load_tokenizer
 from ldd_jax.evaluation.likelihood import bounds
-from ldd_jax.experiment import fingerprint, load_config
 from tests.cli import tools
 
 FILL = "the [MASK][MASK][MASK][MASK][MASK][MASK] house"  # 16 characters, as long as a row

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from ldd_jax import experiment as experiments
+from ldd_jax.config import experiment as experiments
 from ldd_jax.training import state as states
 from ldd_jax.training.checkpoints import Checkpoints
 from tests.cli import tools

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from ldd_jax.config.stored import SECTIONS
 from ldd_jax.core import registry
-from ldd_jax.experiment import SECTIONS
 from tests.cli import tools
 
 FLAGS = (*tools.SIZES, *tools.OPTIM, *tools.STEPS)

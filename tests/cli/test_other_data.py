@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 
-from ldd_jax.command_line import parse
-from ldd_jax.commands.train import TRAIN
+from ldd_jax.cli.command_line import parse
+from ldd_jax.cli.commands.train import TRAIN
 from tests.cli import tools
 
 

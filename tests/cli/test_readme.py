@@ -7,8 +7,8 @@ import shlex
 
 import pytest
 
-from ldd_jax import experiment, recipes
-from ldd_jax.main import COMMANDS, parse
+from ldd_jax.cli.main import COMMANDS, parse
+from ldd_jax.config import recipes, stored
 from tests.cli import tools
 
 # Fenced or indented.
@@ -54,7 +54,7 @@ def test_command_parses(where, argv, monkeypatch, tmp_path):
     monkeypatch.chdir(tools.ROOT)
     if "from=" in " ".join(argv):  # a config that reads the one of a run
         base = recipes.make(recipes.arguments("", method="mdlm", size="tiny"))
-        experiment.save_config(base, tmp_path)
+        stored.save_config(base, tmp_path)
         argv = [re.sub(r"from=[^,]+", f"from={tmp_path}", a) for a in argv]
     if argv[0] in ("COMMAND", "--help", "--version"):
         return

@@ -8,12 +8,12 @@ import re
 import pytest
 import tokenizers
 
+from ldd_jax.cli.main import COMMANDS, parse
 from ldd_jax.core.checks import UserError
-from ldd_jax.main import COMMANDS, parse
 from ldd_jax.tasks import Countdown
 from tests.cli import tools
 
-# finetune begins with a run: test_finetune.py.
+# finetune begins with a run: tests/runs/test_warm_start.py.
 FILES = sorted({p.stem for p in (tools.ROOT / "configs").glob("*.py")} - {"finetune"})
 PROBLEMS = {"countdown": 18, "game24": 64, "sudoku": 34}  # tokens of a row
 # Read no plain text; trained and sampled in tests of their own.

@@ -7,9 +7,9 @@ import shutil
 
 import pytest
 
-from ldd_jax import generate
-from ldd_jax.commands.sample_file import SampleFile
+from ldd_jax.cli.commands.sample_file import SampleFile
 from ldd_jax.core import writing
+from ldd_jax.inference import generate
 from tests.cli import tools
 
 COMMON = {"seed": 1, "settings": {"a": (1, 2)}}

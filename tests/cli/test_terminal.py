@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 
-from ldd_jax.main import main
+from ldd_jax.cli.main import main
 from tests.cli import tools
 
 BYTES = f"--config={tools.ROOT / 'configs' / 'text.py'}:method=mdlm,tokenizer=bytes"

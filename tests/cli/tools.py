@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from ldd_jax.main import main
+from ldd_jax.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 METHODS = ("mdlm", "lddm_m", "udlm", "lddm_u")

@@ -178,7 +178,8 @@ def test_another_processor_has_other_entries(entries, monkeypatch):
 def test_asking_imports_nothing():
     """A refusal must not wait for JAX."""
     code = (
-        "import sys; from ldd_jax import main; status = main.main(['sample'], own_process=True); "
+        "import sys; from ldd_jax.cli.main import main; "
+        "status = main(['sample'], own_process=True); "
         "print(status, 'jax' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

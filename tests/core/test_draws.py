@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from ldd_jax.core import rows as core_rows
+from ldd_jax.core import vocabulary_tiles
 from ldd_jax.core.draws import (
     MUCH_SMALLER,
     NO_LAW,
@@ -93,7 +93,7 @@ def test_frequencies():
 
 def rows_of(draw, logp, length, tile=0):
     fn = lambda logits, args: args.categorical(logits)
-    return core_rows.rows(fn, lambda a: a, logp, draw.at(step=3).rows(length), tile=tile)
+    return vocabulary_tiles.rows(fn, lambda a: a, logp, draw.at(step=3).rows(length), tile=tile)
 
 
 def test_draws_do_not_depend_on_batch_or_tile():

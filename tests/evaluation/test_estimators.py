@@ -11,8 +11,8 @@ import pytest
 from ldd_jax.core.checks import UserError
 from ldd_jax.denoisers import DiT
 from ldd_jax.evaluation import estimators, likelihood
-from ldd_jax.evaluation.laws import Exact, Law, index
 from ldd_jax.objectives import Nelbo, NextToken, PseudoContext
+from ldd_jax.oracle.laws import Exact, Law, index
 from ldd_jax.processes import LeftToRight, Masked, MaskedScore, Uniform
 from ldd_jax.schedules import LogLinear
 from tests.lab import jit, live_params

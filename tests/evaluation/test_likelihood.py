@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldd_jax import loop
+from ldd_jax.config.sections import Evaluation
 from ldd_jax.core.checks import UserError
 from ldd_jax.data import Bytes, Spread
 from ldd_jax.data.packing import Layout, Packer, collect
 from ldd_jax.data.text import Corpus
 from ldd_jax.evaluation import likelihood
-from ldd_jax.experiment import Evaluation
+from ldd_jax.inference import evaluate
 from tests.cli.tools import METHODS
 from tests.training.common import BATCH, LENGTH, experiment, stream
 
@@ -147,7 +147,7 @@ def test_untrained_model_knows_nothing(method):
     params = built.model.init(built.key(0))
     symbols = built.tokens.size - (built.tokens.mask is not None)
     for passes in (1, 2) if method.startswith("lddm") else (1,):
-        found = loop.evaluate(built, corpus(101), params, passes=passes, draws=40)
+        found = evaluate.evaluate_split(built, corpus(101), params, passes=passes, draws=40)
         assert found.sequences == 101 and found.tokens == 101 * LENGTH
         assert abs(found.nats - math.log(symbols)) < 4 * max(found.se, found.monte_carlo_se)
         assert found.se < 0.1
@@ -160,7 +160,7 @@ def test_a_full_and_a_padded_last_batch_agree():
     for size in (8, 7):
         built = experiment("mdlm", evaluation__batch_size=size)
         params = built.model.init(built.key(0))
-        found.append(loop.evaluate(built, corpus(40), params, draws=60))
+        found.append(evaluate.evaluate_split(built, corpus(40), params, draws=60))
     assert found[0].tokens == found[1].tokens == 40 * LENGTH
     assert abs(found[0].nats - found[1].nats) < 4 * found[0].monte_carlo_se
 
@@ -168,7 +168,7 @@ def test_a_full_and_a_padded_last_batch_agree():
 def test_evaluation_is_repeatable_and_limited():
     built = experiment("udlm", evaluation__batch_size=8, evaluation__max_sequences=20)
     params = built.model.init(built.key(0))
-    one, two = (loop.evaluate(built, corpus(40), params, draws=2) for _ in range(2))
+    one, two = (evaluate.evaluate_split(built, corpus(40), params, draws=2) for _ in range(2))
     assert one == two and one.sequences == 20 and "20 of 40 sequences" in str(one)
 
 
@@ -178,12 +178,12 @@ def test_just_so_many_sequences_are_scored_at_every_batch_size(size):
     built = experiment("mdlm", evaluation__batch_size=size, evaluation__max_sequences=10)
     params, told = built.model.init(built.key(0)), []
     report = lambda *at: told.append(at)
-    found = loop.evaluate(built, corpus(43), params, draws=1, report=report)
+    found = evaluate.evaluate_split(built, corpus(43), params, draws=1, report=report)
     assert found.sequences == 10 and found.tokens == 10 * LENGTH and found.available == 43
     batches = -(-10 // size)
     assert told == [(i + 1, batches) for i in range(batches)]
-    assert loop.evaluate(built, corpus(43), params, draws=1, sequences=0).sequences == 43
-    assert loop.evaluate(built, corpus(43), params, draws=1, sequences=99).sequences == 43
+    assert evaluate.evaluate_split(built, corpus(43), params, draws=1, sequences=0).sequences == 43
+    assert evaluate.evaluate_split(built, corpus(43), params, draws=1, sequences=99).sequences == 43
 
 
 def test_spread_rows():

@@ -9,7 +9,7 @@ from ldd_jax.core.draws import Production
 from ldd_jax.core.kl import entropy, kl
 from ldd_jax.core.types import Cond
 from ldd_jax.evaluation import mechanism
-from ldd_jax.evaluation.laws import Exact, Law
+from ldd_jax.oracle.laws import Exact, Law
 from ldd_jax.processes import Masked, Uniform
 from ldd_jax.samplers import Ancestral, FirstHitting, LinearGrid, sample
 from ldd_jax.samplers.base import Net

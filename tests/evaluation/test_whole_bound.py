@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldd_jax import loop
 from ldd_jax.core.draws import example_keys
 from ldd_jax.core.types import TokenSpace
 from ldd_jax.evaluation import estimators, likelihood
-from ldd_jax.evaluation.laws import Law
+from ldd_jax.inference import evaluate
 from ldd_jax.objectives import GridTimes, Mgdm, Nelbo, NextToken
+from ldd_jax.oracle.laws import Law
 from ldd_jax.processes import LeftToRight, Masked, MaskedMean, MaskedScore, Uniform
 from ldd_jax.schedules import CosineMD4, Geometric, LinearSigma, LogLinear
 from tests.evaluation.test_estimators import Known
@@ -120,7 +120,7 @@ def test_what_is_no_bound_is_not_printed_as_one():
     params = built.model.init(built.key(0))
     own = {f.name: getattr(built.objective, f.name) for f in dataclasses.fields(Nelbo)}
     changed = dataclasses.replace(built, objective=Half(**own))
-    found = loop.evaluate(changed, corpus(20), params, draws=1)
+    found = evaluate.evaluate_split(changed, corpus(20), params, draws=1)
     for given, bound in ((found, False), (dataclasses.replace(found, bound=True), True)):
         assert ("upper bound" in given.meaning) == bound == given.record()["bound"]
         assert ("NELBO" in str(given)) == ("<=" in str(given)) == bound
@@ -131,5 +131,5 @@ def test_a_bound_of_finite_steps_names_them():
     built = experiment("mdlm")
     objective = dataclasses.replace(built.objective, times=GridTimes(steps=50))
     changed = dataclasses.replace(built, objective=objective)
-    found = loop.evaluate(changed, corpus(20), built.model.init(built.key(0)), draws=1)
+    found = evaluate.evaluate_split(changed, corpus(20), built.model.init(built.key(0)), draws=1)
     assert found.meaning.endswith("with h = 0 on 50 equal steps")

@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ldd_jax import experiment as experiments
+from ldd_jax.config import experiment as experiments
 from ldd_jax.training import state as states
 from ldd_jax.training.checkpoints import Checkpoints
 from tests.cli import tools

@@ -21,6 +21,7 @@ import numpy as np
 
 from ldd_jax import tasks
 from ldd_jax.bench.judging import read_samples
+from ldd_jax.cli.main import main
 from ldd_jax.core import registry
 from ldd_jax.core.checks import UserError
 from ldd_jax.data import Bytes, Characters, load_tokenizer
@@ -30,7 +31,6 @@ from ldd_jax.data.prepared import Codec, read_prepared
 from ldd_jax.data.problems import ProblemData
 from ldd_jax.data.sources import open_source
 from ldd_jax.interop import sources
-from ldd_jax.main import main
 from ldd_jax.training import digests
 from ldd_jax.training.metrics import read_metrics
 from tests.faults import strange

@@ -7,7 +7,7 @@ import sys
 import jax
 import jax.numpy as jnp
 
-from ldd_jax import main as command_line
+from ldd_jax.cli import main as command_line
 from ldd_jax.core.types import Loss
 from ldd_jax.training.step import Update
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ldd_jax import main as command_line
-from ldd_jax import run
+from ldd_jax.cli import main as command_line
+from ldd_jax.runs import train
 
 
 class Numbered:
@@ -58,13 +58,13 @@ class Recorded:
 
 
 def main(ledger: str, *argv: str) -> None:
-    plain = run.batches
+    plain = train.batches
 
     def batches(rows, **options):
         file = Path(f"{ledger}.{jax.process_index()}").open("a")  # noqa: SIM115  till the end
         return Recorded(plain(Numbered(rows), **options), file)
 
-    run.batches = batches
+    train.batches = batches
     sys.argv = ["ldd_jax", *argv]
     command_line.run()
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ldd_jax import command_line, main
 from ldd_jax.bench.judging import read_samples
+from ldd_jax.cli import command_line, main
 from ldd_jax.core import reading
 from ldd_jax.core.checks import UserError
 from ldd_jax.core.tensors import read_safetensors

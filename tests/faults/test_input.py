@@ -195,7 +195,7 @@ def test_shards_that_vanish_while_they_are_read(harm, threads, shards):
 @pytest.mark.slow
 def test_a_run_whose_shards_vanish(shards, tmp_path, monkeypatch):
     """Those to validate on are missed at the first evaluation: exit 1; put back, it goes on."""
-    from ldd_jax import loop
+    from ldd_jax.inference import evaluate
 
     flags = (*tools.SIZES, *tools.OPTIM, "--config.training.num_steps=12")
     often = ("--config.training.checkpoint_every=4", "--config.training.eval_every=6")
@@ -203,16 +203,16 @@ def test_a_run_whose_shards_vanish(shards, tmp_path, monkeypatch):
     plain = tools.good("train", *given, f"--workdir={tmp_path / 'plain'}")
     assert "updates 0 to 12" in plain.out
 
-    away, workdir, evaluate = tmp_path / "away", tmp_path / "run", loop.evaluate
+    away, workdir, plainly = tmp_path / "away", tmp_path / "run", evaluate.evaluate_split
 
     def gone(*args, **options):
         if not away.exists():
             shutil.copytree(shards, away)
             for path in shards.glob("validation-*"):
                 path.unlink()
-        return evaluate(*args, **options)
+        return plainly(*args, **options)
 
-    monkeypatch.setattr(loop, "evaluate", gone)
+    monkeypatch.setattr(evaluate, "evaluate_split", gone)
     out = tools.call("train", *given, f"--workdir={workdir}")
     assert out.status == 1 and out.err.startswith("ldd_jax: cannot read"), out
     assert out.err.count("\n") == 1 and "No such file" in out.err

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from ldd_jax import replay
+from ldd_jax.runs import replay
 from ldd_jax.training import state as states
 from ldd_jax.training.step import Update
 from ldd_jax.training.watch import Interval, Watch

@@ -8,13 +8,14 @@ import shutil
 
 import pytest
 
-from ldd_jax import experiment as experiments
-from ldd_jax.bridge import card
+from ldd_jax.config import experiment as experiments
+from ldd_jax.core.checks import UserError
+from ldd_jax.interop import card
 from ldd_jax.report import page
 from ldd_jax.training.checkpoints import Checkpoints
 from tests.cli import tools
-from tests.cli.test_bridge import checkpoint
 from tests.cli.test_refusals import refused
+from tests.interop.test_import_export import checkpoint
 
 SECRET = "21 3 17 5 26 2 19 4 23 11 13 7"
 
@@ -143,7 +144,7 @@ def test_a_mesh_that_is_not_here_is_said(workdir):
 def test_strings_in_summaries(value, workdir, tmp_path):
     for name, _ in page.COLUMNS:
         (workdir / "summary.json").write_text(json.dumps({"step": 0, name: value}))
-        with pytest.raises(experiments.UserError, match=f"{name} is .*, expected a number"):
+        with pytest.raises(UserError, match=f"{name} is .*, expected a number"):
             page.read_run(workdir)
     (workdir / "summary.json").write_text(json.dumps({"step": 0, "nelbo_nats_per_token": value}))
     experiment = experiments.restore(workdir)
@@ -178,7 +179,7 @@ def test_mutated_checkpoints(workdir):
             digests.write(folder)
             try:
                 Checkpoints(workdir, read_only=True).restore_params(like, ema=True)
-            except experiments.UserError as error:
+            except UserError as error:
                 assert str(error).strip()
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)

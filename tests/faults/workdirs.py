@@ -15,12 +15,12 @@ from unittest import mock
 
 import numpy as np
 
-from ldd_jax import experiment as experiments
-from ldd_jax import recipes, workdir
-from ldd_jax.bridge import card
+from ldd_jax.config import experiment as experiments
+from ldd_jax.config import recipes, stored, workdir
 from ldd_jax.core import reading, writing
 from ldd_jax.core.checks import RunError, UserError
 from ldd_jax.data import Bytes, find_tokenizer
+from ldd_jax.interop import card
 from ldd_jax.report import page
 from ldd_jax.training import digests, sharding, state
 from ldd_jax.training.checkpoints import Checkpoints
@@ -82,7 +82,7 @@ class Workdirs:
         self.config, self.tokenizer = config, Bytes().fit(list)
         self.mesh = sharding.MeshShape().make()
         with writing.new_folder(self.folder) as draft:
-            experiments.save_config(config, draft)
+            stored.save_config(config, draft)
             self.tokenizer.save(draft / "tokenizer")
         self.experiment = experiments.build(config, self.tokenizer, self.mesh)
         optimizer = self.experiment.update.optimizer
@@ -130,9 +130,9 @@ class Workdirs:
             data = json.dumps(odd(self.config.to_dict(), draw)).encode()
         out = io.StringIO()
         with self.file("config.json", data), contextlib.redirect_stderr(out):
-            config = experiments.load_config(self.folder)
+            config = stored.load_config(self.folder)
             built = experiments.build(config, self.tokenizer, experiments.fitting_mesh(config))
-            experiments.fingerprint(config)
+            stored.fingerprint(config)
             assert out.getvalue().count("\n") <= 1
         return built
 
@@ -163,7 +163,7 @@ class Workdirs:
             for number in data[:6]:
                 self._put(place, (*FILES, *FOLDERS)[number % 17], number // 17)
             if len(data) % 4 and not os.path.lexists(place / "config.json"):
-                experiments.save_config(self.config, place)
+                stored.save_config(self.config, place)
             with mock.patch("os.fsync"):  # the disk is not what is tried here
                 refused = self._write(place)
         finally:
@@ -224,7 +224,7 @@ class Workdirs:
 
         for write in (claim, metrics, report, folders):
             attempt(write)
-        attempt(lambda: experiments.save_config(self.config, place))
+        attempt(lambda: stored.save_config(self.config, place))
         attempt(lambda: writing.write(place / "summary.json", "{}"))
         return said
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from ldd_jax.config.recipes import METHODS
 from ldd_jax.interop.said import facts
-from ldd_jax.recipes import METHODS
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ldd_jax.core.types import TokenSpace
-from ldd_jax.evaluation.laws import Law, index
 from ldd_jax.objectives import GridTimes
+from ldd_jax.oracle.laws import Law, index
 from ldd_jax.processes import Masked, MaskedMean, Uniform, UniformScore
 from ldd_jax.schedules import Cosine, LogLinear
 from tests.lab import transition

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ldd_jax.core.logical import constrain
-from ldd_jax.core.rows import CHOSEN, SCORED
+from ldd_jax.core.vocabulary_tiles import CHOSEN, SCORED
 from ldd_jax.objectives import PseudoContext
 from ldd_jax.objectives.context import FractionGate
 from ldd_jax.planning import aot, hlo

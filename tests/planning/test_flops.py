@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ldd_jax import experiment as experiments
+from ldd_jax.config import experiment as experiments
+from ldd_jax.config.recipes import make
 from ldd_jax.core.checks import UserError
-from ldd_jax.core.rows import SCORED
+from ldd_jax.core.vocabulary_tiles import SCORED
 from ldd_jax.planning import chips, cost
 from ldd_jax.planning.flops import count
-from ldd_jax.recipes import make
 from tests.cli import tools
 
 A, B = jnp.zeros((3, 4, 5)), jnp.zeros((3, 5, 7))

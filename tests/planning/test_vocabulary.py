@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ldd_jax.commands.plan import ASSUMED, vocabulary
+from ldd_jax.cli.commands.plan import ASSUMED, vocabulary
 from ldd_jax.core import registry
 
 ROOT = Path(__file__).parents[2]

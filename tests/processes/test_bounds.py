@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.special import beta
 
-from ldd_jax.core.rows import rows_loss
 from ldd_jax.core.types import Batch, Cond, TokenSpace
+from ldd_jax.core.vocabulary_tiles import rows_loss
 from ldd_jax.objectives import ImportanceTimes, Nelbo, UniformTimes
 from ldd_jax.processes import Masked, Uniform
 from ldd_jax.schedules import Cosine, LogLinear

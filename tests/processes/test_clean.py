@@ -7,7 +7,7 @@ import pytest
 
 from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.core.kl import entropy
-from ldd_jax.evaluation.laws import Exact, Law
+from ldd_jax.oracle.laws import Exact, Law
 from ldd_jax.processes import Masked, MaskedMean, MaskedScore, Uniform, UniformScore
 from ldd_jax.samplers import Ancestral, sample
 from ldd_jax.samplers.base import Net, SampleState

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ldd_jax.core.types import TokenSpace
-from ldd_jax.evaluation.laws import Law
+from ldd_jax.oracle.laws import Law
 from ldd_jax.processes import Masked, MaskedScore, Uniform, UniformScore
 from ldd_jax.schedules import Cosine, Geometric, LogLinear
 from tests.lab import log_table, transition

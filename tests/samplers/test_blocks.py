@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from ldd_jax.core.draws import Production, example_keys
-from ldd_jax.evaluation import laws
+from ldd_jax.oracle import laws
 from ldd_jax.processes import LeftToRight, Masked
 from ldd_jax.samplers import Ancestral, Clamp, Fill, FirstHitting, Slide, Whole, sample
 from ldd_jax.samplers.base import Net

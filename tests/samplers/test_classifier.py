@@ -10,7 +10,7 @@ from flax import struct
 from scipy import stats
 
 from ldd_jax.core.draws import Production, example_keys
-from ldd_jax.evaluation import laws
+from ldd_jax.oracle import laws
 from ldd_jax.processes import Masked, Uniform
 from ldd_jax.samplers import Ancestral, FirstHitting, LinearGrid, ThetaTrapezoidal, sample
 from ldd_jax.samplers.base import Net, SampleState

@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 
 from ldd_jax.core.draws import Production
-from ldd_jax.evaluation import lab_report
-from ldd_jax.evaluation.lab import Enumeration, at_rest, final_laws
-from ldd_jax.evaluation.laws import Exact, Law, index, kl
+from ldd_jax.oracle import report
+from ldd_jax.oracle.lab import Enumeration, at_rest, final_laws
+from ldd_jax.oracle.laws import Exact, Law, index, kl
 from ldd_jax.processes import Masked, Uniform
 from ldd_jax.samplers import (
     Ancestral,
@@ -279,7 +279,7 @@ def test_finished_rows_are_left_alone():
 def test_lab_lists_every_rule_and_says_what_it_skips():
     from ldd_jax.core.registry import names
 
-    listed = {case.step.registered[1] for case in lab_report.CASES}
+    listed = {case.step.registered[1] for case in report.CASES}
     # Autoregressive sampling has no discretisation to measure, easy_first takes the most probable
     # token and has no law to come near; the last is an example of the docs.
     assert listed == set(names("step")) - {"next_token", "easy_first", "arg_max_all"}

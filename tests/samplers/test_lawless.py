@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ldd_jax.config.sections import check_sampler
 from ldd_jax.core.checks import UserError
 from ldd_jax.core.draws import Production, example_keys
-from ldd_jax.experiment import check_sampler
 from ldd_jax.processes import Masked, Uniform
 from ldd_jax.samplers import (
     Ancestral,

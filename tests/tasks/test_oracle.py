@@ -9,10 +9,10 @@ from flax import struct
 from ldd_jax.core.draws import Production
 from ldd_jax.core.types import TokenSpace, Trunk
 from ldd_jax.data import ProblemData
+from ldd_jax.inference.solve import read
 from ldd_jax.processes import LeftToRight, Masked
 from ldd_jax.samplers import Clamp, NextToken, sample
 from ldd_jax.samplers.base import Net
-from ldd_jax.solving import read
 from ldd_jax.tasks import Countdown
 from tests.lab import jit
 from tests.samplers.rules import RULES

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ldd_jax import loop, solving
 from ldd_jax.core import registry
+from ldd_jax.inference import pipeline, solve
 from tests.cli import tools
 
 
@@ -21,9 +21,9 @@ def test_256_problems_to_the_last(tmp_path):
         "--config.training.num_steps=1500",
         "--config.training.ema_decay=0.99",
     )
-    experiment, params, _ = loop.load(tmp_path)
+    experiment, params, _ = pipeline.load_trained(tmp_path)
     data = registry.build("data", experiment.config.data)
     problems = [p for p, _ in data.task.problems("train", 256, data.seed)]
-    solver = solving.Solver.make(experiment, experiment.sampling)
+    solver = solve.Solver.make(experiment, experiment.sampling)
     answers = list(solver.answers(params, problems, seed=0, num_steps=16))
     assert sum(a.strict for a in answers) == 256

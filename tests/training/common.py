@@ -5,9 +5,10 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from ldd_jax import experiment as experiments
+from ldd_jax.config import experiment as experiments
+from ldd_jax.config.recipes import arguments, make
+from ldd_jax.core import registry
 from ldd_jax.data.characters import CharacterTokenizer
-from ldd_jax.recipes import arguments, make
 from ldd_jax.training import sharding
 from ldd_jax.training import state as states
 
@@ -29,7 +30,7 @@ def experiment(method: str, devices=None, alphabet: str = ALPHABET, **changes):
     tokenizer = CharacterTokenizer(alphabet)
     mesh = None
     if devices is not None:
-        mesh = experiments.registry.build("mesh", config.mesh).make(devices)
+        mesh = registry.build("mesh", config.mesh).make(devices)
     return experiments.build(config, tokenizer, mesh)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
 
+from ldd_jax.config.refusals import check_batch
 from ldd_jax.core.checks import UserError
-from ldd_jax.experiment import check_batch
 from ldd_jax.training import sharding
 from ldd_jax.training import state as states
 from ldd_jax.training.checkpoints import FORMAT, Checkpoints

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldd_jax.core.rows import rows_loss
+from ldd_jax.core.vocabulary_tiles import rows_loss
 from ldd_jax.objectives.times import GridTimes, ImportanceTimes
 from ldd_jax.processes import LeftToRight, Masked, MaskedMean, Uniform
 from ldd_jax.schedules import LogLinear

@@ -1,1 +1,0 @@
-"""Workdirs from other people's checkpoints, and checkpoints for other people from workdirs."""

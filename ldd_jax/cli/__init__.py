@@ -1,0 +1,1 @@
+"""The command line: its flags, its commands, its exit statuses."""

@@ -1,0 +1,104 @@
+"""The `import` and `export` commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import flags
+
+from ldd_jax.cli.command_line import Command
+from ldd_jax.cli.commands.shared import need, workdir_flag
+from ldd_jax.core.checks import require
+from ldd_jax.core.console import say
+
+
+def _import_flags(values: flags.FlagValues) -> None:
+    workdir_flag(values, "New folder to write.")
+    d = lambda f, name, default, text: f(name, default, text, flag_values=values)
+    d(flags.DEFINE_string, "checkpoint", "", "safetensors file, .ckpt, or folder; also bare.")
+    d(flags.DEFINE_string, "method", "", "mdlm, lddm_m, udlm, ...; default: as the file says.")
+    d(flags.DEFINE_string, "tokenizer", "", "File or folder; default: ids are numbers.")
+    d(flags.DEFINE_integer, "heads", 0, "Heads, where no rotary buffer tells them.")
+    d(flags.DEFINE_integer, "mask", -1, "Id of the mask; default: the last state, or [MASK].")
+    d(flags.DEFINE_string, "schedule", "", "As NAME:field=value,...; default: log_linear.")
+    d(flags.DEFINE_integer, "length", 0, "Tokens of a row; default: the file's, else 1024.")
+    d(flags.DEFINE_string, "data", "", "Text for `evaluate`; default: python-docs.")
+    d(flags.DEFINE_string, "recording", "", "Recorded inputs and outputs (.npz) to compare with.")
+    flags.DEFINE_enum(
+        "time",
+        "",
+        ["", "on", "off"],
+        "Whether the network is told the time; default: as the file says, else by the method.",
+        flag_values=values,
+    )
+
+
+def _import(values: flags.FlagValues) -> None:
+    checkpoint, workdir = need(values, "checkpoint"), need(values, "workdir")
+    for name, least in (("heads", 0), ("length", 0), ("mask", -1)):
+        value = getattr(values, name)
+        require(value >= least, f"--{name}={value}; it must be at least {max(least, 0)}")
+    from ldd_jax.interop import importing
+
+    choices = importing.Choices(
+        method=values.method,
+        tokenizer=values.tokenizer,
+        heads=values.heads,
+        mask=values.mask,
+        time=values.time,
+        schedule=values.schedule,
+        length=values.length,
+        data=values.data,
+        recording=values.recording,
+    )
+    record = importing.load(Path(checkpoint), Path(workdir), choices)
+    same, parity = record["round_trip"], record.get("recorded")
+    say(
+        f"{record['tensors']} tensors, {record['parameters']:,} parameters, moving average "
+        f"{'used' if record['averaged'] else 'not in the file'}; "
+        f"{same['identical_tensors']} of {same['tensors']} tensors come back byte for byte"
+    )
+    if parity:
+        say(
+            f"recorded outputs: {len(parity['arrays'])} arrays, largest difference "
+            f"{parity['worst']:.1e} of the largest entry"
+        )
+        if "note" in parity:
+            say(f"note: {parity['note']}")
+    say(f"workdir {workdir}: sample or evaluate it")
+
+
+def _export_flags(values: flags.FlagValues) -> None:
+    workdir_flag(values, "Folder of a run or an import.")
+    d = lambda f, name, default, text: f(name, default, text, flag_values=values)
+    d(flags.DEFINE_string, "output", "", "New folder for model.safetensors and its card.")
+    flags.DEFINE_enum(
+        "names", "reference", ["reference", "own"], "Whose names.", flag_values=values
+    )
+    d(flags.DEFINE_string, "prefix", "", "Before the reference's names, such as backbone.")
+    d(flags.DEFINE_integer, "step", None, "Checkpoint; default: the newest.")
+    d(flags.DEFINE_bool, "ema", True, "Averaged parameters.")
+
+
+def _export(values: flags.FlagValues) -> None:
+    workdir, output = need(values, "workdir"), need(values, "output")
+    from ldd_jax.interop import exporting
+
+    found = exporting.save(
+        Path(workdir),
+        Path(output),
+        names=values.names,
+        prefix=values.prefix,
+        ema=values.ema,
+        step=values.step,
+    )
+    say(f"{found['tensors']} tensors, {found['parameters']:,} parameters: {output}")
+
+
+IMPORT = Command(
+    "read a PyTorch or safetensors checkpoint into a workdir",
+    _import_flags,
+    _import,
+    argument="checkpoint",
+)
+EXPORT = Command("write a workdir's parameters as safetensors", _export_flags, _export)

@@ -1,0 +1,94 @@
+"""The `sample` command."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+from absl import flags
+
+from ldd_jax.cli.command_line import Command
+from ldd_jax.cli.commands.shared import need, workdir_flag
+from ldd_jax.core.checks import RunError
+from ldd_jax.core.console import OUT, say
+
+
+def _sample_flags(values: flags.FlagValues) -> None:
+    workdir_flag(values, "Folder of a trained run.")
+    d = lambda f, name, default, text: f(name, default, text, flag_values=values)
+    d(flags.DEFINE_integer, "num_samples", None, "Samples; default: the config's.")
+    d(flags.DEFINE_integer, "steps", None, "Steps of the sampler; default: the config's.")
+    d(flags.DEFINE_string, "sampler", None, "Step rule, NAME or NAME:field=value,...; see docs.")
+    d(flags.DEFINE_string, "grid", None, "Time grid: linear, cosine or geometric, as --sampler.")
+    d(flags.DEFINE_string, "blocks", None, "whole, fill:size=32 or slide:size=32; see docs.")
+    d(flags.DEFINE_integer, "seed", 0, "Sample i of a seed is always the same.")
+    d(flags.DEFINE_float, "temperature", None, "Of p(x0 | z_t); 0 = greedy.")
+    d(flags.DEFINE_float, "top_p", None, "Nucleus of p(x0 | z_t).")
+    d(flags.DEFINE_integer, "top_k", None, "Most probable tokens of p(x0 | z_t); 0 = all.")
+    flags.DEFINE_enum(
+        "latent",
+        "carry",
+        ["carry", "off", "frozen"],
+        "The latent between steps.",
+        flag_values=values,
+    )
+    d(flags.DEFINE_integer, "reset_every", None, "Put h = 0 every k steps; 0 = never.")
+    d(flags.DEFINE_bool, "reset_on_remask", None, "Put h = 0 where a token is masked again.")
+    d(flags.DEFINE_string, "label", None, "Class of the samples, of a model trained with classes.")
+    d(flags.DEFINE_float, "guidance", None, "Strength of the condition; 1 = none added.")
+    d(flags.DEFINE_string, "tail", None, "Last call: sample, greedy or none.")
+    d(flags.DEFINE_integer, "length", None, "Tokens of a sample; default: the training length.")
+    d(flags.DEFINE_integer, "batch_size", None, "Samples at a time.")
+    d(flags.DEFINE_string, "prompt", None, "Text that every sample begins with.")
+    d(flags.DEFINE_string, "fill", None, 'Text with gaps, such as "The [MASK][MASK] is".')
+    d(flags.DEFINE_integer, "step", None, "Checkpoint; default: the newest.")
+    d(flags.DEFINE_bool, "ema", True, "Averaged parameters.")
+    d(flags.DEFINE_string, "output", "", "JSON lines file; default: WORKDIR/samples.jsonl.")
+
+
+def _sample(values: flags.FlagValues) -> None:
+    workdir = Path(need(values, "workdir"))
+    from ldd_jax.cli.commands.sample_file import SampleFile
+    from ldd_jax.core import writing
+    from ldd_jax.inference.pipeline import load
+    from ldd_jax.inference.settings import HOW, WHAT
+
+    pipeline = load(workdir, ema=values.ema, step=values.step)
+    output = writing.place(values.output, workdir / "samples.jsonl")
+    options = {name: getattr(values, name) for name in (*HOW, *WHAT)}
+    began = time.monotonic()
+    asked = pipeline.request(**options)
+    common = asked.common | {"averaged": values.ema}
+    file = SampleFile(output, common, asked.sampler.length, asked.count)
+    # What a file gets as it is, a terminal must not obey.
+    show = lambda record: say(record["text"], raw=not OUT.isatty())
+    there = len(file.records)
+    if there:
+        say(f"{output.path} has {there} samples of this command already; it goes on", error=True)
+        for record in file.records:
+            show(record)
+    with contextlib.closing(file):
+        try:
+            for record in asked.records(there):
+                file.add(record | {"averaged": values.ema})
+                show(record)
+        except KeyboardInterrupt as error:
+            done = len(file.records)
+            if not done:
+                raise
+            raise RunError(
+                f"interrupted; {done} of {asked.count} samples are in {output.path}, the same "
+                "command goes on"
+            ) from error
+    records = file.records
+    latent = values.latent if pipeline.experiment.model.latent else "none"
+    say(
+        f"{len(records)} samples of {len(records[0]['tokens'])} tokens, {records[0]['calls']} "
+        f"network calls each, latent {latent}, {time.monotonic() - began:.1f} s with "
+        f"compilation; written to {output.path}",
+        error=True,
+    )
+
+
+SAMPLE = Command("draw samples, fill gaps, continue prompts", _sample_flags, _sample)

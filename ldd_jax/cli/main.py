@@ -1,0 +1,103 @@
+"""The command line: flags and subcommands. Exit status 0 good, 2 bad input, 1 anything else."""
+
+from __future__ import annotations
+
+import os
+import sys
+from logging import getLogger
+
+from absl import logging
+
+from ldd_jax import __version__
+from ldd_jax.cli.command_line import describe, parse
+from ldd_jax.cli.commands.bench import BENCH, GEN_PPL
+from ldd_jax.cli.commands.evaluate import EVALUATE
+from ldd_jax.cli.commands.harness import LM_EVAL
+from ldd_jax.cli.commands.import_export import EXPORT, IMPORT
+from ldd_jax.cli.commands.mechanism import MECHANISM
+from ldd_jax.cli.commands.plan import LAB, PLAN
+from ldd_jax.cli.commands.play import PLAY
+from ldd_jax.cli.commands.report import REPORT
+from ldd_jax.cli.commands.sample import SAMPLE
+from ldd_jax.cli.commands.tasks import SOLVE, VERIFY
+from ldd_jax.cli.commands.train import PREPARE, REPLAY, TRAIN
+from ldd_jax.core import compilation
+from ldd_jax.core.checks import RunError, UserError, nearest, one_line, require
+from ldd_jax.core.console import OUT, say
+from ldd_jax.core.memory import keep_freed_memory
+
+COMMANDS = {
+    "train": TRAIN,
+    "evaluate": EVALUATE,
+    "sample": SAMPLE,
+    "import": IMPORT,
+    "export": EXPORT,
+    "bench": BENCH,
+    "gen-ppl": GEN_PPL,
+    "mechanism": MECHANISM,
+    "report": REPORT,
+    "play": PLAY,
+    "lm-eval": LM_EVAL,
+    "plan": PLAN,
+    "lab": LAB,
+    "prepare": PREPARE,
+    "solve": SOLVE,
+    "replay": REPLAY,
+    "verify": VERIFY,
+}
+
+
+def usage() -> str:
+    """What `--help` prints."""
+    lines = [f"  {name:10s}{command.help}" for name, command in COMMANDS.items()]
+    return (
+        f"ldd_jax {__version__}\nusage: python -m ldd_jax COMMAND [--flags]; COMMAND --help lists "
+        "them\n" + "\n".join(lines)
+    )
+
+
+def main(argv: list[str], *, own_process: bool = False) -> int:
+    """Run a command line; returns the exit status.
+
+    With `own_process` it may change how JAX works in this process: compiled programs are kept.
+    """
+    if not argv or argv[0] in ("--help", "-h", "help"):
+        say(usage())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        say(__version__)
+        return 0
+    try:
+        require(argv[0] in COMMANDS, f"unknown command {argv[0]!r}; {nearest(argv[0], COMMANDS)}")
+        command = COMMANDS[argv[0]]
+        values = parse(argv[0], command, argv[1:])
+        if values.help:
+            say(describe(argv[0], command, values))
+            return 0
+        if own_process and command.compiles and values.compilation_cache:
+            compilation.ask()
+        command.execute(values)
+    except (UserError, RunError) as error:
+        say(f"ldd_jax: {one_line(error)}", error=True)
+        return 2 if isinstance(error, UserError) else 1
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)):
+            raise
+        say(f"ldd_jax: out of memory: {one_line(error)}", error=True)
+        return 1
+    except KeyboardInterrupt:
+        say("ldd_jax: interrupted", error=True)
+        return 1
+    return 0
+
+
+def run() -> None:
+    """Console entry point."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # What a failed write is for the user is said in one line; Orbax prints its own traces as well.
+    logging.set_verbosity(logging.FATAL)
+    getLogger("asyncio").setLevel("CRITICAL")
+    keep_freed_memory()
+    status = main(sys.argv[1:], own_process=True)
+    OUT.flush()
+    sys.exit(status)

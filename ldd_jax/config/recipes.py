@@ -1,0 +1,320 @@
+"""What the config files are made of: methods, sizes, and a config of all sections.
+
+Methods and sizes are structural: they are chosen in the config file's argument, as in
+`configs/text.py:method=lddm_m,size=tiny`. A new one is one entry here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict, FieldReference
+
+from ldd_jax.config import sections, stored
+from ldd_jax.core import registry
+from ldd_jax.core.checks import UserError, nearest, require
+from ldd_jax.core.registry import section
+from ldd_jax.data import Bytes, Characters, Json, ProblemData, SentencePiece, TextData
+from ldd_jax.denoisers import DiT
+from ldd_jax.objectives import GridTimes, Mgdm, Nelbo, NextToken, NoContext, PseudoContext
+from ldd_jax.processes import LeftToRight, Masked, MaskedMean, MaskedScore, Uniform, UniformScore
+from ldd_jax.samplers import Analytic, Ancestral, EasyFirst
+from ldd_jax.samplers import NextToken as NextTokenStep
+from ldd_jax.training.optimizers import AdamW
+from ldd_jax.training.sharding import MeshShape
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A process, a context, whether the network is told the time, and what else differs."""
+
+    process: type
+    context: type
+    time_conditioning: bool
+    objective: type = Nelbo
+    step: type = Ancestral
+    network: dict[str, Any] = dataclasses.field(default_factory=dict)
+    scored: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def latent(self) -> bool:
+        """Whether the network takes a latent."""
+        return self.context is not NoContext
+
+
+METHODS = {
+    "mdlm": Method(Masked, NoContext, False),
+    "lddm_m": Method(Masked, PseudoContext, False),
+    "udlm": Method(Uniform, NoContext, True),
+    "lddm_u": Method(Uniform, PseudoContext, True),
+    "sedd": Method(MaskedScore, NoContext, True, step=Analytic),
+    "lddm_sedd": Method(MaskedScore, PseudoContext, True, step=Analytic),
+    "sedd_uniform": Method(UniformScore, NoContext, True, step=Analytic),
+    "d3pm": Method(MaskedMean, NoContext, True, scored=dict(times=GridTimes)),
+    "mgdm": Method(Masked, NoContext, False, objective=Mgdm, step=EasyFirst),
+    "lddm_g": Method(Masked, PseudoContext, False, objective=Mgdm, step=EasyFirst),
+    "ar": Method(
+        LeftToRight,
+        NoContext,
+        False,
+        objective=NextToken,
+        step=NextTokenStep,
+        network=dict(causal=True, adaln=False),
+    ),
+}
+
+SIZES = {
+    "tiny": dict(width=96, depth=3, heads=4, cond_width=32, unroll=3),  # of a CPU
+    "6m": dict(width=384, depth=3, heads=12),
+    "small": dict(width=768, depth=12, heads=12),
+    "medium": dict(width=1024, depth=24, heads=16),
+    "1b": dict(width=2048, depth=24, heads=16),
+    "7b": dict(width=4096, depth=32, heads=32),
+    "70b": dict(width=8192, depth=80, heads=64),
+}
+
+# Name -> class, and the field that names a file of it.
+TOKENIZERS: dict[str, tuple[type, str]] = {
+    "characters": (Characters, ""),
+    "bytes": (Bytes, ""),
+    "sentencepiece": (SentencePiece, "model"),
+    "json": (Json, "path"),
+}
+
+# Texts of one's own at tiny size: minutes on a laptop.
+SHORT: dict[str, Any] = {
+    "optim": {"lr": 3e-3, "warmup_steps": 200, "decay": "cosine", "b2": 0.99},
+    "training": {
+        "num_steps": 5000,
+        "batch_size": 64,
+        "ema_decay": 0.999,
+        "log_every": 100,
+        "eval_every": 1000,
+        "sample_every": 1000,
+        "checkpoint_every": 1000,
+    },
+    "evaluation": {"draws": 4},
+}
+
+# What the papers share (MDLM, UDLM, Duo, LDDM): optimizer, length and rhythm of training.
+PUBLISHED = {
+    "optim": {"lr": 3e-4, "warmup_steps": 2500},
+    "training": {
+        "num_steps": 1_000_000,
+        "batch_size": 512,
+        "log_every": 100,
+        "eval_every": 20_000,
+        "sample_every": 50_000,
+        "checkpoint_every": 10_000,
+    },
+}
+
+
+def arguments(text: str, **defaults: str) -> dict[str, str]:
+    """Parse `method=lddm_m,size=tiny` against defaults.
+
+    Raises:
+      UserError: for a malformed, unknown or repeated argument, or an unknown choice in one.
+    """
+    chosen: dict[str, str] = {}
+    for item in filter(None, (text or "").split(",")):
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise UserError(
+                f"config argument {item!r} is not name=value; {nearest(name, defaults)}"
+            )
+        if name not in defaults:
+            raise UserError(f"unknown config argument {name!r}; {nearest(name, defaults)}")
+        if name in chosen:
+            raise UserError(f"config argument {name!r} is given twice")
+        chosen[name] = value
+    chosen = {**defaults, **chosen}
+    tables: dict[str, dict[str, Any]] = {"method": METHODS, "size": SIZES, "tokenizer": TOKENIZERS}
+    for name, table in tables.items():
+        if name in chosen and chosen[name] not in (*table, defaults[name]):
+            raise UserError(f"unknown {name} {chosen[name]!r}; {nearest(chosen[name], table)}")
+    return chosen
+
+
+def tokenizer(chosen: dict[str, str]) -> ConfigDict:
+    """The tokenizer section of the arguments `tokenizer` and `tokenizer_path`.
+
+    Takes the path out of `chosen`: the section holds it, and a recipe's name names no files.
+
+    Raises:
+      UserError: for a path to a tokenizer that is read from no file.
+    """
+    kind, field = TOKENIZERS[chosen["tokenizer"]]
+    path = chosen.pop("tokenizer_path")
+    require(
+        bool(field) or not path,
+        f"tokenizer_path={path}: the {chosen['tokenizer']} tokenizer is read from no file; "
+        f"tokenizer= one of {', '.join(n for n, (_, f) in TOKENIZERS.items() if f)}",
+    )
+    return section(kind, **({field: path} if path else {}))
+
+
+def make(
+    chosen: dict[str, str],
+    *,
+    source: type = TextData,
+    data: dict[str, Any] | None = None,
+    process: dict | None = None,
+    model: dict | None = None,
+    objective: dict | None = None,
+    context: dict | None = None,
+    optim: dict | None = None,
+    training: dict | None = None,
+    evaluation: dict | None = None,
+    sampling: dict | None = None,
+    mesh: dict | None = None,
+) -> ConfigDict:
+    """A whole locked config for a method and a size; each mapping overrides fields of a section.
+
+    `source` is the class of the data section; `context` applies to methods that have one.
+    """
+    method, size = METHODS[chosen["method"]], SIZES[chosen["size"]]
+    network = dict(latent=method.latent, time_conditioning=method.time_conditioning, **size)
+    network |= method.network | (model or {})
+    scored = section(method.context, **((context or {}) if method.latent else {}))
+    fields = dict(context=scored, **method.scored) | (objective or {})
+    config = ConfigDict(
+        {
+            "recipe": ",".join(f"{k}={v}" for k, v in sorted(chosen.items())),
+            "seed": 0,
+            "data": section(source, **(data or {})),
+            "process": section(method.process, **(process or {})),
+            "model": section(DiT, **network),
+            "objective": section(method.objective, **fields),
+            "optim": section(AdamW, **(optim or {})),
+            "training": section(sections.Training, **(training or {})),
+            "evaluation": section(
+                sections.Evaluation, **{"passes": 1 + method.latent, **(evaluation or {})}
+            ),
+            "sampling": section(sections.Sampling, **{"step": method.step, **(sampling or {})}),
+            "mesh": section(MeshShape, **(mesh or {})),
+        }
+    )
+    return config.lock()
+
+
+def problems(
+    chosen: dict[str, str],
+    *,
+    tiny: dict[str, Any],
+    published: dict[str, Any],
+    epochs: int,
+    gamma: float = 2.0,
+) -> ConfigDict:
+    """A config for a task with a verifier: minutes on a core at size=tiny, else as published.
+
+    All methods share one network without adaLN (but for those that are told the time), so that they
+    have the same parameters. Published (MGDM, arXiv 2410.14157): batch 1,024, cosine, lr 1e-3 at 6M
+    and 3e-4 at 85M, `epochs` over the training problems.
+    """
+    method, small = METHODS[chosen["method"]], chosen["size"] == "tiny"
+    data = tiny if small else published
+    steps = 1200 if small else epochs * data["train_count"] // 1024
+    return make(
+        chosen,
+        source=ProblemData,
+        data=dict(validation_count=500 if small else 1000) | data,
+        model=dict(adaln=method.time_conditioning, dtype="float32" if small else "bfloat16"),
+        objective=dict(gamma=gamma) if method.objective is Mgdm else {},
+        optim=dict(
+            lr=5e-3 if small else 1e-3 if chosen["size"] == "6m" else 3e-4,
+            warmup_steps=100 if small else 1000,
+            decay="cosine",
+            b2=0.99 if small else 0.999,
+        ),
+        training=dict(
+            num_steps=steps,
+            batch_size=64 if small else 1024,
+            ema_decay=0.999,
+            log_every=100,
+            checkpoint_every=1000 if small else 5000,
+        ),
+        sampling=dict(num_steps=16 if small else 20, num_samples=4, batch_size=4),
+    )
+
+
+def methods_of(config: ConfigDict) -> list[str]:
+    """Names of the methods with the process, objective and latent of a config."""
+    named = lambda part: part.registered[1]
+    return [
+        name
+        for name, m in METHODS.items()
+        if named(m.process) == config.process.name
+        and named(m.objective) == config.objective.name
+        and m.latent == config.model.latent
+    ]
+
+
+class OfPath(FieldReference):
+    """A field of a data section that belongs to its path: another value for another path.
+
+    Given by itself, it is what is given.
+    """
+
+    def __init__(self, path: FieldReference, here: Any, elsewhere: Any):
+        self._path, self._first, self._elsewhere = path, path.get(), elsewhere
+        super().__init__(here)
+        self._given = False
+
+    def set(self, value: Any, type_safe: bool = True) -> None:
+        """From now on `value`, whatever the path."""
+        super().set(value, type_safe)
+        self._given = True
+
+    def get(self) -> Any:
+        """The value for the path as it is now."""
+        same = self._given or self._path.get() == self._first
+        return super().get() if same else self._elsewhere
+
+
+def fine_tune(workdir: str, method: str = "") -> ConfigDict:
+    """The config of a run that begins with the parameters of `workdir` (a run or an import).
+
+    Data, tokenizer, process and network are those of the workdir. Another data.path is read by the
+    same rules, but what belongs to the old one (its validation file, a limit of documents) does not
+    go with it. `method`, of the same process, changes the objective and where the latent comes
+    from: lddm_m adds loopholing to an mdlm run.
+
+    Raises:
+      UserError: for a folder that is no workdir, or a method of another process.
+    """
+    require(bool(workdir), "which run to begin with? give from=WORKDIR in the config's argument")
+    base = stored.load_config(Path(workdir))
+    config = ConfigDict(base.to_dict())
+    if method:
+        chosen = METHODS[method]
+        process, objective = (c.registered[1] for c in (chosen.process, chosen.objective))  # type: ignore[attr-defined]
+        fits = [n for n, m in METHODS.items() if m.process.registered[1] == base.process.name]  # type: ignore[attr-defined]
+        require(
+            process == base.process.name,
+            f"{workdir} has a {base.process.name} process; {nearest(method, fits)}",
+        )
+        if objective != base.objective.name:
+            config.objective = section(chosen.objective, **chosen.scored)
+            config.sampling.step = section(chosen.step)
+        config.objective.context = section(chosen.context)
+        config.model.latent = chosen.latent
+        config.evaluation.passes = 1 + chosen.latent
+    own = registry.find("data", base.data.name).of_path  # type: ignore[attr-defined]
+    path = config.data.get_ref("path")
+    for name, elsewhere in own.items():
+        config.data[name] = OfPath(path, config.data[name], elsewhere)
+    config.recipe = ",".join(filter(None, ["finetune", method and f"method={method}", base.recipe]))
+    config.optim = section(AdamW, lr=3e-4, warmup_steps=100, decay="cosine")
+    config.training = section(
+        sections.Training,
+        num_steps=1000,
+        batch_size=base.training.batch_size,
+        ema_decay=0.999,
+        eval_every=200,
+        checkpoint_every=200,
+        initial=workdir,
+    )
+    return config.lock()

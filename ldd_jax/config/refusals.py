@@ -1,0 +1,66 @@
+"""What is wrong with a run's config, found before any data are read."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ldd_jax.config.experiment import Experiment, build
+from ldd_jax.core import registry
+from ldd_jax.core.checks import require
+from ldd_jax.data import Tokenizer
+from ldd_jax.training import sharding
+
+
+def check(config: ConfigDict, tokenizer: Tokenizer | None = None) -> Experiment:
+    """Refuse whatever is wrong in a config but for what the data alone can tell; none are read.
+
+    Args:
+      config: of a run.
+      tokenizer: where it is known already; else the largest that the config may give stands in.
+
+    Returns:
+      The experiment, with the tokenizer or the stand-in, which knows its `size` alone.
+
+    Raises:
+      UserError: in words.
+    """
+    data = registry.build("data", config.data)
+    data.check()
+    stand_in: Any = tokenizer or SimpleNamespace(size=data.most_ids())
+    experiment = build(config, stand_in)
+    check_classes(experiment, tuple(config.data.get("classes", ())))
+    check_batch(experiment)
+    return experiment
+
+
+def check_batch(experiment: Experiment) -> None:
+    """Refuse a batch that shards, microbatches and the context's gate cannot divide.
+
+    Raises:
+      UserError: with the numbers.
+    """
+    training, mesh = experiment.training, experiment.mesh
+    pieces = sharding.shards(mesh) * training.accumulate
+    require(
+        training.batch_size % pieces == 0,
+        f"training.batch_size {training.batch_size} is not a multiple of {pieces} (data shards "
+        f"{sharding.shards(mesh)} x accumulate {training.accumulate})",
+    )
+    experiment.objective.context.check(training.batch_size // pieces)
+
+
+def check_classes(experiment: Experiment, classes: tuple[str, ...]) -> None:
+    """Refuse a network whose classes are not those of the data.
+
+    Raises:
+      UserError: with both numbers.
+    """
+    number = experiment.model.num_classes
+    require(
+        len(classes) in (0, number),
+        f"the data have {len(classes)} classes, but model.num_classes is {number}; set it to "
+        f"{len(classes)}",
+    )

@@ -1,0 +1,117 @@
+"""Sections of a config that no other room owns: how a run trains, is evaluated and sampled."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ldd_jax import samplers
+from ldd_jax.core import registry
+from ldd_jax.core.checks import UserError, at_least_one, nearest
+from ldd_jax.core.types import Process
+from ldd_jax.samplers.base import Latent
+from ldd_jax.samplers.logits import Readout
+from ldd_jax.samplers.loop import TAILS
+
+
+@registry.register("training", "training")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """How long, how much at a time, and what is written when (in updates; 0 = only at the end).
+
+    An update whose loss or gradient is not finite is skipped; `max_skipped` in a row end the run.
+    `initial` names a workdir (or an import) whose averaged parameters the run begins with.
+    """
+
+    num_steps: int = 1000
+    batch_size: int = 64
+    accumulate: int = 1
+    ema_decay: float = 0.9999
+    log_every: int = 50
+    eval_every: int = 0
+    sample_every: int = 0
+    checkpoint_every: int = 500
+    keep: int = 2
+    max_skipped: int = 10
+    initial: str = ""
+
+    def __post_init__(self):
+        positive = ("num_steps", "batch_size", "accumulate", "log_every", "keep", "max_skipped")
+        at_least_one(self, *positive)
+        if self.num_steps >= 2**31:  # updates are counted in int32
+            raise ValueError(f"num_steps is {self.num_steps}; it must be below 2^31")
+        for name in ("eval_every", "sample_every", "checkpoint_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; 0 = never, n = every n steps")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}; it must lie in [0, 1)")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}"
+            )
+
+
+@registry.register("evaluation", "evaluation")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """`passes` network passes per bound; `draws` times per sequence; 0 = all sequences.
+
+    At most `max_sequences` are scored, spread over the split. Validations while a run trains are
+    held to `periodic_sequences` as well; the one at its end, which the summary tells, is not.
+    """
+
+    passes: int = 1
+    draws: int = 1
+    batch_size: int = 64
+    max_sequences: int = 0
+    periodic_sequences: int = 1024
+
+    def __post_init__(self):
+        at_least_one(self, "passes", "draws", "batch_size")
+        for name in ("max_sequences", "periodic_sequences"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 (all) or more")
+
+    @property
+    def periodic(self) -> int:
+        """Sequences of a validation while training; 0 = all."""
+        return min(filter(None, (self.max_sequences, self.periodic_sequences)), default=0)
+
+
+@registry.register("sampling", "sampling")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Defaults of the `sample` command and of samples during training."""
+
+    step: Any = registry.part("step", samplers.Ancestral)
+    grid: Any = registry.part("grid", samplers.LinearGrid)
+    readout: Any = registry.part("readout", Readout)
+    latent: Any = registry.part("latent", Latent)
+    blocks: Any = registry.part("blocks", samplers.Whole)
+    guidance: float = 1.0
+    num_steps: int = 64
+    num_samples: int = 8
+    batch_size: int = 32
+    tail: str = "sample"
+    tile: int = 0
+
+    def __post_init__(self):
+        at_least_one(self, "num_steps", "num_samples", "batch_size")
+        if self.tile < 0:
+            raise ValueError(f"tile is {self.tile}; it must be 0 (all rows at once) or more")
+        if self.tail not in TAILS:
+            raise ValueError(f"tail {self.tail!r}: {nearest(self.tail, TAILS)}")
+
+
+def check_sampler(sampling: Sampling, process: Process, model: Any) -> None:
+    """Refuse a step rule that cannot run with this process, network or latent.
+
+    Raises:
+      UserError: saying why.
+    """
+    carried = model.latent and not sampling.latent.off
+    try:
+        sampling.step.check(process, latent=carried, timed=model.time_conditioning)
+        sampling.blocks.check(process)
+    except ValueError as error:
+        raise UserError(str(error)) from error

@@ -1,0 +1,1 @@
+"""What a trained model does: sample, fill, score, solve, be watched; the Python API."""

@@ -1,0 +1,261 @@
+"""Sampling with a trained model: one compiled program for every number of steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from ldd_jax.config.experiment import Experiment
+from ldd_jax.config.sections import Sampling, check_sampler
+from ldd_jax.config.stored import fingerprint
+from ldd_jax.core import writing
+from ldd_jax.core.checks import UserError, check_seed, require
+from ldd_jax.core.draws import Production, example_keys
+from ldd_jax.core.logical import constrain
+from ldd_jax.core.registry import section
+from ldd_jax.data import MASK_TEXT, unknown
+from ldd_jax.samplers import Clamp, sample_blocks
+from ldd_jax.samplers.base import Net, SampleState
+from ldd_jax.samplers.guidance import guide, guide_prompt
+from ldd_jax.samplers.loop import fetched
+from ldd_jax.training import sharding
+from ldd_jax.training.metrics import finite
+
+PRIOR, STEPS = 0, 1
+PRECISION = "float32, tail-exact"
+
+
+def program(
+    experiment: Experiment,
+    sampling: Sampling,
+    length: int,
+    record: Callable[[SampleState], Any] | None = None,
+) -> Callable[..., tuple[SampleState, Any]]:
+    """The pure sampler: (params, seed, index, label [B], tokens, fixed [B, L], steps) -> both.
+
+    Both: the state, and the trace that `record` makes (see `samplers.sample`) or None. A network
+    with classes is guided towards the label with `sampling.guidance` (the label after the last
+    means none), one without towards the clamped tokens.
+    """
+    process, model, mesh = experiment.process, experiment.model, experiment.mesh
+
+    def sampler(params, seed, index, label, fixed_tokens, fixed, num_steps):
+        key = jax.random.key(seed)
+        net = Net(
+            model.bind(params), process, sampling.readout, sampling.tile, sharding.shards(mesh)
+        )
+        if model.num_classes:
+            net = guide(net, label, null=model.num_classes, gamma=sampling.guidance)
+        else:
+            net = guide_prompt(net, gamma=sampling.guidance)
+        prior = process.prior(example_keys(jax.random.fold_in(key, PRIOR), index), length)
+        state, trace = sample_blocks(
+            net,
+            sampling.step,
+            Production.of(jax.random.fold_in(key, STEPS), index),
+            constrain(prior, "batch", "length"),
+            num_steps,
+            blocks=sampling.blocks,
+            window=experiment.config.data.length,
+            grid=sampling.grid,
+            clamp=Clamp(fixed_tokens, fixed),
+            latent=sampling.latent,
+            tail=sampling.tail,
+            record=record,
+        )
+        return state._replace(h=None), trace  # the latent stays inside
+
+    return sharding.on(mesh, sampler)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """A jitted sampler of one shape, for any number of steps; with a record, one program for each.
+
+    Sample number i of a seed is the same whatever the batch, its size or its padding.
+    """
+
+    experiment: Experiment
+    sampling: Sampling
+    length: int
+    compiled: Any
+
+    @classmethod
+    def make(
+        cls,
+        experiment: Experiment,
+        sampling: Sampling,
+        length: int,
+        record: Callable[[SampleState], Any] | None = None,
+    ) -> Sampler:
+        """Prepare the program; it compiles at the first call.
+
+        Raises:
+          UserError: for a step rule that cannot run with this network.
+        """
+        check_sampler(sampling, experiment.process, experiment.model)
+        require(
+            sampling.guidance == 1 or experiment.objective.condition_dropout > 0,
+            f"guidance is {sampling.guidance}, but this model never saw its condition missing; "
+            "train with objective.condition_dropout, or use guidance 1",
+        )
+        try:
+            sampling.blocks.spans(length, min(experiment.config.data.length, length))
+        except ValueError as error:
+            raise UserError(f"blocks: {error}") from error
+        whole = sharding.replicated(experiment.mesh)  # every process reads every sample
+        run = jax.jit(
+            program(experiment, sampling, length, record),
+            out_shardings=whole,
+            static_argnums=() if record is None else 6,
+        )
+        return cls(experiment, sampling, length, run)
+
+    def batch(
+        self,
+        params: Any,
+        seed: int,
+        first: int | np.ndarray,
+        fixed_tokens: np.ndarray,
+        fixed: np.ndarray,
+        num_steps: int,
+        label: int | None = None,
+    ) -> tuple[SampleState, Any]:
+        """Samples number first .. first + batch_size of a seed, or of given numbers, and the trace.
+
+        Tokens and where they are fixed: [length] for all rows, or [batch, length]; label None = of
+        no class.
+        """
+        pieces = sharding.shards(self.experiment.mesh)
+        size = -(-self.sampling.batch_size // pieces) * pieces  # every shard gets whole samples
+        row = lambda a, dtype: np.broadcast_to(np.asarray(a, dtype), (size, self.length))
+        index = first if isinstance(first, np.ndarray) else np.arange(first, first + size)
+        return self.compiled(
+            params,
+            np.uint32(seed),
+            index.astype(np.uint32),
+            np.full(size, self.experiment.model.num_classes if label is None else label, np.int32),
+            row(fixed_tokens, np.int32),
+            row(fixed, np.bool_),
+            np.int32(num_steps),
+        )
+
+    def common(self, seed: int, num_steps: int) -> dict[str, Any]:
+        """What records of one seed and number of steps share."""
+        return {
+            "seed": seed,
+            "steps": num_steps if self.sampling.step.clock == "grid" else None,
+            "config": fingerprint(self.experiment.config),
+            "precision": PRECISION,
+            "tokenizer": self.experiment.tokenizer.digest,
+            "settings": describe(self.sampling),
+        }
+
+    def records(
+        self,
+        params: Any,
+        *,
+        seed: int,
+        count: int,
+        num_steps: int,
+        fixed_tokens: np.ndarray | None = None,
+        fixed: np.ndarray | None = None,
+        label: int | None = None,
+        begin: int = 0,
+    ) -> Iterator[dict[str, Any]]:
+        """`count` samples as JSON-able records: text, tokens, calls, seed, config, precision.
+
+        Those before number `begin` are left out.
+        """
+        require(count >= 1, f"num_samples is {count}; it must be at least 1")
+        check_seed(seed, "seed")
+        require(num_steps >= 1, f"steps is {num_steps}; it must be at least 1")
+        fixed_tokens = np.zeros(self.length, np.int32) if fixed_tokens is None else fixed_tokens
+        fixed = np.zeros(self.length, bool) if fixed is None else fixed
+        common = self.common(seed, num_steps)
+        for first in range(begin, count, self.sampling.batch_size):
+            state, _ = self.batch(params, seed, first, fixed_tokens, fixed, num_steps, label)
+            tokens, calls = fetched(state)
+            for i in range(min(self.sampling.batch_size, count - first)):
+                ids = tokens[i].tolist()
+                yield {
+                    "index": first + i,
+                    "text": self.experiment.text(ids),
+                    "calls": int(calls[i]),
+                    **common,
+                    "tokens": ids,
+                }
+
+
+def describe(sampling: Sampling) -> dict[str, Any]:
+    """The settings of a sample file."""
+    settings = dataclasses.asdict(sampling)
+    for name in ("num_steps", "num_samples", "batch_size", "tile"):
+        del settings[name]
+    for name in ("step", "grid", "blocks"):
+        settings[name] = section(getattr(sampling, name)).to_dict()
+    return settings
+
+
+def template(
+    experiment: Experiment, prompt: str | None, fill: str | None, length: int | None
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Fixed tokens and where they are fixed, from `--fill` or `--prompt`; None without either.
+
+    A prompt stands at the front of a row of `length` tokens (None: as in training); a template is
+    the whole row, longer than in training only where `length` says so.
+
+    Raises:
+      UserError: for an empty text, one that leaves nothing free, or does not fit.
+    """
+    require(prompt is None or fill is None, "give --prompt or --fill, not both")
+    for name, text in (("prompt", prompt), ("fill", fill)):
+        require(text != "", f"--{name} is empty; leave it out, or give a text")
+    usual = experiment.config.data.length
+    if fill is not None:
+        ids, free = experiment.tokenizer.encode_template(fill)
+        require(
+            any(free), f"--fill={fill!r} has no [MASK] to fill; write [MASK] for each free token"
+        )
+        require(
+            length is None or length == len(ids),
+            f"--length={length}, but --fill is the whole row and has {len(ids)} tokens; leave "
+            "--length out, or give that number",
+        )
+        require(
+            length is not None or len(ids) <= usual,
+            f"--fill has {len(ids)} tokens, but a row has {usual}; shorten it, or give "
+            f"--length={len(ids)} for a row longer than those of training",
+        )
+        known = [i for i, f in zip(ids, free) if not f]
+        lost = experiment.tokenizer.lost(fill.replace(MASK_TEXT, ""))
+        unknown.check(experiment.tokenizer, known, "--fill", lost)
+        return np.asarray(ids, np.int32), ~np.asarray(free, bool)
+    if prompt is not None:
+        length = length or usual
+        ids = experiment.tokenizer.encode(prompt)
+        unknown.check(experiment.tokenizer, ids, "--prompt", experiment.tokenizer.lost(prompt))
+        require(
+            len(ids) < length,
+            f"--prompt has {len(ids)} tokens, but a row has {length}; shorten it or give --length",
+        )
+        tokens, fixed = np.zeros(length, np.int32), np.zeros(length, bool)
+        tokens[: len(ids)], fixed[: len(ids)] = ids, True
+        return tokens, fixed
+    return None
+
+
+def json_line(record: dict[str, Any]) -> str:
+    """A line of a sample file; numbers that JSON has no word for become null."""
+    return json.dumps(finite(record), ensure_ascii=False) + "\n"
+
+
+def write_json_lines(place: writing.Place | str, records: list[dict[str, Any]]) -> None:
+    """Write a file that the user named, whole or not at all."""
+    with writing.place(place).open() as stream:
+        stream.writelines(map(json_line, records))

@@ -1,0 +1,157 @@
+"""A trained model watched while it samples: curves by step, counts of a run, and single paths."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldd_jax.config.experiment import Experiment
+from ldd_jax.core.checks import UserError, require
+from ldd_jax.core.draws import Production, example_keys
+from ldd_jax.evaluation import mechanism
+from ldd_jax.samplers import sample
+from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.loop import fetched
+from ldd_jax.training import sharding
+
+PLAYED = 4  # rows whose paths are kept
+
+
+def watch(
+    experiment: Experiment,
+    params: Any,
+    *,
+    steps: int,
+    samples: int,
+    seed: int = 0,
+    reset_every: int = 0,
+    every: int = 4,
+) -> dict[str, Any]:
+    """Draw samples with the run's own rule, unguided and in one block, and record the mechanism.
+
+    Rows are those of one seed: two models of the same token space begin with the same noise. A rule
+    without a time grid has paths, call by call, and no mechanism: `no_grid` is then True, and
+    curves and counts are empty.
+
+    Args:
+      experiment: of a workdir.
+      params: its parameters.
+      steps: of the grid.
+      samples: rows, in one batch.
+      seed: of prior and draws.
+      reset_every: h = 0 before every k-th step; 1 = no latent, 0 = never.
+      every: K of the temporal KL.
+
+    Raises:
+      UserError: for a rule that cannot run here, or a reset where there is no latent.
+    """
+    sampling, process = experiment.sampling, experiment.process
+    length = experiment.config.data.length
+    has_latent = experiment.model.latent
+    require(steps >= 1 and samples >= 1, "steps and samples must be at least 1")
+    require(has_latent or not reset_every, "this network takes no latent; there is none to reset")
+    on_grid = sampling.step.clock == "grid"
+    step = mechanism.Observed(inner=sampling.step, every=every) if on_grid else sampling.step
+    # A rule of its own clock finishes at least one position with every call; left to right, one
+    # application makes the row.
+    in_order = process.schedule is None
+    steps = steps if on_grid else 1 if in_order else length
+    grid = sampling.grid
+    latent = dataclasses.replace(sampling.latent, reset_every=reset_every)
+    try:
+        step.check(process, latent=has_latent, timed=experiment.model.time_conditioning)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    pieces = sharding.shards(experiment.mesh)
+    rows = -(-samples // pieces) * pieces
+
+    def watched(params, seed):
+        key, index = jax.random.key(seed), jnp.arange(rows, dtype=jnp.uint32)
+        denoiser: Any = experiment.model.bind(params)
+        looked = step
+        if has_latent and on_grid:
+            looked = dataclasses.replace(step, parts=denoiser.parts)
+        net = Net(denoiser, process, sampling.readout, sampling.tile, pieces)
+        prior = process.prior(example_keys(jax.random.fold_in(key, 0), index), length)
+        draw = Production.of(jax.random.fold_in(key, 1), index)
+        look = lambda state: state.memory[2] if on_grid else state.z
+        state, looks = sample(
+            net,
+            looked,
+            draw,
+            prior,
+            steps,
+            grid=grid,
+            latent=latent,
+            tail=sampling.tail,
+            record=look,
+        )
+        return prior, looks, state._replace(h=None, memory=())
+
+    run = jax.jit(
+        sharding.on(experiment.mesh, watched),
+        out_shardings=sharding.replicated(experiment.mesh),
+    )
+    prior, looks, state = run(params, np.uint32(seed))
+    prior, looks = jax.device_get((prior, looks))
+    last, calls = fetched(state)
+    looks = jax.tree.map(lambda a: np.asarray(a)[:, :samples], looks)
+    tokens = looks.tokens if on_grid else looks
+    path = np.concatenate([prior[None, :samples], tokens, last[None, :samples]])
+    about = {
+        "recipe": experiment.config.recipe,
+        "samples": samples,
+        "seed": seed,
+        "calls": int(calls[:samples].max()),
+        "reset_every": reset_every,
+        "every": every,
+    }
+    if in_order:
+        place = np.arange(length)
+        path = np.stack([np.where(place < i, path[-1], path[0]) for i in range(length + 1)])
+    if not on_grid:
+        moved = np.flatnonzero((path[1:] != path[:-1]).any((1, 2)))
+        path = path[: moved[-1] + 2 if len(moved) else 1]  # nothing moves once all rows are done
+        played = [_played(experiment, path[:, i]) for i in range(min(samples, PLAYED))]
+        empty: dict[str, Any] = {
+            "steps": len(path) - 1,
+            "no_grid": True,
+            "curves": {},
+            "counts": {},
+        }
+        return about | empty | {"paths": played}
+    counts: dict[str, Any] = mechanism.path_counts(path)
+    plain = sampling.step.registered == ("step", "ancestral")  # type: ignore[attr-defined]
+    if process.absorbing and plain:
+        counts["busy_expected"] = mechanism.busy_steps(process, grid, steps, length)
+    return about | {
+        "steps": steps,
+        "no_grid": False,
+        "curves": mechanism.curves(looks),
+        "counts": counts,
+        "paths": [_played(experiment, path[:, i], looks, i) for i in range(min(samples, PLAYED))],
+    }
+
+
+def _played(
+    experiment: Experiment, path: np.ndarray, looks: Any = None, row: int = 0
+) -> dict[str, Any]:
+    """One row by step: token texts, and, where there are looks, entropy and latent norm.
+
+    The noise removal has no look.
+    """
+    decode = experiment.text
+    texts = {int(i): decode([int(i)]) for i in np.unique(path)}
+    number = lambda a: [[None if np.isnan(v) else round(float(v), 3) for v in r] for r in a[:, row]]
+    played: dict[str, Any] = {
+        "tokens": [[texts[int(i)] for i in step] for step in path],
+        "entropy": [] if looks is None else number(looks.entropy),
+        "text": decode([int(i) for i in path[-1]]),
+    }
+    if experiment.model.latent and looks is not None:
+        played["norm"] = number(looks.norm)
+    return played

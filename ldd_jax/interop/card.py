@@ -1,0 +1,87 @@
+"""The model card of an export: facts of the run, nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ldd_jax import __version__
+from ldd_jax.config.experiment import Experiment
+from ldd_jax.config.stored import fingerprint
+from ldd_jax.core import reading
+from ldd_jax.core.checks import UserError, is_number, spread
+from ldd_jax.core.console import harmless
+
+BACK = (
+    "`python -m ldd_jax import FOLDER --workdir=DIR` makes a workdir that samples, evaluates and "
+    "trains on; config and tokenizer are in this folder."
+)
+LONGEST = 300  # characters of a text that the card quotes
+HOW = {
+    "own": BACK,
+    "reference": f"Tensors bear the names of the LDDM, MDLM, Duo and SEDD code. {BACK}",
+}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = reading.read_json(path) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+    return found if isinstance(found, dict) else {}
+
+
+def code(text: Any) -> str:
+    """A text of a file as Markdown code in one line, which holds no links, tags or table cells."""
+    shown = harmless(" ".join(str(text).split()))[:LONGEST] or " "
+    return "`" + shown.replace("`", "'").replace("|", "\\|") + "`"
+
+
+def updates(workdir: Path, step: int) -> int:
+    """Updates behind the parameters: of an import's step 0 those of its source, where told."""
+    before = _json(workdir / "import.json").get("updates", 0)
+    return step or (before if isinstance(before, int) else 0)
+
+
+def text(experiment: Experiment, workdir: Path, *, step: int, ema: bool, names: str) -> str:
+    """Markdown with a YAML head, as model hubs expect."""
+    model: Any = experiment.model
+    config, tokenizer = experiment.config, experiment.tokenizer
+    rows = {
+        "recipe": code(config.recipe),
+        "process": config.process.name,
+        "states": f"{experiment.tokens.size}, mask {experiment.tokens.mask}",
+        "network": f"width {model.width}, depth {model.depth}, heads {model.heads}"
+        + (", causal" if model.causal else ""),
+        "latent carried between steps": f"{model.latent_size} channels" if model.latent else "no",
+        "told the time": "yes" if model.time_conditioning else "no",
+        "classes": model.num_classes or "none",
+        "tokenizer": f"{tokenizer.kind}, {tokenizer.size} ids, {tokenizer.digest}",
+        "length": config.data.length,
+        "updates": updates(workdir, step),
+        "parameters": "moving average" if ema else "raw",
+        "config fingerprint": fingerprint(config),
+    }
+    summary, record = _json(workdir / "summary.json"), _json(workdir / "import.json")
+    fields = ("nelbo_nats_per_token", "passes", "tokens", "nelbo_se")
+    # A single sequence tells no error.
+    good = all(is_number(summary.get(n)) for n in fields[:3])
+    good &= summary.get("nelbo_se") is None or is_number(summary["nelbo_se"])
+    if summary.get("step") == step and good:
+        bound = "mean loss" if summary.get("bound") is False else "NELBO"
+        name = "NLL" if summary.get("exact") is True else bound
+        nats, passes, tokens = (summary[n] for n in fields[:3])
+        rows[f"validation {name}, nats a token"] = (
+            f"{spread(nats, summary.get('nelbo_se'), 4)} ({passes} passes, {tokens} tokens of "
+            f"{code(config.data.path)})"
+        )
+    if record:
+        source, digest = code(record.get("source")), code(record.get("sha256"))
+        rows["imported from"] = f"{source}, SHA-256 {digest}"
+    table = "\n".join(f"| {k} | {v} |" for k, v in rows.items())
+    return (
+        "---\nlibrary_name: ldd_jax\ntags: [discrete-diffusion, loopholing]\n---\n"
+        f"# {code(config.recipe)}\n\nWritten by ldd_jax {__version__}.\n\n"
+        f"| | |\n|---|---|\n{table}\n\n"
+        f"{HOW[names]}\n"
+    )

@@ -1,0 +1,87 @@
+"""Parameters of a workdir as safetensors, with a card that says what they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from ldd_jax.config import stored
+from ldd_jax.core import writing
+from ldd_jax.core.checks import UserError, parse_json, require
+from ldd_jax.inference import pipeline
+from ldd_jax.interop import card, reference
+from ldd_jax.interop.importing import BUFFERS, RECORD
+from ldd_jax.interop.sources import FORMAT, UPDATES
+
+NAMES = ("reference", "own")
+
+
+def save(
+    workdir: Path,
+    output: Path,
+    *,
+    names: str = "reference",
+    prefix: str = "",
+    ema: bool = True,
+    step: int | None = None,
+) -> dict[str, int]:
+    """Write the folder `output`: model.safetensors, README.md, config.json and the tokenizer.
+
+    Args:
+      workdir: of a run or an import.
+      output: a new folder.
+      names: "reference" (LDDM, MDLM, Duo, SEDD) or "own"; `import` reads both back whole.
+      prefix: before every name of the reference, such as "backbone." for Lightning and Hugging
+        Face models.
+      ema: averaged parameters.
+      step: None = the newest.
+
+    Returns:
+      Numbers of tensors and parameters.
+
+    Raises:
+      UserError: for a folder in use, or a network that has no reference.
+    """
+    writing.check_new_folder(output, "output")
+    require(not prefix or names == "reference", "--prefix belongs to --names=reference")
+    experiment, params, step = pipeline.load_trained(workdir, ema=ema, step=step)
+    host = jax.device_get(params)
+    metadata = {"format": "pt", UPDATES: str(card.updates(workdir, step))}
+    if names == "reference":
+        tensors = _as_stored(reference.to_reference(host), workdir, experiment.model)
+        tensors = {prefix + n: a for n, a in tensors.items()}
+    else:
+        tensors = reference.to_own(host)
+        metadata |= {"format": FORMAT, "config": json.dumps(experiment.config.to_dict())}
+    text = card.text(experiment, workdir, step=step, ema=ema, names=names)
+    try:
+        with writing.new_folder(output) as draft:
+            save_file(tensors, draft / "model.safetensors", metadata)
+            writing.write(draft / "README.md", text)
+            experiment.tokenizer.save(draft / "tokenizer")
+            stored.save_config(experiment.config, draft)
+    except OSError as error:
+        raise UserError(f"cannot write --output={output}: {error.strerror or error}") from error
+    return {"tensors": len(tensors), "parameters": sum(a.size for a in jax.tree.leaves(host))}
+
+
+def _as_stored(tensors: dict[str, np.ndarray], workdir: Path, model: Any) -> dict[str, np.ndarray]:
+    """With the references' buffer; of an import with its own and in its types, byte for byte."""
+    file = workdir / RECORD
+    record: dict[str, Any] = parse_json(file.read_text()) if file.is_file() else {"own_names": True}
+    if record.get("own_names"):
+        return tensors | {reference.ROTARY: reference.rotary(model.width, model.heads)}
+    if (workdir / BUFFERS).is_file():
+        tensors = tensors | load_file(workdir / BUFFERS)
+    return {n: a.astype(np.dtype(_dtype(record, n))) for n, a in tensors.items()}
+
+
+def _dtype(record: dict[str, Any], name: str) -> Any:
+    import ml_dtypes  # noqa: F401  (gives numpy the name bfloat16)
+
+    return record["dtypes"].get(name, "float32")

@@ -1,0 +1,1 @@
+"""Exact laws of small toys, by enumeration: what every rule and bound is checked against."""

@@ -1,0 +1,89 @@
+"""The tiled sweep equals the plain call: losses, gradients, and memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldd_jax.core.types import TokenSpace
+from ldd_jax.core.vocabulary_tiles import rows, rows_loss
+from ldd_jax.denoisers.dit import LinearHead
+from ldd_jax.processes import Masked
+from tests.lab import subjaxprs
+
+N, D, V = 24, 5, 13
+PROCESS = Masked(tokens=TokenSpace(size=V, mask=4))
+
+
+def problem(dtype, on):
+    rng = np.random.default_rng(0)
+    real = lambda *s: jnp.asarray(rng.normal(size=s), dtype)
+    head = LinearHead(kernel=real(D, V), bias=real(V))
+    x0 = jnp.asarray(rng.integers(5, V, N))
+    weight = {
+        "some": rng.uniform(size=N) * (rng.uniform(size=N) < 0.6),
+        "none": np.zeros(N),
+        "all": rng.uniform(0.1, 1, N),
+    }[on]
+    t = rng.uniform(0.1, 1, N)  # at 0 the bound is infinite: no spare place may be filled with it
+    args = (x0, jnp.full(N, 4), jnp.asarray(t, dtype))
+    return head, real(N, D), args, jnp.asarray(weight, dtype)
+
+
+def solve(tile, groups, head, x, args, weight):
+    fn = lambda logits, a: PROCESS.bound(logits, *a)
+
+    def loss(head, x):
+        total, each = rows_loss(fn, head, x, args, weight, tile=tile, groups=groups)
+        return 3 * total, each  # a cotangent other than 1
+
+    (total, each), grads = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(head, x)
+    return total, each, grads
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("on", ["some", "none", "all"])
+@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32])
+def test_tiles_and_groups_change_nothing(dtype, on):
+    with jax.enable_x64(dtype == jnp.float64):
+        given = problem(dtype, on)
+        run = jax.jit(solve, static_argnums=(0, 1))
+        plain = run(0, 1, *given)
+        close = dict(rtol=1e-12, atol=1e-12) if dtype == jnp.float64 else dict(rtol=2e-5, atol=2e-6)
+        for tile, groups in ((5, 1), (7, 2), (4, 4), (100, 1)):
+            tiled = run(tile, groups, *given)
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **close), plain, tiled)
+        total, each, grads = plain
+        assert np.all(np.isfinite(total)) and np.all(np.isfinite(grads[1]))
+        assert np.array_equal(np.asarray(each) != 0, np.asarray(given[3]) != 0)
+        assert (on == "none") == (float(total) == 0)
+
+
+def test_groups_must_divide():
+    with pytest.raises(ValueError, match="do not divide"):
+        solve(4, 5, *problem(jnp.float32, "all"))
+
+
+def shapes(fn, *args):
+    jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
+    return {v.aval.shape for j in subjaxprs(jaxpr) for e in j.eqns for v in e.outvars}
+
+
+def test_no_array_of_all_logits():
+    given = problem(jnp.float32, "some")
+    tiled = shapes(lambda *a: solve(5, 2, *a), *given)
+    full = {(N, V), (2, N // 2, V), (N // 2, V)}
+    assert not full & tiled and (2, 5, V) in tiled
+    assert full & shapes(lambda *a: solve(0, 1, *a), *given)
+    head, x, args, _ = given
+    fn = lambda logits, a: jnp.argmax(logits, -1) + a[0]
+    assert (N, V) not in shapes(lambda h, x, a: rows(fn, h, x, a, tile=5), head, x, args)
+
+
+def test_rows_in_tiles():
+    head, x, args, _ = problem(jnp.float32, "some")
+    fn = lambda logits, a: {"best": jnp.argmax(logits, -1), "all": logits * a[2][:, None]}
+    plain = rows(fn, head, x, args)
+    for tile in (1, 5, 24, 30):
+        tiled = rows(fn, head, x, args, tile=tile)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), plain, tiled)
