@@ -213,7 +213,7 @@ class Process(Protocol):
         """The prediction: log p(x0 | z), or log ratios."""
         ...
 
-    def certain(self, z0_N: Array, z_N: Array, t_N: Array) -> Array:
+    def one_hot_prediction(self, z0_N: Array, z_N: Array, t_N: Array) -> Array:
         """The prediction that knows z0."""
         ...
 

@@ -138,7 +138,7 @@ class GridTimes:
         """T KL of each row."""
         s_N = jnp.maximum(t_N - 1 / self.steps, 0)
         law = lambda pred: process.log_posterior(pred, z_N, t_N, s_N)
-        true = law(process.certain(z0_N, z_N, t_N))
+        true = law(process.one_hot_prediction(z0_N, z_N, t_N))
         return self.steps * kl(true, law(process.read(logits_NV, z_N, t_N)))
 
 

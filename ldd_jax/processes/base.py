@@ -109,7 +109,7 @@ class Diffusion:
         """Log p(z_s | z_t)."""
         raise TypeError(f"{type(self).__name__} defines no posterior")
 
-    def certain(self, z0_N: Array, z_N: Array, t_N: Array) -> Array:
+    def one_hot_prediction(self, z0_N: Array, z_N: Array, t_N: Array) -> Array:
         """The prediction that knows x = z0."""
         del z_N
         return onehot_log(z0_N, self.tokens.size, t_N.dtype)

@@ -80,7 +80,7 @@ class LeftToRight:
         start = jnp.arange(logits_NV.shape[-1]) == self.tokens.mask
         return log_softmax(jnp.where(start, -jnp.inf, at_least_float32(logits_NV)))
 
-    def certain(self, z0_N: Array, z_N: Any, t_N: Any) -> Array:
+    def one_hot_prediction(self, z0_N: Array, z_N: Any, t_N: Any) -> Array:
         """Refused: there is no reverse diffusion."""
         _no_reverse()
 

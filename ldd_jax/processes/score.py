@@ -192,11 +192,11 @@ class UniformScore(Uniform):
         check_rows(pred_NV, z_N, self.tokens.size)
         return pred_NV + jnp.log(jnp.asarray(self.tokens.size, pred_NV.dtype))
 
-    def certain(self, z0_N: Array, z_N: Array, t_N: Array) -> Array:
+    def one_hot_prediction(self, z0_N: Array, z_N: Array, t_N: Array) -> Array:
         """The law of z_t^i for a known x."""
-        return super()._log_marginal(super().certain(z0_N, z_N, t_N), z_N, t_N) - jnp.log(
-            jnp.asarray(self.tokens.size, t_N.dtype)
-        )
+        known = super().one_hot_prediction(z0_N, z_N, t_N)
+        law = super()._log_marginal(known, z_N, t_N)
+        return law - jnp.log(jnp.asarray(self.tokens.size, t_N.dtype))
 
     def log_posterior(self, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
         """Tweedie's step: with an exact score it is the posterior."""
