@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ldd_jax.core.types import Array, Process
 from ldd_jax.samplers.base import Net
-from ldd_jax.samplers.guidance import Paired
+from ldd_jax.samplers.guidance import TwoPredictionProcess
 
 MODES = ("exact", "first_order")
 
@@ -29,7 +29,7 @@ class Classifier(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Shifted(Paired):
+class Shifted(TwoPredictionProcess):
     """The pair is a log-prediction and what is added to the log of every law made from it."""
 
     def _of_both(self, law: Any, pred: Array) -> Array:

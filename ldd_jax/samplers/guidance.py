@@ -24,7 +24,7 @@ def combine(log_c: Array, log_u: Array, gamma: float) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class Paired:
+class TwoPredictionProcess:
     """A process whose prediction is a pair [N, 2, V]; its laws and intensities are combined.
 
     Where `pairs` is False the predictions are combined instead, and all is as ever from there on.
@@ -81,7 +81,7 @@ class Paired:
 
 
 @dataclasses.dataclass(frozen=True)
-class GuidedProcess(Paired):
+class GuidedProcess(TwoPredictionProcess):
     """Reads logits [N, 2, V], conditional first.
 
     Masked: log x = gamma log x_c + (1 - gamma) log x_u, renormalised. Otherwise the laws of the
