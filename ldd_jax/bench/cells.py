@@ -37,7 +37,7 @@ def parse_sampler(text: str, defaults: Sampling) -> Sampling:
     plain = lambda cls: {
         f.name
         for f in dataclasses.fields(cls)
-        if not f.metadata.get("part") and not f.metadata.get("injected")
+        if not f.metadata.get("component") and not f.metadata.get("runtime")
     }
     readout = type(defaults.readout)
     tables: dict[str, tuple[type, set[str]]] = {

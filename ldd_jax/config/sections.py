@@ -83,11 +83,11 @@ class Evaluation:
 class Sampling:
     """Defaults of the `sample` command and of samples during training."""
 
-    step: Any = registry.part("step", samplers.Ancestral)
-    grid: Any = registry.part("grid", samplers.LinearGrid)
-    readout: Any = registry.part("readout", Readout)
-    latent: Any = registry.part("latent", Latent)
-    blocks: Any = registry.part("blocks", samplers.Whole)
+    step: Any = registry.component("step", samplers.Ancestral)
+    grid: Any = registry.component("grid", samplers.LinearGrid)
+    readout: Any = registry.component("readout", Readout)
+    latent: Any = registry.component("latent", Latent)
+    blocks: Any = registry.component("blocks", samplers.Whole)
     guidance: float = 1.0
     num_steps: int = 64
     num_samples: int = 8

@@ -2,7 +2,8 @@
 
 `@register(kind, name)` names a dataclass. `section(cls_or_instance)` writes it as a plain, locked
 ConfigDict holding the name and every field; `build(kind, section)` reads it back and refuses
-unknown names and fields. Facts of the run (token space, mesh) are `injected`, never configured.
+unknown names and fields. Facts of the run (token space, mesh) are `runtime` fields, which no
+config holds.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ def names(kind: str) -> list[str]:
     return sorted(_CLASSES.get(kind, {}))
 
 
-def part(kind: str, default: type) -> Any:
+def component(kind: str, default: type) -> Any:
     """A dataclass field that is itself a component of `kind`."""
-    return dataclasses.field(default_factory=default, metadata={"part": kind})
+    return dataclasses.field(default_factory=default, metadata={"component": kind})
 
 
-def injected() -> Any:
+def runtime() -> Any:
     """A dataclass field given by the program when it builds, not by the config."""
-    return dataclasses.field(default=None, metadata={"injected": True})
+    return dataclasses.field(default=None, metadata={"runtime": True})
 
 
 def _fields(cls: type) -> dict[str, dataclasses.Field]:
@@ -64,7 +65,7 @@ def section(component: Any, **overrides: Any) -> ConfigDict:
       UserError: for a field that the component does not have.
     """
     cls = component if isinstance(component, type) else type(component)
-    fields = {n: f for n, f in _fields(cls).items() if not f.metadata.get("injected")}
+    fields = {n: f for n, f in _fields(cls).items() if not f.metadata.get("runtime")}
     for name in overrides:
         if name not in fields:
             raise UserError(f"{cls.__name__} has no field {name!r}; {nearest(name, fields)}")
@@ -80,7 +81,7 @@ def section(component: Any, **overrides: Any) -> ConfigDict:
             )
         else:
             value = getattr(component, name)
-        if field.metadata.get("part") and not isinstance(value, ConfigDict):
+        if field.metadata.get("component") and not isinstance(value, ConfigDict):
             value = section(value)
         if value is dataclasses.MISSING:
             raise UserError(f"{cls.__name__} needs a value for {name!r}")
@@ -94,7 +95,7 @@ def build(kind: str, config: Mapping | ConfigDict, **facts: Any) -> Any:
     Args:
       kind: component kind, such as "process".
       config: a section, or the plain mapping it was saved as.
-      **facts: run-time values for fields declared `injected`, passed down to nested components.
+      **facts: run-time values for `runtime` fields, passed down to nested components.
 
     Raises:
       UserError: for an unknown name, field or type, with what is allowed and the nearest match.
@@ -105,18 +106,18 @@ def build(kind: str, config: Mapping | ConfigDict, **facts: Any) -> Any:
     name = config.pop("name", None)
     cls = find(kind, str(name))
     fields = _fields(cls)
-    configured = {n for n, f in fields.items() if not f.metadata.get("injected")}
+    configured = {n for n, f in fields.items() if not f.metadata.get("runtime")}
     hints = get_type_hints(cls)
     values: dict[str, Any] = {}
     for key, value in config.items():
         if key not in configured:
             raise UserError(f"{kind} {name!r} has no field {key!r}; {nearest(key, configured)}")
-        nested = fields[key].metadata.get("part")
+        nested = fields[key].metadata.get("component")
         values[key] = (
             build(nested, value, **facts) if nested else _typed(f"{kind}.{key}", value, hints[key])
         )
     for key, field in fields.items():
-        if field.metadata.get("injected") and key in facts:
+        if field.metadata.get("runtime") and key in facts:
             values[key] = facts[key]
     try:
         return cls(**values)
@@ -133,8 +134,8 @@ def filled(kind: str, config: Mapping) -> dict[str, Any]:
     cls = find(kind, str(config.get("name")))
     out = dict(config)
     for key, field in _fields(cls).items():
-        nested = field.metadata.get("part")
-        if field.metadata.get("injected"):
+        nested = field.metadata.get("component")
+        if field.metadata.get("runtime"):
             continue
         if key in out:
             given = out[key]
@@ -200,11 +201,11 @@ def parse(kind: str, text: str, **facts: Any) -> Any:
         node, cls = config, find(kind, name)
         *parents, leaf = path.split(".")
         for parent in parents:
-            inner = _field(cls, parent).metadata.get("part")
+            inner = _field(cls, parent).metadata.get("component")
             if not inner:
                 raise UserError(f"{kind} {text!r}: {parent} is a single value, not a component")
             node, cls = node[parent], find(inner, node[parent]["name"])
-        inner = _field(cls, leaf).metadata.get("part")
+        inner = _field(cls, leaf).metadata.get("component")
         node[leaf] = (
             section(find(inner, value)).to_dict() if inner else _read(value, node[leaf], item)
         )
@@ -212,7 +213,7 @@ def parse(kind: str, text: str, **facts: Any) -> Any:
 
 
 def _field(cls: type, name: str) -> dataclasses.Field:
-    fields = {n: f for n, f in _fields(cls).items() if not f.metadata.get("injected")}
+    fields = {n: f for n, f in _fields(cls).items() if not f.metadata.get("runtime")}
     if name not in fields:
         raise UserError(f"{cls.registered[1]} has no field {name!r}; {nearest(name, fields)}")  # type: ignore[attr-defined]
     return fields[name]

@@ -13,7 +13,7 @@ import numpy as np
 
 from ldd_jax.core import reading
 from ldd_jax.core.checks import UserError, at_least_one, require
-from ldd_jax.core.registry import part, register
+from ldd_jax.core.registry import component, register
 from ldd_jax.data.characters import CharacterTokenizer
 from ldd_jax.data.files import numbered_lines
 from ldd_jax.data.packing import MOST_PADDING, Layout, entropy, token_dtype
@@ -74,7 +74,7 @@ class ProblemData:
       length: tokens a row: problem, separator, solution, EOS and padding.
     """
 
-    task: Any = part("task", Countdown)
+    task: Any = component("task", Countdown)
     path: str = ""
     validation_path: str = ""
     train_count: int = 100_000

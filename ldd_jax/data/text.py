@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 from ldd_jax.core.checks import UserError, nearest, require
-from ldd_jax.core.registry import part, register
+from ldd_jax.core.registry import component, register
 from ldd_jax.data import unknown
 from ldd_jax.data.characters import Characters
 from ldd_jax.data.packing import CorpusRows, Layout, MemoryRows, Packer, collect
@@ -131,7 +131,7 @@ class TextData:
     field: str = "text"
     split: str = "file"
     validation_fraction: float = 0.05
-    tokenizer: Any = part("tokenizer", Characters)
+    tokenizer: Any = component("tokenizer", Characters)
     length: int = 64
     mode: str = "packed"
     pad: str = "ignore"

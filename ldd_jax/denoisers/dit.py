@@ -16,7 +16,7 @@ from flax import struct
 from ldd_jax.core.checks import UserError, at_least_one
 from ldd_jax.core.logical import constrain
 from ldd_jax.core.products import linear
-from ldd_jax.core.registry import injected, register
+from ldd_jax.core.registry import register, runtime
 from ldd_jax.core.types import Array, Cond, TokenSpace, Trunk
 from ldd_jax.denoisers import layers
 from ldd_jax.denoisers.attention import kernel
@@ -231,7 +231,7 @@ class DiT:
     attention: str = "plain"
     causal: bool = False
     adaln: bool = True
-    tokens: TokenSpace = injected()
+    tokens: TokenSpace = runtime()
 
     def __post_init__(self):
         at_least_one(self, "width", "depth", "heads", "cond_width", "mlp_ratio", "chunks", "unroll")

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from ldd_jax.core.checks import require
 from ldd_jax.core.draws import example_keys
-from ldd_jax.core.registry import part, register
+from ldd_jax.core.registry import component, register
 from ldd_jax.core.types import Array, Cond, Denoiser
 
 # Scope of the branch taken with probability p.
@@ -127,7 +127,7 @@ class PseudoContext:
     p: float = 0.9
     passes: int = 1
     gradient: bool = False
-    gate: Any = part("gate", BatchGate)
+    gate: Any = component("gate", BatchGate)
 
     def __post_init__(self):
         if not 0 <= self.p <= 1:

@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from ldd_jax.core.checks import at_least_one, nearest
-from ldd_jax.core.registry import part, register
+from ldd_jax.core.registry import component, register
 from ldd_jax.core.types import Array, Batch, Denoiser, Loss
 from ldd_jax.objectives.nelbo import Nelbo
 from ldd_jax.objectives.times import Continuous
@@ -60,7 +60,7 @@ class Mgdm(Nelbo):
     microbatch is seen. Not a bound: `as_bound` is that of the same network as a masked diffusion.
     """
 
-    times: Any = part("times", StepTimes)
+    times: Any = component("times", StepTimes)
     alpha: float = 0.25
     gamma: float = 2.0
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ldd_jax.core.draws import example_keys, fold, uniforms
-from ldd_jax.core.registry import injected, part, register
+from ldd_jax.core.registry import component, register, runtime
 from ldd_jax.core.types import Array, Batch, Denoiser, Loss, Process
 from ldd_jax.core.vocabulary_tiles import rows_loss
 from ldd_jax.objectives.context import NoContext, PseudoContext
@@ -28,15 +28,15 @@ class Nelbo:
     class becomes the null class, and kept positions (a prompt) are hidden, if the process can.
     """
 
-    context: Any = part("context", NoContext)
-    times: Any = part("times", UniformTimes)
+    context: Any = component("context", NoContext)
+    times: Any = component("times", UniformTimes)
     tile: int = 0
     condition_dropout: float = 0.0
-    process: Process = injected()
-    groups: int = injected()
-    dropout: bool = injected()
-    num_classes: int = injected()
-    whole: bool = injected()
+    process: Process = runtime()
+    groups: int = runtime()
+    dropout: bool = runtime()
+    num_classes: int = runtime()
+    whole: bool = runtime()
 
     exact = False
     needs_causal = False

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from ldd_jax.core.draws import example_keys
-from ldd_jax.core.registry import injected, part, register
+from ldd_jax.core.registry import component, register, runtime
 from ldd_jax.core.types import Array, Batch, Denoiser, Loss, Process
 from ldd_jax.core.vocabulary_tiles import rows_loss
 from ldd_jax.objectives.context import NoContext
@@ -39,11 +39,11 @@ class NextToken:
     no step before.
     """
 
-    context: Any = part("context", NoContext)
+    context: Any = component("context", NoContext)
     tile: int = 0
-    process: Process = injected()
-    groups: int = injected()
-    dropout: bool = injected()
+    process: Process = runtime()
+    groups: int = runtime()
+    dropout: bool = runtime()
 
     exact = bounds = True
     chain = ""

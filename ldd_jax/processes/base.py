@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ldd_jax.core.checks import require
 from ldd_jax.core.draws import fold, uniforms
-from ldd_jax.core.registry import injected, part
+from ldd_jax.core.registry import component, runtime
 from ldd_jax.core.types import Array, Draw, TokenSpace
 from ldd_jax.schedules import LogLinear
 
@@ -57,10 +57,10 @@ class Diffusion:
     `states` and `mask`: see `token_space`; 0 and -1 = as usual.
     """
 
-    schedule: Any = part("schedule", LogLinear)
+    schedule: Any = component("schedule", LogLinear)
     states: int = 0
     mask: int = -1
-    tokens: TokenSpace = injected()
+    tokens: TokenSpace = runtime()
     predicts = "clean"
     absorbing = False
 

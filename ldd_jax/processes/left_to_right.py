@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import jax.numpy as jnp
 
 from ldd_jax.core.checks import UserError
-from ldd_jax.core.registry import injected, register
+from ldd_jax.core.registry import register, runtime
 from ldd_jax.core.types import Array, Draw, TokenSpace
 from ldd_jax.processes.base import at_least_float32, log_softmax
 
@@ -32,7 +32,7 @@ class LeftToRight:
     states: int = 0
     mask: int = -1
     begin: int = -1
-    tokens: TokenSpace = injected()
+    tokens: TokenSpace = runtime()
     schedule = None
     predicts = "clean"
 

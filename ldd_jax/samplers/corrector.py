@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from ldd_jax.core.registry import part, register
+from ldd_jax.core.registry import component, register
 from ldd_jax.core.types import Array, Draw, Process
 from ldd_jax.samplers.ancestral import Ancestral
 from ldd_jax.samplers.base import Net, SampleState, Step
@@ -97,8 +97,8 @@ class GibbsCorrector:
 class PredictorCorrector(Step):
     """`predictor` from t to s, then `corrections` of `corrector` at s wherever s <= `below`."""
 
-    predictor: Any = part("step", Ancestral)
-    corrector: Any = part("corrector", RateCorrector)
+    predictor: Any = component("step", Ancestral)
+    corrector: Any = component("corrector", RateCorrector)
     corrections: int = 1
     below: float = 1.0
 

@@ -11,7 +11,7 @@ import jax
 import optax
 
 from ldd_jax.core.checks import nearest
-from ldd_jax.core.registry import injected, register
+from ldd_jax.core.registry import register, runtime
 
 DECAYS: dict[str, Callable[[float, int, float], optax.Schedule]] = {
     "constant": lambda lr, steps, floor: optax.constant_schedule(lr),
@@ -50,7 +50,7 @@ class AdamW:
     warmup_steps: int = 2500
     decay: str = "constant"
     floor: float = 0.0
-    num_steps: int = injected()
+    num_steps: int = runtime()
 
     def __post_init__(self):
         if self.decay not in DECAYS:
