@@ -253,8 +253,8 @@ class Forced:
         return self.tokens
 
     def ranking(self, logit_BL: Array) -> Array:
-        """Forced runs hold no orders; `Ledger` does."""
-        raise ValueError("a forced run holds no random orders; use Ledger")
+        """Forced runs hold no orders; `EnumeratingDraw` does."""
+        raise ValueError("a forced run holds no random orders; use EnumeratingDraw")
 
     def uniform(self, shape: tuple[int, ...] = ()) -> Array:
         """Forced runs hold no uniforms."""

@@ -1,7 +1,8 @@
 """The oracle lab: exact laws of the production steps on an enumerable p_0.
 
-Every outcome of a step is dictated through the `Draw` seam (`core.ledger`) and its probability read
-from the step itself; summing over outcomes gives the exact transition matrix, applied in float64.
+Every outcome of a step is dictated through the `Draw` seam (`EnumeratingDraw`) and its probability
+read from the step itself; summing over outcomes gives the exact transition matrix, applied in
+float64.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldd_jax.core.ledger import Ledger
 from ldd_jax.core.types import Array
+from ldd_jax.oracle.enumerating_draw import EnumeratingDraw
 from ldd_jax.oracle.laws import Exact, Law, index, kl
 from ldd_jax.samplers.base import Net, SampleState, Step
 from ldd_jax.samplers.loop import choose
@@ -68,7 +69,7 @@ class Enumeration:
     step: Step
     law: Law
 
-    def _apply(self, z: Array, t: Any, s: Any, draw: Ledger) -> Array:
+    def _apply(self, z: Array, t: Any, s: Any, draw: EnumeratingDraw) -> Array:
         spread = lambda a: None if a is None else jnp.full(len(z), a, jnp.result_type(float))
         state = at_rest(self.net, self.step, z)
         new = self.step(self.net, state, spread(t), spread(s), draw, None)
@@ -85,7 +86,7 @@ class Enumeration:
         times: list[tuple[Any, Any]] = (
             [(None, None)] if own else [(1.0, 0.99), (0.9, 0.1), (0.5, 0.4), (0.03, 0.02)]
         )
-        note, z = Ledger(), self.law.z
+        note, z = EnumeratingDraw(), self.law.z
         jax.eval_shape(lambda: self._apply(jnp.asarray(z), *times[0], note))
         choices, count = outcomes(note.kinds, self.law)
         tiled = {site: np.tile(c, (len(z), 1)) for site, c in choices.items()}
@@ -95,9 +96,9 @@ class Enumeration:
 
         @_jit
         def possible(z, choices, t, s):
-            ledger = Ledger(choices)
-            self._apply(z, t, s, ledger)
-            return jnp.broadcast_to(ledger.log_probability > -jnp.inf, len(z))
+            draw = EnumeratingDraw(choices)
+            self._apply(z, t, s, draw)
+            return jnp.broadcast_to(draw.log_probability > -jnp.inf, len(z))
 
         kept = np.any([possible(start, tiled, t, s) for t, s in times], axis=0)
         take = lambda a: jnp.asarray(a[kept])
@@ -106,10 +107,10 @@ class Enumeration:
     def matrix(self, table: Any, t: Any, s: Any) -> Array:
         """Exact [from z, to z'] from time t to s."""
         start, origin, choices = table
-        n, ledger = len(self.law.z), Ledger(choices)
-        z = self._apply(start, t, s, ledger)
+        n, draw = len(self.law.z), EnumeratingDraw(choices)
+        z = self._apply(start, t, s, draw)
         cell = origin * n + index(z, self.law.size)
-        return jax.ops.segment_sum(jnp.exp(ledger.log_probability), cell, n * n).reshape(n, n)
+        return jax.ops.segment_sum(jnp.exp(draw.log_probability), cell, n * n).reshape(n, n)
 
 
 def final_laws(net: Net, step: Step, law: Law, grid: Any, start: np.ndarray) -> Callable:

@@ -11,9 +11,9 @@ import pytest
 from ldd_jax.config import experiment  # noqa: F401  (registers every component)
 from ldd_jax.core import registry
 from ldd_jax.core.checks import UserError
-from ldd_jax.core.ledger import Ledger
 from ldd_jax.core.types import Cond
 from ldd_jax.oracle import report
+from ldd_jax.oracle.enumerating_draw import EnumeratingDraw
 from ldd_jax.oracle.lab import Measured
 from ldd_jax.oracle.laws import Exact, Law
 from ldd_jax.samplers import Confidence, GibbsCorrector, PredictorCorrector, ThetaTrapezoidal
@@ -53,14 +53,15 @@ def test_probabilities_of_orders_sum_to_one():
     logit = jnp.asarray([[0.3, -jnp.inf, 1.0, -jnp.inf]])
     total = 0.0
     for rank in np.array(list(itertools.permutations(range(4)))):
-        ledger = Ledger({(): jnp.asarray(rank[None])})
-        ledger.ranking(logit)
-        total += float(jnp.exp(ledger.log_probability)[0])
+        draw = EnumeratingDraw({(): jnp.asarray(rank[None])})
+        draw.ranking(logit)
+        total += float(jnp.exp(draw.log_probability)[0])
     assert abs(total - 1) < 1e-12
-    ledger = Ledger({(): jnp.asarray([[1, 2, 0, 3]])})  # place 2 first, then 0, then the rest
-    ledger.ranking(logit)
+    place_2_first = jnp.asarray([[1, 2, 0, 3]])  # then 0, then the rest
+    draw = EnumeratingDraw({(): place_2_first})
+    draw.ranking(logit)
     e = np.exp([1.0, 0.3])
-    assert jnp.exp(ledger.log_probability)[0] == pytest.approx(e[0] / e.sum())
+    assert jnp.exp(draw.log_probability)[0] == pytest.approx(e[0] / e.sum())
 
 
 def test_docs_hold_the_tables_of_the_code():

@@ -13,7 +13,7 @@ from ldd_jax.core.types import Array
 Site = tuple[int, ...]
 
 
-class Ledger:
+class EnumeratingDraw:
     """A draw that takes its outcomes from `choices` and adds their log-probabilities to `book`.
 
     choices: site -> tokens [B, L], or ranks [B, L] where the site draws an order. Without them it
@@ -36,18 +36,18 @@ class Ledger:
         self.kinds: dict[Site, str] = {} if kinds is None else kinds
         self.book: list[Array] = [] if book is None else book
 
-    def _like(self, site: Site, length: int) -> Ledger:
+    def _like(self, site: Site, length: int) -> EnumeratingDraw:
         shared: dict[str, Any] = dict(kinds=self.kinds, book=self.book)
-        return Ledger(self.choices, self.level, site=site, length=length, **shared)
+        return EnumeratingDraw(self.choices, self.level, site=site, length=length, **shared)
 
-    def at(self, *, step: Any = None, site: int | None = None) -> Ledger:
+    def at(self, *, step: Any = None, site: int | None = None) -> EnumeratingDraw:
         """The draw of one site; steps are the caller's."""
         if step is not None and not isinstance(step, int):
-            raise ValueError("a ledger cannot be used inside a loop over steps")
+            raise ValueError("an enumerating draw cannot be used inside a loop over steps")
         parts = tuple(p for p in (step, site) if p is not None)
         return self._like(self.site + parts, self.length)
 
-    def rows(self, length: int) -> Ledger:
+    def rows(self, length: int) -> EnumeratingDraw:
         """One draw per row."""
         return self._like(self.site, length)
 
