@@ -21,7 +21,7 @@ from ldd_jax.core.types import Array, Draw, Process, Trunk
 from ldd_jax.samplers.base import Net, SampleState, Step
 
 
-class Look(NamedTuple):
+class StepMetrics(NamedTuple):
     """Of one step, before it is taken; NaN where there is nothing to average.
 
     tokens [B, L] after the step; open [B, L]: masked and free before it (all free ones without
@@ -68,7 +68,7 @@ def length_ratio(embedded_BLD: Array, fused_BLD: Array) -> Array:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Observed(Step):
-    """`inner` on a grid, and a `Look` at every step in the memory; K = `every`.
+    """`inner` on a grid, and `StepMetrics` of every step in the memory; K = `every`.
 
     `parts` maps tokens and latent to the two terms that enter the network, E(z) and LayerNorm(h).
     """
@@ -94,7 +94,7 @@ class Observed(Step):
         self.inner.check(process, latent=latent, timed=timed)
 
     def init(self, net: Net, state: SampleState) -> Any:
-        """The rule's memory, the past, and an empty look."""
+        """The rule's memory, the past, and empty metrics."""
         batch, length = state.z.shape
         ones = jnp.ones(batch, jnp.result_type(float))
         like = jax.eval_shape(lambda: net.trunk(state, ones).features)
@@ -105,8 +105,8 @@ class Observed(Step):
             seen=jnp.zeros(batch, jnp.int32),
         )
         blank = jnp.full((batch, length), jnp.nan, jnp.float32)
-        look = Look(state.z, state.free, *[blank] * (len(Look._fields) - 2))
-        return self.inner.init(net, state), past, look
+        metrics = StepMetrics(state.z, state.free, *[blank] * (len(StepMetrics._fields) - 2))
+        return self.inner.init(net, state), past, metrics
 
     def __call__(
         self,
@@ -120,16 +120,16 @@ class Observed(Step):
         """The rule's step."""
         assert t_B is not None
         own, past, _ = state.memory
-        # Looks take every latent as it is; the rule meets what the policy makes of it.
+        # Metrics take every latent as it is; the rule meets what the policy makes of it.
         bare = net.uncarried
         before = state._replace(h=net.given(state.h))
         trunk = bare.trunk(before, t_B, segment)
         state = self.inner(net, state._replace(memory=own), t_B, s_B, draw, segment)
-        past, look = self._look(bare.plain, before, trunk, past, t_B, segment)
-        look = look._replace(tokens=state.z)
-        return state._replace(memory=(state.memory, past, look))
+        past, metrics = self._metrics(bare.plain, before, trunk, past, t_B, segment)
+        metrics = metrics._replace(tokens=state.z)
+        return state._replace(memory=(state.memory, past, metrics))
 
-    def _look(self, net, state, trunk, past, t_B, segment) -> tuple[Past, Look]:
+    def _metrics(self, net, state, trunk, past, t_B, segment) -> tuple[Past, StepMetrics]:
         z, process = state.z, net.process
         where = process.scored(z) & state.free
         clean = lambda view: process.clean(*view)
@@ -152,7 +152,7 @@ class Observed(Step):
             past.seen + 1,
         )
         blank = jnp.full(z.shape, jnp.nan, jnp.float32)
-        look = Look(
+        metrics = StepMetrics(
             tokens=z,
             open=where,
             entropy=single(own),
@@ -165,13 +165,13 @@ class Observed(Step):
             ratio=blank,
         )
         if state.h is None:
-            return new_past, look
+            return new_past, metrics
         none = jax.tree.map(jnp.zeros_like, state.h)
         pseudo = net.trunk(state._replace(h=none), t_B, segment).latent
         trained = net.trunk(state._replace(h=pseudo), t_B, segment)
         apart, _, other = net.rows_of_two(both, here, (trained, z, t_B), (), where=where)
         h = trunk.latent
-        return new_past, look._replace(
+        return new_past, metrics._replace(
             norm=jnp.sqrt(jnp.mean(jnp.square(h), -1)),
             turn=cosine(state.h, h),
             shift=single(apart),
@@ -218,7 +218,7 @@ def path_counts(path_TBL: np.ndarray) -> dict[str, float | None]:
 MEASURES = ("entropy", "temporal", "norm", "turn", "shift", "pseudo", "likeness", "ratio")
 
 
-def curves(looks: Look) -> dict[str, list]:
+def curves(metrics: StepMetrics) -> dict[str, list]:
     """Mean over open positions and rows of every measure by step, and its error over rows.
 
     The latent's (norm, turn, likeness, ratio) are over all positions. None where nothing is
@@ -226,7 +226,7 @@ def curves(looks: Look) -> dict[str, list]:
     """
     out: dict[str, list] = {}
     for name in MEASURES:
-        value = np.asarray(getattr(looks, name), np.float64)
+        value = np.asarray(getattr(metrics, name), np.float64)
         known = ~np.isnan(value)
         count = known.sum(-1)
         rows = np.where(count > 0, np.where(known, value, 0).sum(-1) / np.maximum(count, 1), np.nan)

@@ -72,35 +72,35 @@ def watch(
     def watched(params, seed):
         key, index = jax.random.key(seed), jnp.arange(rows, dtype=jnp.uint32)
         denoiser: Any = experiment.model.bind(params)
-        looked = step
+        observed = step
         if has_latent and on_grid:
-            looked = dataclasses.replace(step, parts=denoiser.parts)
+            observed = dataclasses.replace(step, parts=denoiser.parts)
         net = Net(denoiser, process, sampling.readout, sampling.tile, pieces)
         prior = process.prior(example_keys(jax.random.fold_in(key, 0), index), length)
         draw = Production.of(jax.random.fold_in(key, 1), index)
-        look = lambda state: state.memory[2] if on_grid else state.z
-        state, looks = sample(
+        wanted = lambda state: state.memory[2] if on_grid else state.z
+        state, metrics = sample(
             net,
-            looked,
+            observed,
             draw,
             prior,
             steps,
             grid=grid,
             latent=latent,
             tail=sampling.tail,
-            record=look,
+            record=wanted,
         )
-        return prior, looks, state._replace(h=None, memory=())
+        return prior, metrics, state._replace(h=None, memory=())
 
     run = jax.jit(
         sharding.on(experiment.mesh, watched),
         out_shardings=sharding.replicated(experiment.mesh),
     )
-    prior, looks, state = run(params, np.uint32(seed))
-    prior, looks = jax.device_get((prior, looks))
+    prior, metrics, state = run(params, np.uint32(seed))
+    prior, metrics = jax.device_get((prior, metrics))
     last, calls = fetched(state)
-    looks = jax.tree.map(lambda a: np.asarray(a)[:, :samples], looks)
-    tokens = looks.tokens if on_grid else looks
+    metrics = jax.tree.map(lambda a: np.asarray(a)[:, :samples], metrics)
+    tokens = metrics.tokens if on_grid else metrics
     path = np.concatenate([prior[None, :samples], tokens, last[None, :samples]])
     about = {
         "recipe": experiment.config.recipe,
@@ -131,27 +131,27 @@ def watch(
     return about | {
         "steps": steps,
         "no_grid": False,
-        "curves": mechanism.curves(looks),
+        "curves": mechanism.curves(metrics),
         "counts": counts,
-        "paths": [_played(experiment, path[:, i], looks, i) for i in range(min(samples, PLAYED))],
+        "paths": [_played(experiment, path[:, i], metrics, i) for i in range(min(samples, PLAYED))],
     }
 
 
 def _played(
-    experiment: Experiment, path: np.ndarray, looks: Any = None, row: int = 0
+    experiment: Experiment, path: np.ndarray, metrics: Any = None, row: int = 0
 ) -> dict[str, Any]:
-    """One row by step: token texts, and, where there are looks, entropy and latent norm.
+    """One row by step: token texts, and, where there are metrics of steps, entropy and latent norm.
 
-    The noise removal has no look.
+    The noise removal has none.
     """
     decode = experiment.text
     texts = {int(i): decode([int(i)]) for i in np.unique(path)}
     number = lambda a: [[None if np.isnan(v) else round(float(v), 3) for v in r] for r in a[:, row]]
     played: dict[str, Any] = {
         "tokens": [[texts[int(i)] for i in step] for step in path],
-        "entropy": [] if looks is None else number(looks.entropy),
+        "entropy": [] if metrics is None else number(metrics.entropy),
         "text": decode([int(i) for i in path[-1]]),
     }
-    if experiment.model.latent and looks is not None:
-        played["norm"] = number(looks.norm)
+    if experiment.model.latent and metrics is not None:
+        played["norm"] = number(metrics.norm)
     return played

@@ -27,7 +27,7 @@ def parts(z, h):
 
 
 def run(kind, carry, every=2):
-    """Final states with and without watching, the looks, and the states step by step."""
+    """Final states with and without watching, the metrics, and the states step by step."""
     net = Net(Toy.make(carry=carry), PROCESSES[kind])
     prior = net.process.prior(jax.random.split(jax.random.key(0), B), L)
     draw = Production.of(jax.random.key(1), jnp.arange(B))
@@ -36,23 +36,23 @@ def run(kind, carry, every=2):
     @jit
     def both():
         plain, path = sample(net, Ancestral(), draw, prior, STEPS, record=lambda s: (s.z, s.h))
-        seen, looks = sample(net, step, draw, prior, STEPS, record=lambda s: s.memory[2])
-        return plain, path, seen, looks
+        seen, metrics = sample(net, step, draw, prior, STEPS, record=lambda s: s.memory[2])
+        return plain, path, seen, metrics
 
     return net, prior, *both()
 
 
 @pytest.mark.parametrize("kind, carry", [("masked", True), ("uniform", False)])
 def test_watching_changes_nothing(kind, carry):
-    _, _, plain, path, seen, looks = run(kind, carry)
+    _, _, plain, path, seen, metrics = run(kind, carry)
     np.testing.assert_array_equal(plain.z, seen.z)
     np.testing.assert_array_equal(plain.calls, seen.calls)
-    np.testing.assert_array_equal(path[0], looks.tokens)
+    np.testing.assert_array_equal(path[0], metrics.tokens)
 
 
 def test_measures_are_those_of_the_definition():
     """Entropy, temporal KL, shift and norms recomputed with a Python loop."""
-    net, prior, _, (zs, hs), _, looks = run("masked", True)
+    net, prior, _, (zs, hs), _, metrics = run("masked", True)
     process, toy, grid = net.process, net.denoiser, LinearGrid()
     z, h, past = prior, toy.latent(B, L), None
     flat = lambda a: a.reshape(-1, *a.shape[2:])
@@ -66,29 +66,29 @@ def test_measures_are_those_of_the_definition():
         hidden = np.asarray(z) == MASK
         pred, pseudo = predict(z, h), predict(z, jnp.ones_like(h))  # the latent counts passes
         only = lambda a, on=hidden: np.where(on, np.asarray(a).reshape(B, L), np.nan)
-        np.testing.assert_array_equal(looks.open[i], hidden)
-        np.testing.assert_allclose(looks.entropy[i], only(entropy(pred)), rtol=1e-4)
-        np.testing.assert_allclose(looks.pseudo[i], only(entropy(pseudo)), rtol=1e-4)
-        np.testing.assert_allclose(looks.shift[i], only(kl(pred, pseudo)), rtol=1e-3, atol=1e-5)
+        np.testing.assert_array_equal(metrics.open[i], hidden)
+        np.testing.assert_allclose(metrics.entropy[i], only(entropy(pred)), rtol=1e-4)
+        np.testing.assert_allclose(metrics.pseudo[i], only(entropy(pseudo)), rtol=1e-4)
+        np.testing.assert_allclose(metrics.shift[i], only(kl(pred, pseudo)), rtol=1e-3, atol=1e-5)
         if i % 2 == 0 and past is not None:
             np.testing.assert_allclose(
-                looks.temporal[i], only(kl(past, pred)), rtol=1e-3, atol=1e-5
+                metrics.temporal[i], only(kl(past, pred)), rtol=1e-3, atol=1e-5
             )
         else:
-            assert np.isnan(looks.temporal[i]).all()
+            assert np.isnan(metrics.temporal[i]).all()
         past = pred if i % 2 == 0 else past
-        np.testing.assert_allclose(looks.norm[i], i + 1)
-        assert np.isnan(looks.turn[0]).all() and (i == 0 or (looks.turn[i] == 1).all())
+        np.testing.assert_allclose(metrics.norm[i], i + 1)
+        assert np.isnan(metrics.turn[0]).all() and (i == 0 or (metrics.turn[i] == 1).all())
         length = 5.0 * np.asarray(z)
         ratio = np.where(length > 0, i * 5**0.5 / np.maximum(length, 1), np.nan)
-        np.testing.assert_allclose(looks.ratio[i], ratio, rtol=1e-6)
+        np.testing.assert_allclose(metrics.ratio[i], ratio, rtol=1e-6)
         z, h = zs[i], hs[i]
 
 
 def test_curves_average_over_open_positions():
-    _, _, _, _, _, looks = run("masked", True)
-    found = mechanism.curves(jax.device_get(looks))
-    value, on = np.asarray(looks.entropy[2], np.float64), np.asarray(looks.open[2])
+    _, _, _, _, _, metrics = run("masked", True)
+    found = mechanism.curves(jax.device_get(metrics))
+    value, on = np.asarray(metrics.entropy[2], np.float64), np.asarray(metrics.open[2])
     rows = [value[b][on[b]].mean() for b in range(B) if on[b].any()]
     assert found["entropy"][2] == pytest.approx(np.mean(rows))
     assert found["entropy_se"][2] == pytest.approx(np.std(rows, ddof=1) / np.sqrt(len(rows)))
@@ -141,14 +141,14 @@ def test_without_masks_it_is_the_posterior_of_the_token_that_is_measured(readout
     draw = Production.of(jax.random.key(1), index)
     step = mechanism.Observed(inner=Ancestral(), every=1)
     keep = dict(record=lambda s: s.memory[2])
-    looks = jit(lambda: sample(net, step, draw, prior, 6, **keep)[1])()
+    metrics = jit(lambda: sample(net, step, draw, prior, 6, **keep)[1])()
     z, past = np.asarray(prior), None
     for i in range(6):
         alpha = float(process.schedule.alpha(grid(jnp.asarray(float(i)), 6)))
         p = law.conditionals(alpha, False)[np.asarray(z @ [3, 1])]
         expected = -np.sum(p * np.log(p), -1)
-        np.testing.assert_allclose(looks.entropy[i], expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(metrics.entropy[i], expected, rtol=1e-4, atol=1e-5)
         if past is not None:
             gap = np.sum(past * np.log(past / p), -1)
-            np.testing.assert_allclose(looks.temporal[i], gap, rtol=1e-3, atol=1e-5)
-        z, past = np.asarray(looks.tokens[i]), p
+            np.testing.assert_allclose(metrics.temporal[i], gap, rtol=1e-3, atol=1e-5)
+        z, past = np.asarray(metrics.tokens[i]), p

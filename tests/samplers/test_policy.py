@@ -72,13 +72,13 @@ def test_frozen_is_the_latent_of_the_first_step_at_all_later_calls():
 
 
 def test_a_look_at_the_mechanism_shows_what_the_rule_meets():
-    """With h off the latent after a call is that of h = 0; the looks' own passes are not off."""
+    """With h off the latent after a call is that of h = 0; the metrics' own passes are not off."""
     net = Net(Toy.make(), PROCESSES["masked"])
     step = Observed(inner=RULES["theta_trapezoidal"], every=2)
     keep = dict(latent=Latent(reset_every=1), record=lambda s: s.memory[2], tail="none")
-    look = jit(lambda: sample(net, step, DRAW, PRIOR, STEPS, **keep)[1])()
-    assert (np.asarray(look.norm) == 1).all() and np.isnan(look.turn).all()
-    assert np.nanmax(np.asarray(look.shift)) > 1e-4
+    metrics = jit(lambda: sample(net, step, DRAW, PRIOR, STEPS, **keep)[1])()
+    assert (np.asarray(metrics.norm) == 1).all() and np.isnan(metrics.turn).all()
+    assert np.nanmax(np.asarray(metrics.shift)) > 1e-4
 
 
 @struct.dataclass
