@@ -19,11 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldd_jax.config import experiment as experiments
+from ldd_jax.config.experiment import Experiment
 from ldd_jax.core import reading, writing
 from ldd_jax.core.checks import UserError, is_whole, nearest, require
 from ldd_jax.core.types import as_batch
 from ldd_jax.data import batches
-from ldd_jax.config.experiment import Experiment
 from ldd_jax.training import distributed, sharding
 from ldd_jax.training import state as states
 from ldd_jax.training.checkpoints import Checkpoints

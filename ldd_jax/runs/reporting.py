@@ -43,9 +43,7 @@ def opened(
     """
     settings = experiment.training
     tokens = settings.batch_size * experiment.config.data.length
-    progress = metrics.Progress(
-        first, settings.num_steps, tokens, quiet=not distributed.leader()
-    )
+    progress = metrics.Progress(first, settings.num_steps, tokens, quiet=not distributed.leader())
     writers: list[metrics.Writer] = []
     if distributed.leader():
         again = WORK if first == settings.num_steps else owed

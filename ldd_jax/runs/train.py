@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -12,23 +10,22 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from ldd_jax.config import experiment as experiments, refusals, stored
-from ldd_jax.runs import reporting, warm_start
-from ldd_jax.runs.reporting import SAMPLES, WORK
-from ldd_jax.inference import evaluate
+from ldd_jax.config import experiment as experiments
+from ldd_jax.config import refusals, stored
+from ldd_jax.config.workdir import check_place, check_tokenizer, claim, open_workdir
 from ldd_jax.core import registry, writing
 from ldd_jax.core.checks import RunError, require
 from ldd_jax.core.console import say
 from ldd_jax.data import Corpus, Tokenizer, batches
-from ldd_jax.evaluation import curves, likelihood
+from ldd_jax.evaluation import likelihood
+from ldd_jax.inference import evaluate
 from ldd_jax.inference.generate import Sampler, json_line
-from ldd_jax.planning import chips, cost
+from ldd_jax.runs import reporting, warm_start
+from ldd_jax.runs.reporting import SAMPLES, WORK
 from ldd_jax.training import distributed, metrics, sharding
 from ldd_jax.training import state as states
 from ldd_jax.training.checkpoints import Checkpoints
 from ldd_jax.training.preemption import Stop, Stopped
-from ldd_jax.training.recorder import Recorder
-from ldd_jax.config.workdir import check_place, check_tokenizer, claim, open_workdir
 
 
 class Run:
@@ -267,7 +264,6 @@ class Run:
         if distributed.leader():
             reporting.summarise(self.workdir, self.experiment.config.recipe, summary, unigram)
         return summary
-
 
 
 def _abstract(experiment: experiments.Experiment) -> states.TrainState:

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from ldd_jax.config import stored, experiment as experiments
+from ldd_jax.config import experiment as experiments
+from ldd_jax.config import stored
+from ldd_jax.config.experiment import Experiment
 from ldd_jax.core.checks import require
 from ldd_jax.data import Tokenizer, load_tokenizer
-from ldd_jax.config.experiment import Experiment
 from ldd_jax.training import state as states
 from ldd_jax.training.checkpoints import Checkpoints
 

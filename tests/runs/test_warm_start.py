@@ -17,8 +17,8 @@ from ldd_jax.runs import warm_start
 from ldd_jax.training import state as states
 from ldd_jax.training.preemption import Stop, Stopped
 from tests.cli import tools
-from tests.interop.test_import_export import checkpoint
 from tests.cli.test_refusals import refused
+from tests.interop.test_import_export import checkpoint
 
 FLAGS = (
     "--config.training.num_steps=6",
