@@ -82,7 +82,7 @@ def announcement(experiment: Experiment, corpus: Corpus, params: Any, first: int
 
 
 def seam(experiment: Experiment, meta: Mapping[str, Any], step: int) -> str:
-    """The learning rates before and after a restart at `step`, where the schedule is another now."""
+    """The learning rates before and after a restart at `step`, where the schedule changed."""
     old = meta["config"]
     steps = int(old["training"]["num_steps"])
     before = registry.build("optim", old["optim"], num_steps=steps)
