@@ -305,9 +305,9 @@ def test_places_in_use_are_refused(imported, tmp_path):
     workdir, _, _ = imported
     file, _ = checkpoint(tmp_path)
     result = tools.call("import", file, "--method=lddm_m", f"--workdir={workdir}")
-    assert result.status == 2 and "not empty" in result.err
+    assert result.status == 2 and "is not an empty folder" in result.err
     result = tools.call("export", f"--workdir={workdir}", f"--output={workdir}")
-    assert result.status == 2 and "not empty" in result.err
+    assert result.status == 2 and "is not an empty folder" in result.err
 
 
 def test_score_models_and_their_schedule(tmp_path):
