@@ -28,7 +28,7 @@ def exact(y, keep):
 class Enumerated:
     """A network that knows the conditional law of every position given what is not masked."""
 
-    latent = False
+    latent, num_classes = False, 0
 
     def __init__(self):
         table = np.zeros(((V + 1) ** L, L, V + 1))
