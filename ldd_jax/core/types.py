@@ -225,7 +225,7 @@ class Process(Protocol):
         """Log p(z_s | z_t) from the prediction; s None means alpha_s = 1."""
         ...
 
-    def move(self, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
+    def move_probability(self, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
         """Probability that a row is drawn anew from t to s, known without the prediction."""
         ...
 
@@ -243,7 +243,7 @@ class Process(Protocol):
         """Reverse intensities by target token, 0 at the present one."""
         ...
 
-    def exit(self, z_N: Array, t_N: Array) -> Array:
+    def total_rate(self, z_N: Array, t_N: Array) -> Array:
         """Their sum where it needs no prediction, else +inf."""
         ...
 
@@ -259,15 +259,15 @@ class Process(Protocol):
         """Forward intensities by target token, [N, size]."""
         ...
 
-    def noise_exit(self, z_N: Array, t_N: Array) -> Array:
+    def noise_total_rate(self, z_N: Array, t_N: Array) -> Array:
         """Their sum."""
         ...
 
-    def settled(self, z: Array) -> Array:
+    def revealed(self, z: Array) -> Array:
         """Positions whose token may be drawn anew given all others."""
         ...
 
-    def hide(self, z: Array, where: Array) -> Array:
+    def mask_at(self, z: Array, where: Array) -> Array:
         """What to show the network so that its prediction at `where` depends on the others only."""
         ...
 

@@ -108,7 +108,7 @@ def reveal_fn(model: Model, process: Process, passes: int, *, tile: int = 0, gro
         if causal:
             z = shifted(z0, segment, process.start)  # type: ignore[attr-defined]
         else:
-            z = process.hide(z0, hidden)
+            z = process.mask_at(z0, hidden)
         h, cond = None, Cond(segment=segment).of_none(model.num_classes, len(z0))
         trunk = denoiser.trunk(z, cond, h)
         for _ in range(passes - 1):

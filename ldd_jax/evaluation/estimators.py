@@ -108,7 +108,7 @@ class MaskCount:
         u_B = stratified(site(TIMES), batch.index, batch.total)
         u_BL = uniforms(own(CORRUPT), batch.z0.shape[1:])
         hidden, share, factor = self.corrupt(u_B, u_BL, ~batch.keep)
-        z = process.hide(batch.z0, hidden)
+        z = process.mask_at(batch.z0, hidden)
         most = process.schedule.noise(jnp.ones((), share.dtype))
         clock = process.elapsed(share * most)  # all are masked at t = 1, as in the sampler
         return self.base.score(denoiser, batch, z, clock, factor, site(GATE), own(DROPOUT))

@@ -113,7 +113,7 @@ class Nelbo:
         if batch.cond.label is not None:
             label = jnp.where(lost, self.num_classes, batch.cond.label)
             batch = batch._replace(cond=batch.cond._replace(label=label))
-        return batch, self.process.hide(z, lost[:, None] & batch.keep)
+        return batch, self.process.mask_at(z, lost[:, None] & batch.keep)
 
     def score(
         self,

@@ -119,7 +119,7 @@ def moving_share(experiment: Experiment, num_steps: int) -> float:
     mask = experiment.tokens.mask
     here = 1.0 if mask is None else experiment.process.schedule.noise(t)
     z = jnp.full((num_steps,), 0 if mask is None else mask)
-    return float(jnp.mean(here * experiment.process.move(z, t, s)))
+    return float(jnp.mean(here * experiment.process.move_probability(z, t, s)))
 
 
 def sampler_step_count(experiment: Experiment, batch: int, num_steps: int) -> Count:

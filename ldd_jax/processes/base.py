@@ -122,12 +122,12 @@ class Diffusion:
         """What a token becomes when it is replaced, [V]."""
         raise TypeError(f"{type(self).__name__} defines no law of noise")
 
-    def move(self, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
+    def move_probability(self, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
         """1: every row is drawn anew."""
         del s_N
         return jnp.ones(z_N.shape, t_N.dtype)
 
-    def exit(self, z_N: Array, t_N: Array) -> Array:
+    def total_rate(self, z_N: Array, t_N: Array) -> Array:
         """Total reverse intensity of a row where no prediction is needed for it, else +inf."""
         return jnp.full(z_N.shape, jnp.inf, t_N.dtype)
 
@@ -136,7 +136,7 @@ class Diffusion:
         del z_N, t_N
         return None
 
-    def hide(self, z: Array, where: Array) -> Array:
+    def mask_at(self, z: Array, where: Array) -> Array:
         """What the network must be shown to predict the tokens at `where` from all others."""
         del where
         return z
@@ -150,7 +150,7 @@ class Diffusion:
     ) -> Array:
         """One categorical draw from `log_posterior`."""
         law = self.log_posterior(pred_NV, z_N, t_N, s_N)
-        return draw.outcome(law, self.move(z_N, t_N, s_N), z_N)
+        return draw.outcome(law, self.move_probability(z_N, t_N, s_N), z_N)
 
     def _levels(self, t_N: Array, s_N: Array | None) -> tuple[Array, Array]:
         """Noise levels 1 - alpha at t and s, as columns; s None means no noise."""

@@ -105,7 +105,7 @@ class LeftToRight:
         """Refused: there is no reverse diffusion."""
         _no_reverse()
 
-    def move(self, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
+    def move_probability(self, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
         """Refused: there is no reverse diffusion."""
         _no_reverse()
 

@@ -100,7 +100,7 @@ class Masked(Diffusion):
         del z_N, t_N
         return pred_NV
 
-    def move(self, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
+    def move_probability(self, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
         """A masked row is revealed with probability (alpha_s - alpha_t)/(1 - alpha_t)."""
         noise_t, noise_s = self._levels(t_N, s_N)
         return jnp.where(self.scored(z_N), (noise_t - noise_s)[:, 0] / noise_t[:, 0], 0)
@@ -109,14 +109,14 @@ class Masked(Diffusion):
         self, draw: Draw, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None
     ) -> Array:
         """A revealed row takes a token from x_theta; which rows are revealed needs no network."""
-        return draw.outcome(pred_NV, self.move(z_N, t_N, s_N), z_N)
+        return draw.outcome(pred_NV, self.move_probability(z_N, t_N, s_N), z_N)
 
     def rate(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
         """mu(z -> y) = -alpha'/(1 - alpha) x_theta[y] at masked rows, 0 elsewhere."""
         mu = self.schedule.weight(t_N)[:, None] * jnp.exp(pred_NV)
         return jnp.where(self.scored(z_N)[:, None], mu, 0)
 
-    def exit(self, z_N: Array, t_N: Array) -> Array:
+    def total_rate(self, z_N: Array, t_N: Array) -> Array:
         """-alpha'/(1 - alpha) at masked rows whatever x_theta, 0 elsewhere."""
         return jnp.where(self.scored(z_N), self.schedule.weight(t_N), 0)
 
@@ -137,9 +137,9 @@ class Masked(Diffusion):
     def noise_rate(self, z_N: Array, t_N: Array, size: int) -> Array:
         """Forward intensities d sigma/dt: symbols to the mask, [N, size]."""
         mask = jnp.arange(size) == self._mask
-        return jnp.where(mask, self.noise_exit(z_N, t_N)[:, None], 0)
+        return jnp.where(mask, self.noise_total_rate(z_N, t_N)[:, None], 0)
 
-    def noise_exit(self, z_N: Array, t_N: Array) -> Array:
+    def noise_total_rate(self, z_N: Array, t_N: Array) -> Array:
         """Total forward intensity of a row."""
         return jnp.where(self.scored(z_N), 0, self.schedule.d_sigma(t_N))
 
@@ -148,11 +148,11 @@ class Masked(Diffusion):
         both = self.schedule.weight(t_N) + self.schedule.d_sigma(t_N)
         return jnp.broadcast_to(both, z_N.shape)
 
-    def hide(self, z: Array, where: Array) -> Array:
+    def mask_at(self, z: Array, where: Array) -> Array:
         """Mask them: a network with carry-over predicts nothing at a position that it sees."""
         return jnp.where(where, jnp.asarray(self._mask, z.dtype), z)
 
-    def settled(self, z: Array) -> Array:
+    def revealed(self, z: Array) -> Array:
         """Positions whose token could be drawn anew from all others: those not masked."""
         return ~self.scored(z)
 

@@ -110,7 +110,7 @@ class MaskedScore(Masked):
         log_law = jnp.where(on, jnp.log(jnp.where(on, law, 1)), -jnp.inf)
         return jnp.where(self.scored(z_N)[:, None], log_law, pred_NV)
 
-    def exit(self, z_N: Array, t_N: Array) -> Array:
+    def total_rate(self, z_N: Array, t_N: Array) -> Array:
         """Known only where it is 0: a masked row leaves with intensity weight * sum c."""
         return jnp.where(self.scored(z_N), jnp.inf, jnp.zeros_like(t_N))
 
@@ -142,7 +142,7 @@ class MaskedMean(MaskedScore):
         at_mask = logp[:, self._mask]
         return logp - jnp.log1p(jnp.exp(self._log_k(t_N) + at_mask))[:, None]
 
-    def move(self, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
+    def move_probability(self, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
         """Whether a masked row is revealed depends on the prediction."""
         del s_N
         return jnp.where(self.scored(z_N), jnp.ones_like(t_N), 0)
@@ -158,7 +158,7 @@ class MaskedMean(MaskedScore):
     ) -> Array:
         """A draw from it."""
         law = self.log_posterior(pred_NV, z_N, t_N, s_N)
-        return draw.outcome(law, self.move(z_N, t_N, s_N), z_N)
+        return draw.outcome(law, self.move_probability(z_N, t_N, s_N), z_N)
 
 
 @register("process", "uniform_score")

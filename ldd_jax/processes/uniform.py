@@ -140,12 +140,12 @@ class Uniform(Diffusion):
         rate = (self.schedule.d_sigma(t_N) / size)[:, None]
         return jnp.where(jnp.arange(size) == z_N[:, None], 0, rate)
 
-    def noise_exit(self, z_N: Array, t_N: Array) -> Array:
+    def noise_total_rate(self, z_N: Array, t_N: Array) -> Array:
         """Total forward intensity of a row."""
         size = self.tokens.size
         return jnp.broadcast_to(self.schedule.d_sigma(t_N) * ((size - 1) / size), z_N.shape)
 
-    def settled(self, z: Array) -> Array:
+    def revealed(self, z: Array) -> Array:
         """Every position."""
         return jnp.ones(z.shape, bool)
 

@@ -23,7 +23,7 @@ def reveal(
     shape = state.z.shape
     s_N = None if s_B is None else wide(s_B, shape[1])
     row_draw = draw.rows(shape[1])
-    chance = net.process.move(state.z.reshape(-1), wide(t_B, shape[1]), s_N)
+    chance = net.process.move_probability(state.z.reshape(-1), wide(t_B, shape[1]), s_N)
     moves = row_draw.event(chance).reshape(shape) & state.free
 
     def move(pred, z, t, args):

@@ -35,13 +35,13 @@ class Shifted(TwoPredictionProcess):
     def _of_both(self, law: Any, pred: Array) -> Array:
         return law(pred[:, 0]) + pred[:, 1]
 
-    def move(self, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
+    def move_probability(self, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
         """Whoever may move is drawn from the whole law: how probable staying is, it says."""
-        return jnp.where(self.process.move(z_N, t_N, s_N) > 0, 1, 0).astype(t_N.dtype)
+        return jnp.where(self.process.move_probability(z_N, t_N, s_N) > 0, 1, 0).astype(t_N.dtype)
 
-    def exit(self, z_N: Array, t_N: Array) -> Array:
+    def total_rate(self, z_N: Array, t_N: Array) -> Array:
         """Total intensities depend on the prediction, but for rows that stay."""
-        return jnp.where(self.process.exit(z_N, t_N) == 0, 0, jnp.inf).astype(t_N.dtype)
+        return jnp.where(self.process.total_rate(z_N, t_N) == 0, 0, jnp.inf).astype(t_N.dtype)
 
 
 @dataclasses.dataclass(frozen=True)

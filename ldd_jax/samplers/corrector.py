@@ -74,11 +74,11 @@ class GibbsCorrector:
         """One correction."""
         del length_B
         process, shape = net.process, state.z.shape
-        settled = process.settled(state.z) & state.free
+        settled = process.revealed(state.z) & state.free
         flat = jnp.zeros(shape, jnp.result_type(float))
         place = draw.at(site=1).ranking(jnp.where(settled, flat, -jnp.inf))
         chosen = settled & (place < self.positions)
-        hidden = process.hide(state.z, chosen)
+        hidden = process.mask_at(state.z, chosen)
         trunk = net.trunk(state._replace(z=hidden), s_B, segment)
 
         def again(pred, z, t, args):

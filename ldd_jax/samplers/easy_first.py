@@ -50,7 +50,7 @@ class EasyFirst(Step):
         masked = net.process.scored(state.z)
         open_ = state.free if self.revise else state.free & masked
         # Read as if masked: the network's own prediction, not the token carried over.
-        hidden = net.process.hide(state.z, open_)
+        hidden = net.process.mask_at(state.z, open_)
 
         def look(preds, z, t, args):
             drawn, own = (net.process.clean(pred, z, t) for pred in preds)
@@ -63,5 +63,5 @@ class EasyFirst(Step):
         left = jnp.floor(count * s_B).astype(jnp.int32)
         stay = place < (jnp.sum(open_, axis=1) - left)[:, None]
         z = jnp.where(open_, best, state.z)
-        z = net.process.hide(z, open_ & ~stay)
+        z = net.process.mask_at(z, open_ & ~stay)
         return state._replace(z=z, h=trunk.latent, calls=state.calls + self.calls)

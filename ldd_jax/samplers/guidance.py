@@ -55,7 +55,7 @@ class TwoPredictionProcess:
         if not self.pairs:
             return self.process.sample_posterior(draw, pred, z_N, t_N, s_N)
         law = self.log_posterior(pred, z_N, t_N, s_N)
-        return draw.outcome(law, self.process.move(z_N, t_N, s_N), z_N)
+        return draw.outcome(law, self.process.move_probability(z_N, t_N, s_N), z_N)
 
     def clean(self, pred: Array, z_N: Array, t_N: Array) -> Array:
         """Combined log p(x0 | z), normalised."""
@@ -142,7 +142,7 @@ class GuidedNet(Net):
         """Label and tokens of the two passes."""
         if self.null < 0:
             prompt = ~state.free if state.prompt is None else state.prompt
-            return (None, state.z), (None, self.process.hide(state.z, prompt))
+            return (None, state.z), (None, self.process.mask_at(state.z, prompt))
         assert self.label is not None
         return (self.label, state.z), (jnp.full_like(self.label, self.null), state.z)
 

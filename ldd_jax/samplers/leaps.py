@@ -104,8 +104,8 @@ def leap_all(
     duration = wide(duration_B, shape[1])
 
     def total(z, t, duration):
-        rate = process.exit(z, t)
-        return duration * (rate + process.noise_exit(z, t) if noise else rate)
+        rate = process.total_rate(z, t)
+        return duration * (rate + process.noise_total_rate(z, t) if noise else rate)
 
     def moved(z, t, duration):
         """Probability that a row is drawn anew, and whether M is known."""

@@ -111,7 +111,7 @@ class ReMDM(Step):
         def move(preds, z, t, args):
             row_draw, chance = args
             drawn, own = (process.clean(pred, z, t) for pred in preds)
-            masks = process.hide(z, jnp.ones(z.shape, bool))
+            masks = process.mask_at(z, jnp.ones(z.shape, bool))
             back = onehot_log(masks, drawn.shape[-1], drawn.dtype)
             law = jnp.where(process.scored(z)[:, None], drawn, back)
             token = row_draw.outcome(law, chance, z)

@@ -212,4 +212,4 @@ def test_the_whole_law_of_a_step_as_published():
             logq = logq.reshape(-1, 3, law.size).at[:, l, v].add(gamma * value)
     expected = np.exp(jax.nn.log_softmax(logq, axis=-1)).reshape(found.shape)
     np.testing.assert_allclose(found, expected, atol=1e-9)
-    assert (guided.move(z, t, s) == (z == 2)).all()
+    assert (guided.move_probability(z, t, s) == (z == 2)).all()
