@@ -2,12 +2,13 @@
 
     python launch/compare.py [--method=lddm_m] [--width=256] [--depth=6] [--heads=8] \
         [--unroll=6] [--length=256] [--batch=16] [--vocabulary=256] [--tile=1024] \
-        [--repeats=9] [--calls=9]
+        [--repeats=9] [--calls=9] [--processor]
 
 Plainly: the blocks one after the other instead of a scan, the whole vocabulary for every row
 instead of tiles of the rows that count, a Python loop over sampling steps instead of a compiled
 one. Both have the same parameters and draws; losses and samples must agree, or it fails.
 Both take turns in one process; medians of each, and the median of the ratios of the turns.
+`--processor` counts processor time, for a machine with other work (on one core: `taskset -c 1`).
 """
 
 from __future__ import annotations
@@ -166,7 +167,10 @@ def main() -> None:
     )
     for name, default in {**sizes, "repeats": 9, "calls": 9}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--processor", action="store_true", help="processor time, not wall time")
     chosen = parser.parse_args()
+    global CLOCK
+    CLOCK = time.process_time if chosen.processor else time.perf_counter
     keep_freed_memory()
     ours, plain = Side(chosen, False), Side(chosen, True)
     for what in ("train", "sample"):

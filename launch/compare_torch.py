@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 import time
 
 import compare
@@ -29,8 +28,6 @@ from torch import nn
 
 from ldd_jax.core.memory import keep_freed_memory
 from ldd_jax.core.types import Cond
-
-CLOCK = time.process_time if "--processor" in sys.argv else time.perf_counter
 
 
 class Norm(nn.Module):
@@ -158,7 +155,7 @@ class Torch:
         """One update: milliseconds."""
         c = self.c
         z0 = self.draw.integers(0, c.vocabulary - 2, (c.batch, c.length))
-        began = CLOCK()
+        began = compare.CLOCK()
         z0 = torch.from_numpy(z0)
         t = (torch.arange(c.batch) + torch.rand(1)) / c.batch % 1 * 0.999 + 0.001
         noised = torch.rand(c.batch, c.length) < t[:, None]
@@ -177,13 +174,13 @@ class Torch:
         with torch.no_grad():
             torch._foreach_lerp_(self.average, self.parameters, 1e-4)
         loss.item()
-        return 1000 * (CLOCK() - began)
+        return 1000 * (compare.CLOCK() - began)
 
     @torch.inference_mode()
     def sample(self) -> float:
         """Milliseconds per network call of an ancestral sampler."""
         c = self.c
-        began = CLOCK()
+        began = compare.CLOCK()
         z, h = torch.full((c.batch, c.length), self.mask), None
         for i in range(c.calls):
             log_p, latent = self.logits(z, h)
@@ -192,7 +189,7 @@ class Torch:
             move = torch.rand(z.shape) < 1 / (c.calls - i)
             z = torch.where((z == self.mask) & move, drawn, z)
         assert not (z == self.mask).any()
-        return 1000 * (CLOCK() - began) / c.calls
+        return 1000 * (compare.CLOCK() - began) / c.calls
 
 
 def agree(side: compare.Side, rival: Torch) -> float:
@@ -227,7 +224,7 @@ def main() -> None:
     chosen = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(os.cpu_count() or 1)
-    compare.CLOCK = CLOCK
+    compare.CLOCK = time.process_time if chosen.processor else time.perf_counter
     ours = compare.Side(chosen, plain=False)
     ours.liven()
     rival = Torch(chosen, ours)

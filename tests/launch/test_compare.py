@@ -22,3 +22,18 @@ def test_plain_and_tiled_agree(method):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert f"{method} train step" in done.stdout and f"{method} sample step" in done.stdout
+
+
+@pytest.mark.slow
+def test_shares_of_an_update_add_up():
+    given = {**TINY, "updates": 1}
+    del given["repeats"]
+    done = subprocess.run(
+        [sys.executable, "launch/shares.py", *(f"--{n}={value}" for n, value in given.items())],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+        cwd=ROOT, capture_output=True, text=True, timeout=500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    *rows, total = done.stdout.splitlines()
+    assert abs(sum(float(row.split()[0]) for row in rows) - 100) < 1
+    assert any("products of weights, backward" in row for row in rows) and "one update" in total
