@@ -139,13 +139,13 @@ def test_another_seed_of_a_bound_compiles_nothing(trained, compiled):
 @pytest.mark.parametrize("method", ["lddm_m", "udlm", "ar"])
 def test_scores_depend_on_no_batch(trained, method):
     pipe = pipeline.load(trained(method))
-    scorer = Scorer(pipe.experiment, pipe.params, draws=6, batch_size=8)
+    score = Scorer(pipe.experiment, pipe.params, draws=6, batch_size=8)
     items = [
         scorer.item(pipe.tokenizer, context, text)
         for context, text in (("the old ", "house"), ("", "river bank"), ("a red house", " day"))
     ]
-    together, cut = scorer(items)
-    one_by_one = [scorer([item])[0][0] for item in reversed(items)][::-1]
+    together, cut = score(items)
+    one_by_one = [score([item])[0][0] for item in reversed(items)][::-1]
     for a, b in zip(together, one_by_one):
         assert a == b
     assert cut == (0, 0) and all(np.isfinite(s.nats) for s in together)
@@ -154,10 +154,10 @@ def test_scores_depend_on_no_batch(trained, method):
 
 
 def test_long_items_lose_their_beginning(pipe):
-    scorer = Scorer(pipe.experiment, pipe.params, draws=4)
-    length = scorer.length
+    score = Scorer(pipe.experiment, pipe.params, draws=4)
+    length = score.length
     ids = tuple(pipe.tokenizer.encode(("the old house " * 3)[: length + 5]))
-    scores, cut = scorer([Item(ids, 2), Item(ids, length + 3), Item(ids[-length:], 2)])
+    scores, cut = score([Item(ids, 2), Item(ids, length + 3), Item(ids[-length:], 2)])
     assert cut == (2, 1)
     assert scores[0] == scores[2] and scores[1].tokens == length
 
