@@ -188,13 +188,33 @@ class CosineMD4(Schedule):
 @register("schedule", "cosine_duo")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CosineDuo(Schedule):
-    """alpha = 1 - cos(pi/2 (1 - (1 - eps) t)) (Duo)."""
+    """alpha = 1 - cos(pi/2 r), r = 1 - (1 - eps) t (Duo); alpha(1) = (pi/2 eps)^2 / 2.
+
+    As 2 sin^2(pi/4 r) it holds in float32 where 1 - noise is 0 (eps = 1e-4: alpha(1) = 1.2e-8).
+    """
 
     eps: float = 1e-3
+    resolution = 0.0
+
+    def _rest(self, t: Array) -> Array:
+        return (1 - t) + self.eps * t
 
     def noise(self, t: Array) -> Array:
         """sin(pi/2 (1 - eps) t)."""
         return jnp.sin(jnp.pi / 2 * (1 - self.eps) * t)
+
+    def alpha(self, t: Array) -> Array:
+        """2 sin^2(pi/4 r)."""
+        return 2 * jnp.sin(jnp.pi / 4 * self._rest(t)) ** 2
+
+    def d_alpha(self, t: Array) -> Array:
+        """-pi/2 (1 - eps) sin(pi/2 r)."""
+        return -jnp.pi / 2 * (1 - self.eps) * jnp.sin(jnp.pi / 2 * self._rest(t))
+
+    def sigma(self, t: Array) -> Array:
+        """-log alpha; near t = 0 from the noise, near t = 1 from alpha."""
+        alpha = self.alpha(t)
+        return jnp.where(alpha < 0.5, -jnp.log(alpha), -jnp.log1p(-jnp.minimum(self.noise(t), 0.9)))
 
 
 @register("schedule", "polynomial")

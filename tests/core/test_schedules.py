@@ -106,3 +106,9 @@ def test_the_defaults_keep_a_signal(name):
     np.testing.assert_allclose(
         schedule.alpha(jnp.ones(())), np.exp(-schedule.sigma(jnp.ones(()))), rtol=1e-5
     )
+
+
+def test_duo_cosine_holds_in_float32_at_the_end():
+    schedule, one = s.CosineDuo(eps=1e-4), jnp.ones((), jnp.float32)
+    np.testing.assert_allclose(schedule.alpha(one), 2 * np.sin(np.pi / 4 * 1e-4) ** 2, rtol=1e-4)
+    assert np.isfinite(schedule.sigma(one)) and not schedule.exhausted()
