@@ -254,7 +254,7 @@ def test_a_read_only_disk(small_disk, copy, train_flags):
     workdir = shutil.copytree(copy, small_disk / "run")
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     given = (tools.recipe("lddm_m"), f"--workdir={workdir}", *train_flags)
-    refused(tools.process("train", *given), "Read-only file system")
+    refused(tools.process("train", *given), "is read-only")
     fresh = (tools.recipe("lddm_m"), f"--workdir={small_disk / 'new'}", *train_flags)
     refused(tools.process("train", *fresh), "Read-only file system")
     assert tools.process("evaluate", f"--workdir={workdir}").status == 0

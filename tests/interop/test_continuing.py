@@ -93,7 +93,9 @@ def spied(pipeline, **options):
 
     def batch(params, seed, index, tokens, fixed, steps):
         seen.append((index.copy(), tokens.copy(), fixed.copy(), steps))
-        return types.SimpleNamespace(z=np.where(fixed, tokens, w)), None
+        z, rows = np.where(fixed, tokens, w), len(tokens)
+        none = np.zeros(rows, bool)
+        return types.SimpleNamespace(z=z, calls=np.ones(rows, int), lawless=none), None
 
     sampling = types.SimpleNamespace(batch_size=options.get("batch_size", 64))
     fake = types.SimpleNamespace(sampling=sampling, batch=batch)
