@@ -256,5 +256,5 @@ def test_a_read_only_disk(small_disk, copy, train_flags):
     given = (tools.recipe("lddm_m"), f"--workdir={workdir}", *train_flags)
     refused(tools.process("train", *given), "is read-only")
     fresh = (tools.recipe("lddm_m"), f"--workdir={small_disk / 'new'}", *train_flags)
-    refused(tools.process("train", *fresh), "Read-only file system")
+    refused(tools.process("train", *fresh), "is read-only")
     assert tools.process("evaluate", f"--workdir={workdir}").status == 0
