@@ -93,4 +93,4 @@ def test_features_that_are_none_are_refused_in_words(features, tmp_path):
 
 
 def test_its_own_classes_are_made(tmp_path):
-    open_source(f"tfds:{folder(tmp_path, SHAPES['nested'](TEXT))}")
+    assert open_source(f"tfds:{folder(tmp_path, SHAPES['nested'](TEXT))}") is not None

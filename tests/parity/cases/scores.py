@@ -30,6 +30,10 @@ class Told:
         """1 - exp(-sigma)."""
         return -jnp.expm1(-sigma)
 
+    def sigma(self, sigma):
+        """Itself."""
+        return sigma
+
 
 def flat(*arrays):
     """[B, L, ...] to [B * L, ...]."""
