@@ -9,7 +9,7 @@ from ldd_jax.core.types import TokenSpace
 from ldd_jax.core.vocabulary_tiles import rows, rows_loss
 from ldd_jax.denoisers.dit import LinearHead
 from ldd_jax.processes import Masked
-from tests.lab import subjaxprs
+from tests.lab import jit, subjaxprs
 
 N, D, V = 24, 5, 13
 PROCESS = Masked(tokens=TokenSpace(size=V, mask=4))
@@ -57,6 +57,34 @@ def test_tiles_and_groups_change_nothing(dtype, on):
         assert np.all(np.isfinite(total)) and np.all(np.isfinite(grads[1]))
         assert np.array_equal(np.asarray(each) != 0, np.asarray(given[3]) != 0)
         assert (on == "none") == (float(total) == 0)
+
+
+@pytest.mark.parametrize("tile, groups", [(4, 1), (3, 2), (8, 1)])
+def test_spare_places_of_a_tile_count_nothing(tile, groups):
+    """sum_n w_n a_n |x_n K|^2 by hand: no tile is full, and a row that fills one is a real one."""
+    rng = np.random.default_rng(1)
+    x, kernel, a = rng.normal(size=(8, 3)), rng.normal(size=(3, 2)), rng.uniform(1, 2, 8)
+    w = np.array([0, 0.5, 0, 0, 2, 0, 0.25, 0])
+    head = lambda kernel: jax.tree_util.Partial(lambda k, x: x @ k, kernel)
+    fn = lambda logits, a: a * jnp.sum(logits**2, -1)
+
+    def total(kernel, x):
+        given = (jnp.asarray(a, jnp.float32), jnp.asarray(w, jnp.float32))
+        return rows_loss(fn, head(kernel), x, *given, tile=tile, groups=groups)
+
+    given = (jnp.asarray(kernel, jnp.float32), jnp.asarray(x, jnp.float32))
+    close = dict(rtol=1e-5, atol=1e-6)
+    each = np.where(w != 0, a * ((x @ kernel) ** 2).sum(1), 0)
+    for found in (
+        jit(total)(*given),
+        jit(lambda *given: jax.value_and_grad(total, has_aux=True)(*given)[0])(*given),
+    ):
+        np.testing.assert_allclose(found[0], w @ each, **close)
+        np.testing.assert_allclose(found[1], each, **close)
+    d_kernel, d_x = jit(jax.grad(lambda *g: total(*g)[0], argnums=(0, 1)))(*given)
+    scale = 2 * (w * a)[:, None]
+    np.testing.assert_allclose(d_kernel, x.T @ (scale * (x @ kernel)), **close)
+    np.testing.assert_allclose(d_x, scale * (x @ kernel @ kernel.T), **close)
 
 
 def test_groups_must_divide():

@@ -77,6 +77,27 @@ def test_padding_adds_nothing(size):
     assert (one.nats, one.se, one.tokens) == (other.nats, other.se, other.tokens)
 
 
+@pytest.mark.parametrize("n", [2, 3, 8])
+def test_standard_error_of_few_sequences(n):
+    """Tokens all equal: s / sqrt(n) with n - 1 degrees of freedom, per token."""
+    nats = np.random.default_rng(n).normal(2.0, 0.3, (n, 1))
+    wanted = nats.std(ddof=1) / math.sqrt(n)
+    assert estimate(nats, np.ones(n)).se == pytest.approx(wanted, rel=1e-12)
+    assert estimate(5 * nats, np.full(n, 5.0)).se == pytest.approx(wanted, rel=1e-12)
+
+
+def test_one_sequence_has_no_standard_error():
+    assert math.isnan(estimate(np.ones((1, 1)), np.ones(1)).se)
+
+
+def test_standard_error_of_unequal_sequences_is_that_of_a_ratio():
+    """Cochran, Sampling techniques, eq. 2.46: residuals of the ratio, n - 1 degrees of freedom."""
+    nats, tokens = np.array([[2.0], [9.0], [4.0]]), np.array([1.0, 3.0, 2.0])
+    residual = np.array([2 - 2.5, 9 - 7.5, 4 - 5.0])
+    wanted = math.sqrt((residual**2).sum() / 2 / 3) / 2  # mean tokens: 2
+    assert estimate(nats, tokens).se == pytest.approx(wanted, rel=1e-12)
+
+
 def test_standard_error_is_that_of_a_bootstrap():
     nats, tokens = numbers(2, 400)
     draw = np.random.default_rng(3)
