@@ -25,7 +25,8 @@ import numpy as np
 from flax import struct
 
 from ldd_jax.config import experiment as experiments
-from ldd_jax.config.recipes import METHODS, arguments, make
+from ldd_jax.config.methods import method, methods
+from ldd_jax.config.recipes import arguments, make
 from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.core.memory import keep_freed_memory
 from ldd_jax.core.types import Trunk
@@ -94,7 +95,7 @@ class Side:
             training=dict(num_steps=10**6, batch_size=chosen.batch),
             sampling=dict(tile=0 if plain else chosen.tile, batch_size=chosen.batch),
         )
-        special = 2 if METHODS[chosen.method].process.__name__ == "Masked" else 1
+        special = 2 if method(chosen.method).process.__name__ == "Masked" else 1
         letters = "".join(chr(0x4E00 + i) for i in range(chosen.vocabulary - special))
         e = experiments.build(config, CharacterTokenizer(letters))
         if plain:
@@ -161,7 +162,7 @@ class Side:
 def main() -> None:
     """Print medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--method", default="lddm_m", choices=sorted(METHODS))
+    parser.add_argument("--method", default="lddm_m", choices=sorted(methods()))
     sizes = dict(
         width=256, depth=6, unroll=6, heads=8, length=256, batch=16, vocabulary=256, tile=1024
     )

@@ -18,7 +18,7 @@ import compare
 import jax
 import numpy as np
 
-from ldd_jax.config.recipes import METHODS
+from ldd_jax.config.methods import methods
 from ldd_jax.core.memory import keep_freed_memory
 from ldd_jax.training import sharding
 
@@ -42,7 +42,7 @@ def kind(operation: str, shape: str, source: str) -> str:
 def main() -> None:
     """Print shares and the mean time of an update."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--method", default="mdlm", choices=sorted(METHODS))
+    parser.add_argument("--method", default="mdlm", choices=sorted(methods()))
     sizes = dict(width=256, depth=6, unroll=6, heads=8, length=256, batch=16, vocabulary=256)
     for name, default in {**sizes, "tile": 1024, "updates": 3, "calls": 1}.items():
         parser.add_argument(f"--{name}", type=int, default=default)

@@ -1,7 +1,8 @@
 """What the config files are made of: methods, sizes, and a config of all sections.
 
 Methods and sizes are structural: they are chosen in the config file's argument, as in
-`configs/text.py:method=lddm_m,size=tiny`. A new one is one entry here.
+`configs/text.py:method=lddm_m,size=tiny`. A new method is registered (`config/methods.py`), a new
+size one entry here.
 """
 
 from __future__ import annotations
@@ -13,57 +14,15 @@ from typing import Any
 from ml_collections import ConfigDict, FieldReference
 
 from ldd_jax.config import sections, stored
+from ldd_jax.config.methods import method as method_of
+from ldd_jax.config.methods import methods
 from ldd_jax.core import registry
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.registry import section
 from ldd_jax.data import Bytes, Characters, Json, ProblemData, SentencePiece, TextData
-from ldd_jax.denoisers import DiT
-from ldd_jax.objectives import GridTimes, Mgdm, Nelbo, NextToken, NoContext, PseudoContext
-from ldd_jax.processes import LeftToRight, Masked, MaskedMean, MaskedScore, Uniform, UniformScore
-from ldd_jax.samplers import Analytic, Ancestral, EasyFirst
-from ldd_jax.samplers import NextToken as NextTokenStep
+from ldd_jax.objectives import Mgdm
 from ldd_jax.training.optimizers import AdamW
 from ldd_jax.training.sharding import MeshShape
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """A process, a context, whether the network is told the time, and what else differs."""
-
-    process: type
-    context: type
-    time_conditioning: bool
-    objective: type = Nelbo
-    step: type = Ancestral
-    network: dict[str, Any] = dataclasses.field(default_factory=dict)
-    scored: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    @property
-    def latent(self) -> bool:
-        """Whether the network takes a latent."""
-        return self.context is not NoContext
-
-
-METHODS = {
-    "mdlm": Method(Masked, NoContext, False),
-    "lddm_m": Method(Masked, PseudoContext, False),
-    "udlm": Method(Uniform, NoContext, True),
-    "lddm_u": Method(Uniform, PseudoContext, True),
-    "sedd": Method(MaskedScore, NoContext, True, step=Analytic),
-    "lddm_sedd": Method(MaskedScore, PseudoContext, True, step=Analytic),
-    "sedd_uniform": Method(UniformScore, NoContext, True, step=Analytic),
-    "d3pm": Method(MaskedMean, NoContext, True, scored=dict(times=GridTimes)),
-    "mgdm": Method(Masked, NoContext, False, objective=Mgdm, step=EasyFirst),
-    "lddm_g": Method(Masked, PseudoContext, False, objective=Mgdm, step=EasyFirst),
-    "ar": Method(
-        LeftToRight,
-        NoContext,
-        False,
-        objective=NextToken,
-        step=NextTokenStep,
-        network=dict(causal=True, adaln=False),
-    ),
-}
 
 SIZES = {
     "tiny": dict(width=96, depth=3, heads=4, cond_width=32, unroll=3),  # of a CPU
@@ -131,7 +90,11 @@ def arguments(text: str, **defaults: str) -> dict[str, str]:
             raise UserError(f"config argument {name!r} is given twice")
         chosen[name] = value
     chosen = {**defaults, **chosen}
-    tables: dict[str, dict[str, Any]] = {"method": METHODS, "size": SIZES, "tokenizer": TOKENIZERS}
+    tables: dict[str, dict[str, Any]] = {
+        "method": methods(),
+        "size": SIZES,
+        "tokenizer": TOKENIZERS,
+    }
     for name, table in tables.items():
         if name in chosen and chosen[name] not in (*table, defaults[name]):
             raise UserError(f"unknown {name} {chosen[name]!r}; {nearest(chosen[name], table)}")
@@ -175,18 +138,18 @@ def make(
 
     `source` is the class of the data section; `context` applies to methods that have one.
     """
-    method, size = METHODS[chosen["method"]], SIZES[chosen["size"]]
-    network = dict(latent=method.latent, time_conditioning=method.time_conditioning, **size)
-    network |= method.network | (model or {})
+    method = method_of(chosen["method"])
+    network = dict(latent=method.latent, time_conditioning=method.time_conditioning)
+    network |= _sized(method.model, chosen["size"]) | dict(method.network) | (model or {})
     scored = section(method.context, **((context or {}) if method.latent else {}))
-    fields = dict(context=scored, **method.scored) | (objective or {})
+    fields = {"context": scored, **method.scored, **(objective or {})}
     config = ConfigDict(
         {
             "recipe": ",".join(f"{k}={v}" for k, v in sorted(chosen.items())),
             "seed": 0,
             "data": section(source, **(data or {})),
             "process": section(method.process, **(process or {})),
-            "model": section(DiT, **network),
+            "model": section(method.model, **network),
             "objective": section(method.objective, **fields),
             "optim": section(AdamW, **(optim or {})),
             "training": section(sections.Training, **(training or {})),
@@ -198,6 +161,12 @@ def make(
         }
     )
     return config.lock()
+
+
+def _sized(model: Any, size: str) -> dict[str, Any]:
+    """The fields of a size that a network has: sizes are written for the DiT."""
+    has = {f.name for f in dataclasses.fields(model)}
+    return {name: value for name, value in SIZES[size].items() if name in has}
 
 
 def problems(
@@ -214,7 +183,7 @@ def problems(
     have the same parameters. Published (MGDM, arXiv 2410.14157): batch 1,024, cosine, lr 1e-3 at 6M
     and 3e-4 at 85M, `epochs` over the training problems.
     """
-    method, small = METHODS[chosen["method"]], chosen["size"] == "tiny"
+    method, small = method_of(chosen["method"]), chosen["size"] == "tiny"
     data = tiny if small else published
     steps = 1200 if small else epochs * data["train_count"] // 1024
     return make(
@@ -245,7 +214,7 @@ def methods_of(config: ConfigDict) -> list[str]:
     named = lambda part: part.registered[1]
     return [
         name
-        for name, m in METHODS.items()
+        for name, m in methods().items()
         if named(m.process) == config.process.name
         and named(m.objective) == config.objective.name
         and m.latent == config.model.latent
@@ -289,9 +258,9 @@ def fine_tune(workdir: str, method: str = "") -> ConfigDict:
     base = stored.load_config(Path(workdir))
     config = ConfigDict(base.to_dict())
     if method:
-        chosen = METHODS[method]
-        process, objective = (c.registered[1] for c in (chosen.process, chosen.objective))  # type: ignore[attr-defined]
-        fits = [n for n, m in METHODS.items() if m.process.registered[1] == base.process.name]  # type: ignore[attr-defined]
+        chosen = method_of(method)
+        process, objective = (c.registered[1] for c in (chosen.process, chosen.objective))
+        fits = [n for n, m in methods().items() if m.process.registered[1] == base.process.name]
         require(
             process == base.process.name,
             f"{workdir} has a {base.process.name} process; {nearest(method, fits)}",

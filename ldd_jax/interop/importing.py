@@ -16,6 +16,8 @@ from safetensors.numpy import save_file
 
 from ldd_jax.config import experiment as experiments
 from ldd_jax.config import recipes, stored
+from ldd_jax.config.methods import method as method_of
+from ldd_jax.config.methods import methods
 from ldd_jax.core import writing
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.registry import build, find, parse, section
@@ -35,7 +37,7 @@ CONDITION_DROPOUT = 0.1
 class Choices:
     """What tensors cannot tell; empty = as the file says, else as the method is published.
 
-    method: a name of `recipes.METHODS`; tokenizer: a file or folder, empty = ids; heads: where no
+    method: a registered one; tokenizer: a file or folder, empty = ids; heads: where no
     rotary buffer tells them; mask: id of the mask, -1 = the last state, or the tokenizer's own
     [MASK]; time: "on" or "off"; schedule: as NAME:field=value,...; length: tokens of a sample;
     data: text of `evaluate`; recording: an .npz of recorded outputs (`interop.recorded`).
@@ -58,8 +60,7 @@ class Choices:
           UserError: for an unknown method or schedule, or a file that is not there.
         """
         if self.method:
-            known = f"unknown method {self.method!r}; {nearest(self.method, recipes.METHODS)}"
-            require(self.method in recipes.METHODS, known)
+            find("method", self.method)
         if self.schedule:
             parse("schedule", self.schedule)
         if self.tokenizer:
@@ -152,7 +153,7 @@ def _method(source: Source, choices: Choices) -> str:
         method = _graph(reference.states(source.tensors), choices)
     fits = [
         n
-        for n, m in recipes.METHODS.items()
+        for n, m in methods().items()
         if m.latent == sizes["latent"] and m.network.get("causal", False) == sizes["causal"]
     ]
     require(
@@ -190,7 +191,7 @@ def _tokenizer(source: Source, choices: Choices, method: str) -> Tokenizer:
     if choices.tokenizer:
         return find_tokenizer(choices.tokenizer)
     states = reference.states(source.tensors)
-    _, mask = recipes.METHODS[method].process.token_space_size(states - 1)  # type: ignore[attr-defined]
+    _, mask = method_of(method).process.token_space_size(states - 1)
     last = mask is not None and choices.mask in (-1, states - 1)
     return IdTokenizer(states - 1 if last else states)
 
@@ -245,7 +246,7 @@ def _objective(said: dict[str, Any], sizes: dict[str, Any]) -> dict[str, Any]:
 def _process(source: Source, choices: Choices, method: str, tokenizer: Tokenizer) -> dict[str, Any]:
     """States and mask of the process, where they are not the tokenizer's ids and one more."""
     states = reference.states(source.tensors)
-    kind: Any = recipes.METHODS[method].process
+    kind: Any = method_of(method).process
     usual, mask = kind.token_space_size(tokenizer.size)
     require(
         states >= tokenizer.size,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ldd_jax.config.recipes import METHODS
+from ldd_jax.config.methods import methods
 from ldd_jax.interop.said import facts
 
 
@@ -25,7 +25,7 @@ from ldd_jax.interop.said import facts
 )
 def test_methods(config, method):
     assert facts(config).get("method") == method
-    assert method is None or method in METHODS
+    assert method is None or method in methods()
 
 
 @pytest.mark.parametrize(

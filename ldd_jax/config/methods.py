@@ -1,0 +1,160 @@
+"""Methods: what belongs together in a recipe, by name; a file of one's own registers more."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ldd_jax.core import registry
+from ldd_jax.core.registry import register
+from ldd_jax.denoisers import DiT
+from ldd_jax.objectives import GridTimes, Mgdm, Nelbo, NextToken, NoContext, PseudoContext
+from ldd_jax.processes import LeftToRight, Masked, MaskedMean, MaskedScore, Uniform, UniformScore
+from ldd_jax.samplers import Analytic, Ancestral, EasyFirst
+from ldd_jax.samplers import NextToken as NextTokenStep
+
+
+def of(**fields: Any) -> Any:
+    """A field of a method that is a mapping."""
+    return dataclasses.field(default_factory=lambda: dict(fields))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+    """What a recipe starts from. Parts are registered classes, or instances where fields differ.
+
+    Attributes:
+      process: the forward side.
+      context: where the latent comes from; `NoContext` = a network without one.
+      objective: the loss.
+      step: the rule that samples by default.
+      model: the network.
+      time_conditioning: whether the network is told the time.
+      network: further fields of the network.
+      scored: further fields of the objective.
+    """
+
+    process: Any = Masked
+    context: Any = NoContext
+    objective: Any = Nelbo
+    step: Any = Ancestral
+    model: Any = DiT
+    time_conditioning: bool = False
+    network: Mapping[str, Any] = of()
+    scored: Mapping[str, Any] = of()
+
+    @property
+    def latent(self) -> bool:
+        """Whether the network takes a latent."""
+        return self.context.registered != NoContext.registered  # type: ignore[attr-defined]
+
+
+def method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+      UserError: for an unknown one.
+    """
+    made: Any = registry.find("method", name)
+    return made()
+
+
+def methods() -> dict[str, Method]:
+    """All of them by name."""
+    return {name: method(name) for name in registry.names("method")}
+
+
+@register("method", "mdlm")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mdlm(Method):
+    """Masked diffusion (MDLM, arXiv 2406.07524)."""
+
+
+@register("method", "lddm_m")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LddmM(Method):
+    """Masked diffusion with loopholing (LDDM-M, arXiv 2510.19304)."""
+
+    context: Any = PseudoContext
+
+
+@register("method", "udlm")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Udlm(Method):
+    """Uniform diffusion (UDLM, arXiv 2412.10193)."""
+
+    process: Any = Uniform
+    time_conditioning: bool = True
+
+
+@register("method", "lddm_u")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LddmU(Udlm):
+    """Uniform diffusion with loopholing (LDDM-U, arXiv 2510.19304)."""
+
+    context: Any = PseudoContext
+
+
+@register("method", "sedd")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sedd(Method):
+    """Score entropy of masked diffusion (SEDD absorb, arXiv 2310.16834)."""
+
+    process: Any = MaskedScore
+    step: Any = Analytic
+    time_conditioning: bool = True
+
+
+@register("method", "lddm_sedd")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LddmSedd(Sedd):
+    """Score entropy of masked diffusion with loopholing."""
+
+    context: Any = PseudoContext
+
+
+@register("method", "sedd_uniform")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SeddUniform(Sedd):
+    """Score entropy of uniform diffusion (SEDD uniform, arXiv 2310.16834)."""
+
+    process: Any = UniformScore
+
+
+@register("method", "d3pm")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class D3pm(Method):
+    """Masked diffusion in finitely many steps, with mass on the mask (D3PM, arXiv 2107.03006)."""
+
+    process: Any = MaskedMean
+    time_conditioning: bool = True
+    scored: Mapping[str, Any] = of(times=GridTimes)
+
+
+@register("method", "mgdm")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MgdmMethod(Method):
+    """Masked diffusion with weights by token and step (MGDM, arXiv 2410.14157)."""
+
+    objective: Any = Mgdm
+    step: Any = EasyFirst
+
+
+@register("method", "lddm_g")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LddmG(MgdmMethod):
+    """MGDM with loopholing."""
+
+    context: Any = PseudoContext
+
+
+@register("method", "ar")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ar(Method):
+    """Left to right, token by token: the autoregressive baseline."""
+
+    process: Any = LeftToRight
+    objective: Any = NextToken
+    step: Any = NextTokenStep
+    network: Mapping[str, Any] = of(causal=True, adaln=False)
