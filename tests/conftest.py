@@ -53,6 +53,14 @@ def keep_programs(cache_folder):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def note_elsewhere(tmp_path_factory):
+    """What is noted of the user's plugins is noted in a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture
 def x64():
     """Double precision, for exact oracles."""

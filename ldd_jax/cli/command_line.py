@@ -18,7 +18,8 @@ class Command:
     """A subcommand: one line of help, its flags, and what it runs.
 
     `argument` names the flag that may also be given as the only bare argument; `compiles` is False
-    for a command that never starts JAX.
+    for a command that never starts JAX, `plugins` for one without a use for components of the
+    user's own.
     """
 
     help: str
@@ -26,6 +27,12 @@ class Command:
     execute: Callable[[flags.FlagValues], None]
     argument: str = ""
     compiles: bool = True
+    plugins: bool = True
+
+
+def named_plugins(command: Command, argv: list[str]) -> list[str]:
+    """Values of --plugin, wherever they stand: a config file may use what they register."""
+    return _given(argv, "plugin") if command.plugins else []
 
 
 def parse(name: str, command: Command, argv: list[str]) -> flags.FlagValues:
@@ -58,6 +65,11 @@ def parse(name: str, command: Command, argv: list[str]) -> flags.FlagValues:
     if command.argument and len(rest) == 1:
         values[command.argument].value, rest = rest[0], []
     require(not rest, f"{name} takes flags only, not {' '.join(rest)!r}")
+    require(
+        "plugin" not in values
+        or len(_given(argv, "plugin")) == len([*filter(None, values.plugin)]),
+        f"{name}: --plugin stands on the command line itself, not in a --flagfile",
+    )
     for flag in _own_flags(values):
         empty = flag.present and flag.value in ("", [""])
         require(
@@ -74,12 +86,24 @@ def parse(name: str, command: Command, argv: list[str]) -> flags.FlagValues:
     return values
 
 
+def config_file(argv: list[str]) -> str:
+    """The file of --config, without its argument; "" = none is given. The last one counts."""
+    return "".join(given.partition(":")[0] for given in _given(argv, "config")[-1:])
+
+
+def _given(argv: list[str], flag: str) -> list[str]:
+    """Values of a flag, read before the others are; absl is the judge of what is malformed."""
+    found = []
+    for i, word in enumerate(argv):
+        name, equals, value = word.lstrip("-").partition("=")
+        if name == flag and word.startswith("-"):
+            found.append(value if equals else "".join(argv[i + 1 : i + 2]))
+    return [value for value in found if value]
+
+
 def _check_config_file(argv: list[str]) -> None:
-    for i, given in enumerate(argv):
-        name, equals, value = given.lstrip("-").partition("=")
-        if name != "config" or not given.startswith("-"):
-            continue
-        file = (value if equals else "".join(argv[i + 1 : i + 2])).partition(":")[0]
+    for given in _given(argv, "config"):
+        file = given.partition(":")[0]
         require(
             Path(file).is_file(),
             f"--config={file}: no such file; give FILE.py or FILE.py:method=...,size=...",
@@ -112,6 +136,13 @@ def _defined(command: Command) -> flags.FlagValues:
             "compilation_cache",
             True,
             "Keep compiled programs in the user's own cache folder.",
+            flag_values=values,
+        )
+    if command.plugins:
+        flags.DEFINE_multi_string(
+            "plugin",
+            [],
+            "A file of your own (or a module) that registers components; may be repeated.",
             flag_values=values,
         )
     command.define(values)

@@ -9,7 +9,7 @@ from logging import getLogger
 from absl import logging
 
 from ldd_jax import __version__
-from ldd_jax.cli.command_line import describe, parse
+from ldd_jax.cli.command_line import config_file, describe, named_plugins, parse
 from ldd_jax.cli.commands.bench import BENCH, GEN_PPL
 from ldd_jax.cli.commands.evaluate import EVALUATE
 from ldd_jax.cli.commands.harness import LM_EVAL
@@ -21,6 +21,7 @@ from ldd_jax.cli.commands.report import REPORT
 from ldd_jax.cli.commands.sample import SAMPLE
 from ldd_jax.cli.commands.tasks import SOLVE, VERIFY
 from ldd_jax.cli.commands.train import PREPARE, REPLAY, TRAIN
+from ldd_jax.config import plugins
 from ldd_jax.core import compilation
 from ldd_jax.core.checks import RunError, UserError, nearest, one_line, require
 from ldd_jax.core.console import OUT, say
@@ -70,13 +71,15 @@ def main(argv: list[str], *, own_process: bool = False) -> int:
     try:
         require(argv[0] in COMMANDS, f"unknown command {argv[0]!r}; {nearest(argv[0], COMMANDS)}")
         command = COMMANDS[argv[0]]
-        values = parse(argv[0], command, argv[1:])
-        if values.help:
-            say(describe(argv[0], command, values))
-            return 0
-        if own_process and command.compiles and values.compilation_cache:
-            compilation.ask()
-        command.execute(values)
+        with plugins.named(named_plugins(command, argv[1:])):
+            values = parse(argv[0], command, argv[1:])
+            plugins.name_config(config_file(argv[1:]))
+            if values.help:
+                say(describe(argv[0], command, values))
+                return 0
+            if own_process and command.compiles and values.compilation_cache:
+                compilation.ask()
+            command.execute(values)
     except (UserError, RunError) as error:
         say(f"ldd_jax: {one_line(error)}", error=True)
         return 2 if isinstance(error, UserError) else 1

@@ -9,6 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from ldd_jax.config import plugins
 from ldd_jax.core import reading, writing
 from ldd_jax.core.checks import UserError, require
 
@@ -69,10 +70,11 @@ def save_config(config: ConfigDict, workdir: Path) -> None:
 
 
 def load_config(workdir: Path) -> ConfigDict:
-    """The config that a workdir was trained with.
+    """The config that a workdir was trained with, once the user's own code for it is loaded.
 
     Raises:
-      UserError: if the folder is no workdir or its config cannot be read.
+      UserError: if the folder is no workdir, its config cannot be read, or it asks for code that
+        this user did not name for it.
     """
     path = workdir / "config.json"
     if not path.is_file():
@@ -83,4 +85,5 @@ def load_config(workdir: Path) -> ConfigDict:
         found = reading.read_json(path)
     except (OSError, ValueError) as error:  # UnicodeDecodeError among them
         raise UserError(f"{path} is not valid JSON: {error}") from error
+    plugins.restore(workdir)
     return as_config(found, str(path))

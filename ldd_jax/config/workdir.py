@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ldd_jax.config import stored
+from ldd_jax.config import plugins, stored
 from ldd_jax.config.experiment import Experiment
 from ldd_jax.core import registry, writing
 from ldd_jax.core.checks import UserError, require
@@ -113,6 +113,7 @@ def claim(
         open_workdir(workdir, config)  # another run may have come between
         for left in filter(writing.is_draft, list(workdir.iterdir())):
             left.unlink()
+        plugins.record(workdir, config)
         if not (workdir / "config.json").exists():
             stored.save_config(config, workdir)
         if not (workdir / "tokenizer" / "tokenizer.json").is_file():

@@ -17,6 +17,7 @@ import warnings
 from pathlib import Path
 
 from ldd_jax.core import writing
+from ldd_jax.core.private import home, private
 
 # Bytes of all entries; beyond them the least recently used ones go.
 LIMIT = 512 << 20
@@ -28,36 +29,8 @@ _DIGEST = hashlib.sha256().digest_size
 
 def folder() -> Path | None:
     """`ldd_jax/programs` in XDG_CACHE_HOME, or in ~/.cache; None if neither is an absolute path."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    home = os.path.expanduser("~")
-    place = Path(base) if os.path.isabs(base) else Path(home) / ".cache"
-    return place / "ldd_jax" / "programs" if place.is_absolute() else None
-
-
-def private(path: Path) -> Path | None:
-    """The real path of a folder that is ours alone, made if absent (mode 0700); None if it is not.
-
-    Ours alone: it and all folders above it belong to this user or to root, and none of them may be
-    written by others (but for folders like /tmp, where nobody can rename what is not theirs).
-    """
-    try:
-        for part in reversed((path, *path.parents)):
-            if not part.exists():
-                part.mkdir(mode=0o700, exist_ok=True)
-        path = path.resolve(strict=True)
-        own = path.lstat()
-        if not stat.S_ISDIR(own.st_mode) or own.st_uid != os.geteuid() or own.st_mode & 0o022:
-            return None
-        for above in path.parents:
-            found = above.lstat()
-            others = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
-            if found.st_uid not in (0, os.geteuid()) or others:
-                return None
-        if stat.S_IMODE(own.st_mode) != 0o700:
-            path.chmod(0o700)
-        return path if os.access(path, os.R_OK | os.W_OK | os.X_OK) else None
-    except (OSError, RuntimeError):  # a loop of links is a RuntimeError
-        return None
+    place = home("XDG_CACHE_HOME", ".cache")
+    return place / "programs" if place else None
 
 
 def processor() -> str:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from ml_collections import ConfigDict
@@ -18,21 +20,43 @@ from ml_collections import ConfigDict
 from ldd_jax.core.checks import UserError, nearest
 
 _CLASSES: dict[str, dict[str, type]] = {}
+_ORIGINS: dict[type, str] = {}
 _T = TypeVar("_T")
 
 
 def register(kind: str, name: str):
-    """Class decorator: make the dataclass buildable as `name` of `kind`."""
+    """Class decorator: make the dataclass buildable as `name` of `kind`.
+
+    A file that is run again registers its classes again, in the place of those before.
+    """
 
     def wrap(cls: type[_T]) -> type[_T]:
-        names = _CLASSES.setdefault(kind, {})
-        if name in names:
-            raise ValueError(f"{kind} {name!r} is registered twice: {names[name]} and {cls}")
+        names, module = _CLASSES.setdefault(kind, {}), sys.modules.get(cls.__module__)
+        file = getattr(module, "__file__", None)
+        _ORIGINS[cls] = os.path.realpath(file) if file else cls.__module__
+        before = names.get(name)
+        again = before is not None and _whose(before) == _whose(cls)
+        if before is not None and not again:
+            raise ValueError(f"{kind} {name!r} is registered twice: {before} and {cls}")
         names[name] = cls
         cls.registered = (kind, name)  # type: ignore[attr-defined]
         return cls
 
     return wrap
+
+
+def _whose(cls: type) -> tuple[str, str]:
+    return origin(cls), cls.__qualname__
+
+
+def origin(cls: type) -> str:
+    """The file that registered a class; where there is none (a prompt, a notebook), its module."""
+    return _ORIGINS[cls]
+
+
+def kinds() -> list[str]:
+    """All kinds of which something is registered, sorted."""
+    return sorted(_CLASSES)
 
 
 def names(kind: str) -> list[str]:
@@ -184,6 +208,18 @@ def find(kind: str, name: str) -> type:
     if name not in known:
         raise UserError(f"unknown {kind} {name!r}; {nearest(str(name), known)}")
     return known[name]
+
+
+def classes(kind: str, config: Mapping) -> Iterator[type]:
+    """The classes that a section and the sections in it name, those that are known."""
+    cls = _CLASSES.get(kind, {}).get(str(config.get("name")))
+    if cls is None:
+        return
+    yield cls
+    for name, field in _fields(cls).items():
+        nested, given = field.metadata.get("component"), config.get(name)
+        if nested and isinstance(given, Mapping):
+            yield from classes(nested, given)
 
 
 def parse(kind: str, text: str, **facts: Any) -> Any:

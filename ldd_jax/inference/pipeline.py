@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ldd_jax.config import experiment as experiments
+from ldd_jax.config import plugins as outside
 from ldd_jax.config.experiment import Experiment
 from ldd_jax.config.sections import Sampling
 from ldd_jax.config.workdir import check_tokenizer
@@ -236,17 +237,32 @@ def _label(experiment: Experiment, name: str | None) -> int | None:
     return list(classes).index(str(name))
 
 
-def load(workdir: str | Path, *, ema: bool = True, step: int | None = None) -> Pipeline:
-    """The model of a workdir: its averaged (or raw) parameters at the newest (or a given) step.
+def load(
+    workdir: str | Path,
+    *,
+    ema: bool = True,
+    step: int | None = None,
+    plugins: Sequence[str | Path] = (),
+) -> Pipeline:
+    """The model of a workdir.
+
+    Args:
+      workdir: of a run or an import.
+      ema: its averaged parameters; False = the raw ones.
+      step: of the checkpoint; None = the newest.
+      plugins: files (or names of modules) that register components, as `--plugin`; those that the
+        workdir was trained with here are loaded anyway.
 
     Raises:
-      UserError: if there is none.
+      UserError: if there is none, or it asks for code that is not the user's own.
     """
     require(
         isinstance(workdir, str | os.PathLike), f"workdir is {workdir!r}; expected a folder's path"
     )
     step = None if step is None else typed("step", step, int)
-    return Pipeline(*load_trained(Path(workdir), ema=typed("ema", ema, bool), step=step))
+    given = [plugins] if isinstance(plugins, str | os.PathLike) else plugins
+    with outside.named(str(one) for one in given):
+        return Pipeline(*load_trained(Path(workdir), ema=typed("ema", ema, bool), step=step))
 
 
 def load_trained(

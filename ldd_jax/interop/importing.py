@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 from ldd_jax.config import experiment as experiments
-from ldd_jax.config import recipes, stored
+from ldd_jax.config import plugins, recipes, stored
 from ldd_jax.config.methods import method as method_of
 from ldd_jax.config.methods import methods
 from ldd_jax.core import writing
@@ -310,6 +310,7 @@ def _write(
     """The whole workdir or none: it is made beside its place and moved there."""
     try:
         with writing.new_folder(workdir) as draft:
+            plugins.record(draft, experiment.config, workdir)
             stored.save_config(experiment.config, draft)
             experiment.tokenizer.save(draft / "tokenizer")
             if buffers:

@@ -11,7 +11,8 @@ import threading
 import pytest
 
 from ldd_jax.core import compilation
-from ldd_jax.core.compilation import Entries, folder, private
+from ldd_jax.core.compilation import Entries, folder
+from ldd_jax.core.private import private
 
 
 def test_the_folder_is_the_users(monkeypatch, tmp_path):

@@ -23,6 +23,12 @@ from tests.faults.workdirs import Workdirs
 PACKAGE = Path(__file__).parents[2] / "ldd_jax"
 MODULES = {"pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib", "imp"}
 CALLS = {"eval", "exec", "compile", "__import__"}
+# Ways to run a file or a module by its name; the user's own code has one door.
+RUNS = {"exec_module", "load_module", "import_module", "run_path", "run_module", "source_to_code"}
+DOOR = {
+    "config/plugins.py": ["exec_module", "import_module"],
+    "data/python_docs.py": ["import_module"],  # a name that stands in the code
+}
 YAML = {"safe_load", "YAMLError"}  # its other readers make objects that a file names
 
 
@@ -41,6 +47,8 @@ def dangers(source: str) -> list[str]:
         elif isinstance(node, ast.Call):
             if isinstance(node.func, ast.Name) and node.func.id in CALLS:
                 found.append(node.func.id)
+            if isinstance(node.func, ast.Attribute) and node.func.attr in RUNS:
+                found.append(node.func.attr)
             for word in node.keywords:
                 value = getattr(word.value, "value", None)
                 if (word.arg, value) in (("allow_pickle", True), ("weights_only", False)):
@@ -51,16 +59,16 @@ def dangers(source: str) -> list[str]:
 
 
 def test_nothing_in_the_package_runs_what_a_file_says():
-    found = {str(p): dangers(p.read_text()) for p in PACKAGE.rglob("*.py")}
+    found = {str(p.relative_to(PACKAGE)): dangers(p.read_text()) for p in PACKAGE.rglob("*.py")}
     assert len(found) > 50
-    assert {p: names for p, names in found.items() if names} == {}
+    assert {p: names for p, names in found.items() if names} == DOOR
 
 
 @pytest.mark.parametrize(
     "source",
     ["import pickle", "from yaml import load", "yaml.load(f)", "yaml.full_load(f)", "eval('1')",
      "np.load(f, allow_pickle=True)", "torch.load(f, weights_only=False)",
-     "def f():\n    import marshal"],
+     "def f():\n    import marshal", "importlib.import_module(name)", "runpy.run_path(file)"],
 )  # fmt: skip
 def test_the_scan_can_fail(source):
     assert dangers(source)

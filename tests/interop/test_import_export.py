@@ -263,7 +263,7 @@ REFUSED = [
     (lambda w: w.update({"layer_norm.bias": np.zeros(3)}), (), "(3,), expected (16,)"),
     (None, ("--method=mdlm",), "does not fit a bidirectional network with a latent"),
     (None, ("--method=lddm",), "did you mean 'lddm_"),
-    (None, None, "give --method; allowed: lddm_m, lddm_u"),
+    (None, None, "give --method; allowed: lddm_g, lddm_m"),
     (None, ("--method=",), "--method is missing its value"),
     (None, ("--heads=4",), "4 heads given, but rotary_emb.inv_freq tells 2"),
     (None, ("--mask=29",), "a process of 29 states (mask 29)"),

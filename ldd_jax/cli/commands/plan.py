@@ -121,4 +121,4 @@ def _lab(values: flags.FlagValues) -> None:
 
 
 PLAN = Command("memory, operations and time on a slice, before it is rented", _plan_flags, _plan)
-LAB = Command("exact laws of all samplers on a small law", _lab_flags, _lab)
+LAB = Command("exact laws of all samplers on a small law", _lab_flags, _lab, plugins=False)
