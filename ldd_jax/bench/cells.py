@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from ldd_jax.config import learned
 from ldd_jax.config.sections import Sampling
 from ldd_jax.core import reading, registry, writing
 from ldd_jax.core.checks import UserError, nearest, parse_json, require
 from ldd_jax.training.metrics import finite
 
 DEFAULT = "default"
+GRID = "grid"
 LATENTS: dict[str, dict[str, Any]] = {
     "carry": {},
     "off": {"reset_every": 1},
@@ -26,7 +28,8 @@ KEY = ("workdir", "config", "checkpoint", "sampler", "steps", "temperature", "la
 def parse_sampler(text: str, defaults: Sampling) -> Sampling:
     """`NAME[:field=value]...` over a workdir's own sampling; NAME "default" keeps its step.
 
-    Fields are those of the step, of the read-out (temperature, top_k, top_p), and `tail`.
+    Fields are those of the step, of the read-out (temperature, top_k, top_p), `tail`, and `grid`: a
+    name, or a file that `distill` writes.
 
     Raises:
       UserError: for an unknown name or field, or a value that does not fit.
@@ -43,7 +46,7 @@ def parse_sampler(text: str, defaults: Sampling) -> Sampling:
     tables: dict[str, tuple[type, set[str]]] = {
         "step": (cls, plain(cls)),
         "readout": (readout, plain(readout)),
-        "sampling": (Sampling, {"tail"}),
+        "sampling": (Sampling, {"tail", GRID}),
     }
     given: dict[str, dict[str, Any]] = {kind: {} for kind in tables}
     for option in options:
@@ -53,7 +56,9 @@ def parse_sampler(text: str, defaults: Sampling) -> Sampling:
         known = {f for _, fields in tables.values() for f in fields}
         require(bool(kinds), f"sampler {text!r} has no field {field!r}; {nearest(field, known)}")
         hint = get_type_hints(tables[kinds[0]][0])[field]
-        given[kinds[0]][field] = _typed(text, field, value, hint)
+        given[kinds[0]][field] = (
+            learned.grid(value)[0] if field == GRID else _typed(text, field, value, hint)
+        )
     try:
         base = defaults.step if own else registry.build("step", {"name": name})
         return dataclasses.replace(
@@ -64,6 +69,13 @@ def parse_sampler(text: str, defaults: Sampling) -> Sampling:
         )
     except ValueError as error:
         raise UserError(f"sampler {text!r}: {error}") from error
+
+
+def told(text: str) -> list[str]:
+    """The options of `NAME[:field=value]...` as cells name them: files by what they hold."""
+    named = lambda field, value: learned.label(value) if field == GRID else value
+    parts = [option.partition("=") for option in text.split(":")[1:]]
+    return [f"{field}={named(field, value)}" for field, _, value in parts]
 
 
 def _typed(sampler: str, field: str, value: str, hint: Any) -> Any:

@@ -207,7 +207,7 @@ class Bench:
             )
             chosen = cells.parse_sampler(text, base)
             name = chosen.step.registered[1]
-            name = ":".join([name, *text.split(":")[1:]])
+            name = ":".join([name, *cells.told(text)])
             # A step with a clock of its own knows by itself when it is done.
             steps = tuple(s.steps) if chosen.step.clock == "grid" else (None,)
             for latent in s.latents if has_latent else [cells.NO_LATENT]:

@@ -11,6 +11,7 @@ from absl import logging
 from ldd_jax import __version__
 from ldd_jax.cli.command_line import config_file, describe, named_plugins, parse
 from ldd_jax.cli.commands.bench import BENCH, GEN_PPL
+from ldd_jax.cli.commands.distill import DISTILL
 from ldd_jax.cli.commands.evaluate import EVALUATE
 from ldd_jax.cli.commands.harness import LM_EVAL
 from ldd_jax.cli.commands.import_export import EXPORT, IMPORT
@@ -31,6 +32,7 @@ COMMANDS = {
     "train": TRAIN,
     "evaluate": EVALUATE,
     "sample": SAMPLE,
+    "distill": DISTILL,
     "import": IMPORT,
     "export": EXPORT,
     "bench": BENCH,

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ldd_jax.config import learned
 from ldd_jax.config.sections import Sampling
 from ldd_jax.core import registry
 from ldd_jax.core.checks import UserError, nearest, require, typed
@@ -67,13 +68,12 @@ def overlaid(defaults: Sampling, **options: Any) -> Sampling:
         latent = dataclasses.replace(latent, **LATENT[mode])
         stepped = "steps" in left or "grid" in left
         parts = {
-            name: registry.parse(kind, left.pop(key)) if key in left else getattr(defaults, name)
-            for name, kind, key in (
-                ("step", "step", "sampler"),
-                ("grid", "grid", "grid"),
-                ("blocks", "blocks", "blocks"),
-            )
+            name: registry.parse(name, left.pop(key)) if key in left else getattr(defaults, name)
+            for name, key in (("step", "sampler"), ("blocks", "blocks"))
         }
+        if "grid" in left:
+            parts["grid"], steps = learned.grid(left.pop("grid"))
+            left |= {"steps": steps} if steps and "steps" not in left else {}
         require(
             parts["step"].clock == "grid" or not stepped,
             "this sampler takes as many steps as its rows need; --steps and --grid do not apply",

@@ -11,7 +11,7 @@ from ldd_jax.samplers.easy_first import EasyFirst
 from ldd_jax.samplers.entropy_bounded import EntropyBounded
 from ldd_jax.samplers.euler import Euler
 from ldd_jax.samplers.first_hitting import FirstHitting
-from ldd_jax.samplers.grids import CosineGrid, GeometricGrid, LinearGrid
+from ldd_jax.samplers.grids import CosineGrid, GeometricGrid, LinearGrid, TableGrid
 from ldd_jax.samplers.loop import sample
 from ldd_jax.samplers.next_token import NextToken
 from ldd_jax.samplers.psi import Psi
@@ -44,6 +44,7 @@ __all__ = [
     "ScheduledConfidence",
     "Slide",
     "Step",
+    "TableGrid",
     "TauLeaping",
     "ThetaRK2",
     "ThetaTrapezoidal",

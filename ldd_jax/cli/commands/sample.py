@@ -20,7 +20,7 @@ def _sample_flags(values: flags.FlagValues) -> None:
     d(flags.DEFINE_integer, "num_samples", None, "Samples; default: the config's.")
     d(flags.DEFINE_integer, "steps", None, "Steps of the sampler; default: the config's.")
     d(flags.DEFINE_string, "sampler", None, "Step rule, NAME or NAME:field=value,...; see docs.")
-    d(flags.DEFINE_string, "grid", None, "Time grid: linear, cosine or geometric, as --sampler.")
+    d(flags.DEFINE_string, "grid", None, "Time grid, as --sampler, or FILE.json of distill.")
     d(flags.DEFINE_string, "blocks", None, "whole, fill:size=32 or slide:size=32; see docs.")
     d(flags.DEFINE_integer, "seed", 0, "Sample i of a seed is always the same.")
     d(flags.DEFINE_float, "temperature", None, "Of p(x0 | z_t); 0 = greedy.")

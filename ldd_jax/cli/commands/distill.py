@@ -1,0 +1,69 @@
+"""The `distill` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import flags
+
+from ldd_jax.cli.command_line import Command
+from ldd_jax.cli.commands.shared import need, workdir_flag
+from ldd_jax.core.checks import check_seed, require
+from ldd_jax.core.console import say
+
+
+def _distill_flags(values: flags.FlagValues) -> None:
+    workdir_flag(values, "Folder of a trained run of masked diffusion.")
+    d = lambda f, name, default, text: f(name, default, text, flag_values=values)
+    d(flags.DEFINE_integer, "steps", None, "Steps of the grid to learn.")
+    d(flags.DEFINE_integer, "num_samples", 1024, "Rows of either split at most; 0: all.")
+    flags.DEFINE_enum(
+        "latent",
+        "carry",
+        ["carry", "off", "frozen"],
+        "The latent between the steps that the grid is for.",
+        flag_values=values,
+    )
+    d(flags.DEFINE_integer, "seed", 0, "Of the draws.")
+    d(flags.DEFINE_integer, "step", None, "Checkpoint; default: the newest.")
+    d(flags.DEFINE_bool, "ema", True, "Averaged parameters.")
+    d(flags.DEFINE_string, "output", "", "JSON file, for --grid=FILE of sample and bench.")
+
+
+def _distill(values: flags.FlagValues) -> None:
+    workdir = Path(need(values, "workdir"))
+    steps = need(values, "steps")
+    need(values, "output")
+    require(steps >= 1, f"--steps={steps}; it must be at least 1")
+    require(values.num_samples >= 0, f"--num_samples={values.num_samples}; it must be 0 or more")
+    check_seed(values.seed)
+    from ldd_jax.config.experiment import read_corpus
+    from ldd_jax.core import writing
+    from ldd_jax.inference import distill, generate, pipeline
+    from ldd_jax.inference.settings import overlaid
+
+    output = writing.place(values.output)
+    experiment, params, step = pipeline.load_trained(workdir, ema=values.ema, step=values.step)
+    distill.check(experiment)
+    require(
+        experiment.model.latent or values.latent == "carry",
+        "this network takes no latent; --latent does not apply",
+    )
+    sampling = overlaid(experiment.sampling, sampler="ancestral", steps=steps, latent=values.latent)
+    found = distill.distill(
+        experiment,
+        read_corpus(experiment),
+        params,
+        sampling,
+        sequences=values.num_samples,
+        seed=values.seed,
+        report=lambda text: say(text, error=True),
+    )
+    say(*map(str, found.bounds))
+    say(f"one position a call: {found.floor:.4f} nats/token, as far as e(n) of training rows goes")
+    record = found.record() | distill.about(experiment, step, sampling)
+    generate.write_json_lines(output, [record])
+    say(f"written to {output.path}")
+
+
+DISTILL = Command("learn the time grid of few steps for a masked model", _distill_flags, _distill)
