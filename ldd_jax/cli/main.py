@@ -11,6 +11,7 @@ from absl import logging
 from ldd_jax import __version__
 from ldd_jax.cli.command_line import config_file, describe, named_plugins, parse
 from ldd_jax.cli.commands.bench import BENCH, GEN_PPL
+from ldd_jax.cli.commands.describe import CONFIG, LIST
 from ldd_jax.cli.commands.distill import DISTILL
 from ldd_jax.cli.commands.evaluate import EVALUATE
 from ldd_jax.cli.commands.harness import LM_EVAL
@@ -47,6 +48,8 @@ COMMANDS = {
     "solve": SOLVE,
     "replay": REPLAY,
     "verify": VERIFY,
+    "config": CONFIG,
+    "list": LIST,
 }
 
 

@@ -192,6 +192,11 @@ def _located(name: str) -> Any:
     return spec
 
 
+def inside(cls: type) -> bool:
+    """Whether a component is the package's own."""
+    return registry.origin(cls).startswith(PACKAGE)
+
+
 def used(config: ConfigDict) -> list[Source]:
     """Files outside the package that hold the components of a config, imported by a config file."""
     files: dict[str, Source] = {}
@@ -199,10 +204,10 @@ def used(config: ConfigDict) -> list[Source]:
     for cls in (c for kind, section in sections.items() for c in registry.classes(kind, section)):
         file = registry.origin(cls)
         module = sys.modules.get(cls.__module__)
-        if os.path.isabs(file) and not file.startswith(PACKAGE) and cls.__module__ != "__main__":
+        if os.path.isabs(file) and not inside(cls) and cls.__module__ != "__main__":
             digest = _RAN.get(file) or _digest(_bytes(Path(file)))
-            inside = module is not None and bool(module.__package__)
-            files[file] = Source(file, digest, cls.__module__ if inside else "")
+            dotted = module is not None and bool(module.__package__)
+            files[file] = Source(file, digest, cls.__module__ if dotted else "")
     return list(files.values())
 
 

@@ -19,8 +19,19 @@ from ldd_jax.samplers.loop import TAILS
 class Training:
     """How long, how much at a time, and what is written when (in updates; 0 = only at the end).
 
-    An update whose loss or gradient is not finite is skipped; `max_skipped` in a row end the run.
-    `initial` names a workdir (or an import) whose averaged parameters the run begins with.
+    Attributes:
+      num_steps: updates of the whole run.
+      batch_size: rows of an update, on all devices together.
+      accumulate: microbatches that an update is made of, one after the other.
+      ema_decay: of the averaged parameters, which are evaluated and sampled.
+      log_every: updates between lines of the loss.
+      eval_every: updates between validations.
+      sample_every: updates between rounds of samples.
+      checkpoint_every: updates between checkpoints.
+      keep: checkpoints that stay on disk, the newest ones.
+      max_skipped: so many updates in a row whose loss or gradient is not finite, each of which is
+        skipped, end the run.
+      initial: a workdir (or an import) whose averaged parameters the run begins with.
     """
 
     num_steps: int = 1000
@@ -54,10 +65,15 @@ class Training:
 @registry.register("evaluation", "evaluation")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """`passes` network passes per bound; `draws` times per sequence; 0 = all sequences.
+    """How the likelihood of a split is bounded.
 
-    At most `max_sequences` are scored, spread over the split. Validations while a run trains are
-    held to `periodic_sequences` as well; the one at its end, which the summary tells, is not.
+    Attributes:
+      passes: network passes per bound; 2 = the second one gets the latent of the first.
+      draws: times drawn per sequence.
+      batch_size: rows at a time, on all devices together.
+      max_sequences: rows scored at most, spread over the split; 0 = all.
+      periodic_sequences: the same for validations while a run trains; the one at its end, which the
+        summary tells, is not held to it.
     """
 
     passes: int = 1
@@ -81,7 +97,16 @@ class Evaluation:
 @registry.register("sampling", "sampling")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """Defaults of the `sample` command and of samples during training."""
+    """Defaults of the `sample` command and of samples during training.
+
+    Attributes:
+      guidance: strength of the condition; 1 = none added.
+      num_steps: of the sampler.
+      num_samples: how many are drawn.
+      batch_size: samples at a time.
+      tail: the last call, which removes what noise is left: sample, greedy or none.
+      tile: rows of predictions that exist at a time; 0 = all.
+    """
 
     step: Any = registry.component("step", samplers.Ancestral)
     grid: Any = registry.component("grid", samplers.LinearGrid)

@@ -201,17 +201,32 @@ class BoundDiT:
 @register("model", "dit")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiT:
-    """Config of the DiT.
+    """Diffusion transformer with a loophole.
 
-    `latent` opens the loophole: the first `latent_width` channels (0 = all) of the last block's
-    output are carried, normalised and added to as many of the embedding (2 * latent_width
-    parameters, zero at first). `time_conditioning` False feeds sigma = 0 to the adaLN, as MDLM and
-    LDDM-M do. `causal` lets a position attend to itself
-    and to those before it only; `adaln` False leaves all conditioning out. Both together are the
-    autoregressive network of the MDLM and Duo references. `remat` names what a block keeps for the
-    backward pass; with `chunks` > 1 it walks its batch in up to that many pieces, so that what it
-    does not keep is as much smaller. `unroll` blocks stand side by side in the program: a CPU saves
-    the stacking of what they keep, and compiles longer. None of the three changes a result.
+    `causal` without `adaln` is the autoregressive network of the MDLM and Duo references. `remat`,
+    `chunks` and `unroll` change no result.
+
+    Attributes:
+      width: channels D of the residual stream.
+      depth: blocks.
+      heads: of attention, which divide the width.
+      cond_width: channels of what the adaLN is told.
+      mlp_ratio: hidden units of a block's MLP, as a multiple of the width.
+      dropout: share of activations dropped in training.
+      latent: opens the loophole: channels of the last block's output are carried, normalised and
+        added to as many of the embedding (two parameters each, zero at first).
+      latent_width: how many channels are carried, the first ones; 0 = all.
+      time_conditioning: tell the adaLN sigma(t); False feeds 0, as MDLM and LDDM-M do.
+      num_classes: labels that the network may be told; 0 = none.
+      dtype: of activations: float32, bfloat16 or float64.
+      remat: what a block keeps for the backward pass: none (all of it), dots or full (nothing).
+      chunks: pieces at most in which a block walks its batch; what it does not keep is as much
+        smaller.
+      unroll: blocks side by side in the program: a CPU saves the stacking of what they keep, and
+        compiles longer.
+      attention: the kernel, such as plain.
+      causal: a position attends to itself and to those before it only.
+      adaln: modulate by time and class; False leaves all conditioning out.
     """
 
     width: int = 64

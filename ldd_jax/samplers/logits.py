@@ -51,7 +51,11 @@ def keep_top_k(logp_NV: Array, k: int) -> Array:
 class Readout:
     """Temperature first, then top-k, then top-p, then renormalise; defaults change nothing.
 
-    Temperature 0 is the limit: all mass on the most probable token, the first of those that tie.
+    Attributes:
+      temperature: divides the logits; 0 is the limit: all mass on the most probable token, the
+        first of those that tie.
+      top_k: most probable tokens that are kept; 0 = all.
+      top_p: mass that is kept, of the most probable tokens.
     """
 
     temperature: float = 1.0

@@ -13,7 +13,10 @@ from ldd_jax.samplers.leaps import check_leap, leap_all
 @register("step", "tau_leaping")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TauLeaping(Step):
-    """Leap of length t - s at mu(z, t) (arXiv 2205.14987); KL of order 2 in the number of steps."""
+    """Leap of length t - s at mu(z, t) (arXiv 2205.14987); KL of order 2 in the number of steps.
+
+    `leap` names the law of a jump in that time, see `samplers.leaps`.
+    """
 
     leap: str = "first_jump"
 

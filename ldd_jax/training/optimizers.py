@@ -37,8 +37,16 @@ def skipped(opt_state: Any) -> Any:
 class AdamW:
     """Clip the global norm, then Adam with decoupled weight decay on every parameter.
 
-    The rate rises linearly over `warmup_steps`, then follows `decay` to `lr * floor` at the end.
-    `clip_norm` 0 switches clipping off.
+    Attributes:
+      lr: the highest learning rate.
+      b1: decay of the first moment.
+      b2: decay of the second moment.
+      eps: added to the root of the second moment.
+      weight_decay: share of a parameter, times the rate, that is taken off at every update.
+      clip_norm: largest global norm of a gradient; 0 = it is not clipped.
+      warmup_steps: updates over which the rate rises linearly.
+      decay: of the rate after that: constant, cosine or linear.
+      floor: the rate at the end of a decay, as a share of `lr`.
     """
 
     lr: float = 3e-4

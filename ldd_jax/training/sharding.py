@@ -45,7 +45,14 @@ RULES: dict[str, str | None] = {
 @register("mesh", "mesh")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshShape:
-    """Devices along each axis; -1 (at most once) takes what is left."""
+    """Devices along each axis; -1 (at most once) takes what is left.
+
+    Attributes:
+      data: devices that share a batch, each with all parameters.
+      fsdp: devices that share a batch and the parameters, gathered at their use.
+      tensor: devices that share heads, hidden units and the vocabulary.
+      sequence: devices that share the positions of a row.
+    """
 
     data: int = -1
     fsdp: int = 1
