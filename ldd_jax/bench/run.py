@@ -16,12 +16,13 @@ from tqdm import tqdm
 from ldd_jax.bench import cells, judging
 from ldd_jax.bench.baselines import BASELINES, QUOTES, training_tokens
 from ldd_jax.bench.measures import Measures
+from ldd_jax.config import plugins
 from ldd_jax.config.experiment import Experiment
 from ldd_jax.config.sections import Sampling, check_sampler
 from ldd_jax.config.stored import fingerprint
 from ldd_jax.core.checks import UserError, require
 from ldd_jax.core.console import ERR, harmless, say
-from ldd_jax.core.registry import names
+from ldd_jax.core.registry import names, section
 from ldd_jax.data import Corpus
 from ldd_jax.evaluation.judges import Judge
 from ldd_jax.inference import pipeline
@@ -207,7 +208,9 @@ class Bench:
             )
             chosen = cells.parse_sampler(text, base)
             name = chosen.step.registered[1]
-            name = ":".join([name, *cells.told(text)])
+            # Cells of a step in a file of the user's own are those of that file.
+            code = plugins.digests("sampling", section(chosen).to_dict()).values()
+            name = ":".join([name, *cells.told(text)]) + "".join(f"@{c[:8]}" for c in code)
             # A step with a clock of its own knows by itself when it is done.
             steps = tuple(s.steps) if chosen.step.clock == "grid" else (None,)
             for latent in s.latents if has_latent else [cells.NO_LATENT]:

@@ -11,22 +11,17 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
-import hashlib
-import importlib
-import importlib.abc
-import importlib.util
 import json
 import os
 import secrets
 import sys
-import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from ldd_jax.config import trust
+from ldd_jax.config import loading, trust
 from ldd_jax.config.trust import Source
 from ldd_jax.core import reading, registry, writing
 from ldd_jax.core.checks import UserError, require
@@ -34,11 +29,7 @@ from ldd_jax.core.console import say
 from ldd_jax.core.private import ours
 
 RECORD = "plugins.json"
-LARGEST = 1 << 24  # bytes of a file of code
 PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep
-
-# What ran in this process: SHA-256 by real path.
-_RAN: dict[str, str] = {}
 
 
 @dataclasses.dataclass
@@ -58,19 +49,6 @@ class Scope:
 _SCOPE: contextvars.ContextVar[Scope] = contextvars.ContextVar("scope", default=Scope())  # noqa: B039
 
 
-class _Read(importlib.abc.ExecutionLoader):
-    """A module from bytes that were read once: what runs is what the digest is of."""
-
-    def __init__(self, path: str, data: bytes):
-        self.path, self.data = path, data
-
-    def get_filename(self, fullname: str) -> str:
-        return self.path
-
-    def get_source(self, fullname: str) -> str:
-        return importlib.util.decode_source(self.data)
-
-
 @contextlib.contextmanager
 def named(given: Iterable[str]) -> Iterator[None]:
     """Load what the user names; inside, workdirs may be opened that need it.
@@ -81,115 +59,25 @@ def named(given: Iterable[str]) -> Iterator[None]:
     Raises:
       UserError: for what is neither, or fails.
     """
-    before = _SCOPE.set(Scope(list(dict.fromkeys(map(load, given)))))
+    before = _SCOPE.set(Scope(list(dict.fromkeys(map(loading.load, given)))))
     try:
         yield
     finally:
         _SCOPE.reset(before)
 
 
-def load(given: str) -> Source:
-    """Run the file, or import the module, that the user named.
-
-    Raises:
-      UserError: for what is neither, or fails.
-    """
-    path = Path(given)
-    if path.is_file():
-        return _run(path, _bytes(path))
-    spec = _located(given) if all(part.isidentifier() for part in given.split(".")) else None
-    file = Path(spec.origin) if spec and spec.origin else None
-    require(
-        file is not None and file.is_file() and file.suffix == ".py",
-        f"--plugin={given}: no such file, and no module of that name; give FILE.py or a name that "
-        "Python imports",
-    )
-    assert file is not None
-    # A module that stands alone is its file, wherever a later command is typed.
-    alone = "." not in given and file.stem == given
-    return _run(file, _bytes(file)) if alone else _import(given, file)
-
-
 def name_config(file: str) -> None:
     """A config file that the user named counts as a plugin if it registers components."""
     path = os.path.realpath(file)
     if path in _registering():
-        _RAN[path] = _digest(_bytes(Path(path)))
-        _SCOPE.get().named.append(Source(path, _RAN[path]))
+        loading.RAN[path] = loading.digest(loading.contents(Path(path)))
+        _SCOPE.get().named.append(Source(path, loading.RAN[path]))
 
 
 def _registering() -> set[str]:
     """Files whose classes are registered."""
     found = (registry.find(k, n) for k in registry.kinds() for n in registry.names(k))
     return {registry.origin(cls) for cls in found}
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return reading.read(path, LARGEST)
-    except OSError as error:
-        raise UserError(f"cannot read the plugin {path}: {error.strerror or error}") from error
-
-
-def _run(path: Path, data: bytes) -> Source:
-    """Run a file; not again in this process if it is what ran."""
-    source = Source(str(path.resolve()), _digest(data))
-    if _RAN.get(source.path) == source.sha256:
-        return source
-    name = f"plugin_{path.stem}_{_digest(source.path.encode())[:8]}"
-    loader = _Read(source.path, data)
-    spec = importlib.util.spec_from_loader(name, loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        with _failing(path):
-            loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    _RAN[source.path] = source.sha256
-    return source
-
-
-def _import(name: str, file: Path) -> Source:
-    file = file.resolve()
-    with _failing(file):
-        importlib.import_module(name)
-    source = Source(str(file), _digest(_bytes(file)), name)
-    _RAN[source.path] = source.sha256
-    return source
-
-
-@contextlib.contextmanager
-def _failing(path: Path) -> Iterator[None]:
-    """Whatever goes wrong in the user's code, in one line with its place."""
-    try:
-        yield
-    except Exception as error:
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-        line = error.lineno if isinstance(error, SyntaxError) else frames and frames[-1].lineno
-        where = f", line {line}" if line else ""
-        raise UserError(
-            f"the plugin {path} failed: {type(error).__name__}: {error}{where}"
-        ) from error
-
-
-def _located(name: str) -> Any:
-    """The spec of a module, or None; nothing is imported, the packages that it is in neither."""
-    path, spec, parts = None, None, name.split(".")
-    for i in range(len(parts)):
-        full = ".".join(parts[: i + 1])
-        found = (finder.find_spec(full, path) for finder in sys.meta_path)  # type: ignore[attr-defined]
-        spec = next(filter(None, found), None)
-        path = spec.submodule_search_locations if spec else None
-        if spec is None or (i + 1 < len(parts) and path is None):
-            return None
-    return spec
 
 
 def inside(cls: type) -> bool:
@@ -199,16 +87,31 @@ def inside(cls: type) -> bool:
 
 def used(config: ConfigDict) -> list[Source]:
     """Files outside the package that hold the components of a config, imported by a config file."""
-    files: dict[str, Source] = {}
     sections = {k: v for k, v in config.to_dict().items() if isinstance(v, Mapping)}
-    for cls in (c for kind, section in sections.items() for c in registry.classes(kind, section)):
-        file = registry.origin(cls)
-        module = sys.modules.get(cls.__module__)
-        if os.path.isabs(file) and not inside(cls) and cls.__module__ != "__main__":
-            digest = _RAN.get(file) or _digest(_bytes(Path(file)))
-            dotted = module is not None and bool(module.__package__)
-            files[file] = Source(file, digest, cls.__module__ if dotted else "")
-    return list(files.values())
+    found = (cls for kind, section in sections.items() for cls in outside(kind, section))
+    return list({(one := _source(cls)).path: one for cls in found}.values())
+
+
+def outside(kind: str, section: Mapping[str, Any]) -> list[type]:
+    """The components of a section that stand in files outside the package."""
+    return [
+        cls
+        for cls in registry.classes(kind, section)
+        if os.path.isabs(registry.origin(cls)) and not inside(cls) and cls.__module__ != "__main__"
+    ]
+
+
+def digests(kind: str, section: Mapping[str, Any]) -> dict[str, str]:
+    """Sixteen digits of the SHA-256 of each such component's file; results are told apart by it."""
+    return {" ".join(c.registered): _source(c).sha256[:16] for c in outside(kind, section)}  # type: ignore[attr-defined]
+
+
+def _source(cls: type) -> Source:
+    """The file of a component, as it ran."""
+    file, module = registry.origin(cls), sys.modules.get(cls.__module__)
+    dotted = module is not None and bool(module.__package__)
+    digest = loading.RAN.get(file) or loading.digest(loading.contents(Path(file)))
+    return Source(file, digest, cls.__module__ if dotted else "")
 
 
 def restore(workdir: Path) -> list[Source]:
@@ -269,8 +172,8 @@ def _again(source: Source, workdir: Path) -> Source:
         path.is_file(),
         f"{workdir} was made with {source.path}, which is not there; give --plugin=FILE",
     )
-    data = _bytes(path)
-    if _digest(data) != source.sha256:
+    data = loading.contents(path)
+    if loading.digest(data) != source.sha256:
         why = _doubtful(path)
         require(
             not why,
@@ -278,14 +181,14 @@ def _again(source: Source, workdir: Path) -> Source:
             + hint,
         )
     if not source.module:
-        return _run(path, data)
-    spec = _located(source.module)
+        return loading.run(path, data)
+    spec = loading.located(source.module)
     require(
         spec is not None and bool(spec.origin) and Path(spec.origin).resolve() == path,
         f"{workdir} was made with the module {source.module} of {path}, which Python does not find "
         f"there now; {hint} where it does",
     )
-    return _import(source.module, path)
+    return loading.imported(source.module, path)
 
 
 def _doubtful(path: Path) -> str:
@@ -310,7 +213,7 @@ def record(workdir: Path, config: ConfigDict, place: Path | None = None) -> None
     known = trust.recall(place, token)
     found = {s.path: s for s in (*used(config), *_SCOPE.get().named)}
     kept = [one for one in known or [] if not any(_answers(g, one) for g in found.values())]
-    listed = [dataclasses.replace(s, sha256=_RAN.get(s.path, s.sha256)) for s in kept]
+    listed = [dataclasses.replace(s, sha256=loading.RAN.get(s.path, s.sha256)) for s in kept]
     listed += found.values()
     if not listed and before is None:
         return

@@ -58,8 +58,10 @@ def as_config(found: Any, source: str) -> ConfigDict:
 
 
 def fingerprint(config: ConfigDict) -> str:
-    """Sixteen hex digits of the config's SHA-256."""
-    text = json.dumps(config.to_dict(), sort_keys=True)
+    """Sixteen hex digits of the SHA-256 of the config, and of the user's own files that it uses."""
+    tree = config.to_dict()
+    code = [plugins.digests(n, tree[n]) for n in SECTIONS if n in tree]
+    text = json.dumps(tree | ({"plugins": code} if any(code) else {}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ldd_jax.config import plugins
 from ldd_jax.config.experiment import Experiment
 from ldd_jax.config.sections import Sampling, check_sampler
 from ldd_jax.config.stored import fingerprint
@@ -147,7 +148,8 @@ class Sampler:
 
     def common(self, seed: int, num_steps: int) -> dict[str, Any]:
         """What records of one seed and number of steps share."""
-        return {
+        code = plugins.digests("sampling", section(self.sampling).to_dict())
+        return ({"plugins": code} if code else {}) | {
             "seed": seed,
             "steps": num_steps if self.sampling.step.clock == "grid" else None,
             "config": fingerprint(self.experiment.config),

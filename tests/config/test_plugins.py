@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from ldd_jax.config import plugins, recipes, stored, trust
+from ldd_jax.config import loading, plugins, recipes, stored, trust
 from ldd_jax.core import registry
 from ldd_jax.core.checks import UserError
 
@@ -32,7 +32,7 @@ def own_home(tmp_path, monkeypatch):
     """Nothing is registered or noted beyond a test."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(registry, "_CLASSES", {k: dict(v) for k, v in registry._CLASSES.items()})
-    monkeypatch.setattr(plugins, "_RAN", {})
+    monkeypatch.setattr(loading, "RAN", {})
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def ran(tmp_path):
 
 def new_process():
     registry._CLASSES["schedule"].pop("mine", None)
-    plugins._RAN.clear()
+    loading.RAN.clear()
 
 
 def made(workdir, *given):
@@ -93,7 +93,7 @@ def test_a_named_file_is_loaded_again_from_the_record(part, ran, tmp_path, capsy
     workdir = made(tmp_path / "run", path)
     assert ran()
     (one,) = json.loads((workdir / "plugins.json").read_text())["plugins"]
-    assert one == {"path": str(path), "sha256": plugins._digest(path.read_bytes()), "module": ""}
+    assert one == {"path": str(path), "sha256": loading.digest(path.read_bytes()), "module": ""}
     opened(workdir)
     assert ran() and "mine" in registry.names("schedule")
     opened(workdir)
@@ -217,7 +217,7 @@ def test_a_foreign_workdir_runs_nothing(how, where, part, ran, tmp_path, capsys)
     assert "--plugin=FILE" in refused(workdir) and not ran()
     assert "mine" not in registry.names("schedule")
     opened(workdir, path)  # the user's own, and nothing else
-    assert ran() and list(plugins._RAN) == [str(path)]
+    assert ran() and list(loading.RAN) == [str(path)]
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
@@ -225,24 +225,24 @@ def test_what_runs_is_what_is_trusted_and_not_what_the_workdir_lists(part, ran, 
     workdir = made(tmp_path / "run", part())
     evil = part("code/evil.py")
     record = json.loads((workdir / "plugins.json").read_text())
-    record["plugins"][0] |= {"path": str(evil), "sha256": plugins._digest(evil.read_bytes())}
+    record["plugins"][0] |= {"path": str(evil), "sha256": loading.digest(evil.read_bytes())}
     (workdir / "plugins.json").write_text(json.dumps(record))
     opened(workdir)
-    assert list(plugins._RAN) == [str(tmp_path / "code" / "parts.py")]
+    assert list(loading.RAN) == [str(tmp_path / "code" / "parts.py")]
 
 
 def test_what_was_read_is_what_runs(part, ran, tmp_path, monkeypatch):
     """Between the digest and the run nobody can change the file."""
     workdir, path = made(tmp_path / "run", part()), tmp_path / "code" / "parts.py"
     path.parent.chmod(0o777)
-    read = plugins._bytes
+    read = loading.contents
 
     def changes_after(name):
         data = read(name)
         part(version=2)
         return data
 
-    monkeypatch.setattr(plugins, "_bytes", changes_after)
+    monkeypatch.setattr(loading, "contents", changes_after)
     opened(workdir)
     assert registry.find("schedule", "mine").__doc__ == "Mine, version 1."
 
@@ -261,7 +261,7 @@ def test_more_may_be_named_than_was_recorded(part, tmp_path):
     more = tmp_path / "more.py"
     more.write_text("")
     opened(workdir, more)
-    assert sorted(plugins._RAN) == [str(tmp_path / "code" / "parts.py"), str(more)]
+    assert sorted(loading.RAN) == [str(tmp_path / "code" / "parts.py"), str(more)]
 
 
 def test_a_run_goes_on_with_what_is_recorded_and_named(part, ran, tmp_path):
@@ -326,7 +326,7 @@ def test_plugins_that_fail(text, said, tmp_path):
     path.write_text(text)
     before = set(sys.modules)
     with pytest.raises(UserError, match=f"the plugin {path} failed") as caught:
-        plugins.load(str(path))
+        loading.load(str(path))
     assert said in str(caught.value)
     assert not any(name.startswith("plugin_") for name in set(sys.modules) - before)
 
@@ -334,7 +334,7 @@ def test_plugins_that_fail(text, said, tmp_path):
 @pytest.mark.parametrize("given", ["nowhere.py", "no_module", "os.nothing", "sys", "a-b", "", "/"])
 def test_what_is_no_plugin(given):
     with pytest.raises(UserError, match="no such file, and no module of that name"):
-        plugins.load(given)
+        loading.load(given)
 
 
 @pytest.fixture
@@ -377,17 +377,17 @@ def test_a_module_elsewhere_of_the_same_name_is_not_imported(package, tmp_path, 
 def test_a_module_that_stands_alone_is_its_file(part, tmp_path, monkeypatch):
     path = part("code/alone_of_mine.py")
     monkeypatch.syspath_prepend(path.parent)
-    assert plugins.load("alone_of_mine") == plugins.load(str(path))
+    assert loading.load("alone_of_mine") == loading.load(str(path))
 
 
 def test_a_file_that_is_run_again_registers_again(part, tmp_path):
-    first = plugins.load(str(part()))
+    first = loading.load(str(part()))
     old = registry.find("schedule", "mine")
-    assert plugins.load(first.path) == first and registry.find("schedule", "mine") is old
-    assert plugins.load(str(part(version=2))) != first
+    assert loading.load(first.path) == first and registry.find("schedule", "mine") is old
+    assert loading.load(str(part(version=2))) != first
     assert registry.find("schedule", "mine").__doc__ == "Mine, version 2."
     with pytest.raises(UserError, match="registered twice"):
-        plugins.load(str(part("code/other.py")))
+        loading.load(str(part("code/other.py")))
 
 
 def test_what_a_config_file_imports_is_recorded(part, ran, tmp_path, monkeypatch):
@@ -418,3 +418,17 @@ def test_only_absolute_homes(monkeypatch):
     monkeypatch.setenv("HOME", "nowhere")
     assert trust.folder() is None
     assert trust.recall(os.getcwd(), "token") is None
+
+
+def test_results_are_told_apart_by_the_code(part, monkeypatch):
+    from ldd_jax.config.stored import fingerprint
+
+    with plugins.named([str(part())]):
+        process = dict(schedule=registry.find("schedule", "mine"))
+    config = recipes.make({"method": "mdlm", "size": "tiny"}, process=process)
+    first = fingerprint(config)
+    assert fingerprint(config) == first
+    with plugins.named([str(part(version=2))]):
+        assert fingerprint(config) != first
+    code = plugins.digests("process", config.process.to_dict())
+    assert code == {"schedule mine": loading.digest(part(version=2).read_bytes())[:16]}

@@ -26,7 +26,7 @@ CALLS = {"eval", "exec", "compile", "__import__"}
 # Ways to run a file or a module by its name; the user's own code has one door.
 RUNS = {"exec_module", "load_module", "import_module", "run_path", "run_module", "source_to_code"}
 DOOR = {
-    "config/plugins.py": ["exec_module", "import_module"],
+    "config/loading.py": ["exec_module", "import_module"],
     "data/python_docs.py": ["import_module"],  # a name that stands in the code
 }
 YAML = {"safe_load", "YAMLError"}  # its other readers make objects that a file names
