@@ -56,9 +56,13 @@ def parse_sampler(text: str, defaults: Sampling) -> Sampling:
         known = {f for _, fields in tables.values() for f in fields}
         require(bool(kinds), f"sampler {text!r} has no field {field!r}; {nearest(field, known)}")
         hint = get_type_hints(tables[kinds[0]][0])[field]
-        given[kinds[0]][field] = (
-            learned.grid(value)[0] if field == GRID else _typed(text, field, value, hint)
-        )
+        if field == GRID:
+            found = learned.grid(value)
+            given["sampling"][GRID] = found.grid
+            if found.temperatures:
+                given["readout"]["temperatures"] = found.temperatures
+        else:
+            given[kinds[0]][field] = _typed(text, field, value, hint)
     try:
         base = defaults.step if own else registry.build("step", {"name": name})
         return dataclasses.replace(

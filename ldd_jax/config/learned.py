@@ -1,26 +1,43 @@
-"""Time grids by name, or from the file that `distill` writes."""
+"""Time grids by name, or from the file that `distill` writes, which may hold temperatures too."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from ldd_jax.core import reading, registry
-from ldd_jax.core.checks import UserError, require
+from ldd_jax.core.checks import UserError, is_number, require
+from ldd_jax.samplers.logits import Readout
 
 SUFFIX = ".json"
 
 
-def grid(text: str) -> tuple[Any, int | None]:
-    """A grid from `NAME[:field=value,...]` or FILE.json, and the steps that a file was made for.
+@dataclasses.dataclass(frozen=True)
+class Learned:
+    """A grid, and where it comes from a file the steps and temperatures that go with it, if any."""
+
+    grid: Any
+    steps: int | None = None
+    temperatures: tuple[float, ...] = ()
+
+    def over(self, readout: Readout) -> Readout:
+        """A read-out with these temperatures, if there are any."""
+        if not self.temperatures:
+            return readout
+        return dataclasses.replace(readout, temperatures=self.temperatures)
+
+
+def grid(text: str) -> Learned:
+    """From `NAME[:field=value,...]`, or a FILE.json.
 
     Raises:
       UserError: for an unknown name, or a file that holds no grid.
     """
     if not text.endswith(SUFFIX):
-        return registry.parse("grid", text), None
+        return Learned(registry.parse("grid", text))
     try:
         found = reading.read_json(text)
     except (OSError, ValueError) as error:
@@ -30,20 +47,27 @@ def grid(text: str) -> tuple[Any, int | None]:
         isinstance(found, dict) and isinstance(found.get("grid"), dict),
         f"grid {text} holds no 'grid'; it is a file that distill writes",
     )
-    steps = found.get("steps")
+    steps, factors = found.get("steps"), found.get("temperatures", [])
     require(
         steps is None or (type(steps) is int and 1 <= steps < 2**31),
         f"grid {text}: steps is {steps!r}; expected a whole number from 1 on",
     )
+    require(
+        isinstance(factors, list) and all(map(is_number, factors)),
+        f"grid {text}: temperatures are {factors!r}; expected a list of numbers",
+    )
     try:
-        return registry.build("grid", found["grid"]), steps
-    except UserError as error:
+        made = Learned(registry.build("grid", found["grid"]), steps, tuple(map(float, factors)))
+        made.over(Readout())
+    except (UserError, ValueError) as error:
         raise UserError(f"grid {text}: {error}") from error
+    return made
 
 
 def label(text: str) -> str:
     """What tells a grid from others: its name, or a file's name and what it holds."""
     if not text.endswith(SUFFIX):
         return text
-    held = json.dumps(registry.section(grid(text)[0]).to_dict(), sort_keys=True)
+    found = grid(text)
+    held = json.dumps([registry.section(found.grid).to_dict(), found.temperatures], sort_keys=True)
     return f"{Path(text).stem}-{hashlib.sha256(held.encode()).hexdigest()[:8]}"

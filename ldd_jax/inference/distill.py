@@ -69,7 +69,7 @@ class Distilled:
     @property
     def floor(self) -> float:
         """Nats a token with one position a call, as far as e(n) goes."""
-        return self.losses.total / len(self.losses.values)
+        return self.losses.rising().total / len(self.losses.values)
 
     def record(self) -> dict[str, Any]:
         """A JSON object that `sample --grid=FILE` takes: the grid, its steps, and where from."""

@@ -72,8 +72,9 @@ def overlaid(defaults: Sampling, **options: Any) -> Sampling:
             for name, key in (("step", "sampler"), ("blocks", "blocks"))
         }
         if "grid" in left:
-            parts["grid"], steps = learned.grid(left.pop("grid"))
-            left |= {"steps": steps} if steps and "steps" not in left else {}
+            found = learned.grid(left.pop("grid"))
+            parts["grid"], readout = found.grid, found.over(readout)
+            left |= {"steps": found.steps} if found.steps and "steps" not in left else {}
         require(
             parts["step"].clock == "grid" or not stepped,
             "this sampler takes as many steps as its rows need; --steps and --grid do not apply",

@@ -231,7 +231,7 @@ class Net:
     def predict(self, logits_NV: Array, z_N: Array, t_N: Array, beside: Any) -> Array:
         """Read-out of the process, then temperature and truncation."""
         del beside
-        return self.readout(self.process.read(logits_NV, z_N, t_N))
+        return self.readout(self.process.read(logits_NV, z_N, t_N), self.number)
 
     def _inputs(self, z: Array, t_B: Array) -> tuple[Array, Array, Any]:
         """Tokens, times and what else goes with them, by row."""

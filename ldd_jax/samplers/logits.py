@@ -54,11 +54,14 @@ class Readout:
     Attributes:
       temperature: divides the logits; 0 is the limit: all mass on the most probable token, the
         first of those that tie.
+      temperatures: factors of it by step, the first for step 0, the last for all that follow; none
+        = 1 always. With M steps on a grid the removal of noise is step M.
       top_k: most probable tokens that are kept; 0 = all.
       top_p: mass that is kept, of the most probable tokens.
     """
 
     temperature: float = 1.0
+    temperatures: tuple[float, ...] = ()
     top_k: int = 0
     top_p: float = 1.0
 
@@ -67,13 +70,23 @@ class Readout:
             raise ValueError(
                 f"temperature is {self.temperature}; it must be 0 (greedy) or more, and finite"
             )
+        if not all(0 < factor < math.inf for factor in self.temperatures):
+            raise ValueError(f"temperatures are {self.temperatures}; each is above 0 and finite")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; it must lie in (0, 1]")
         if self.top_k < 0:
             raise ValueError(f"top_k is {self.top_k}; it must be 0 (off) or positive")
 
-    def __call__(self, logp_NV: Array) -> Array:
-        """Log p(x0 | z) with the settings applied, normalised."""
+    def at(self, number: Array | int) -> Array | float:
+        """The temperature of a step."""
+        if not self.temperatures:
+            return self.temperature
+        last = len(self.temperatures) - 1
+        factors = jnp.asarray(self.temperatures, jnp.result_type(float))
+        return self.temperature * factors[jnp.minimum(number, last)]
+
+    def __call__(self, logp_NV: Array, number: Array | int = 0) -> Array:
+        """Log p(x0 | z) with the settings applied, normalised; `number` is that of the step."""
         if self == Readout():
             return logp_NV
         if self.temperature == 0:
@@ -81,7 +94,7 @@ class Readout:
             chosen = jnp.arange(logp_NV.shape[-1]) == best
             top = jnp.max(logp_NV, axis=-1, keepdims=True)
             return jnp.where(chosen, top - top, -jnp.inf)  # NaN stays NaN: it has no best token
-        logp = jax.nn.log_softmax(logp_NV / self.temperature, axis=-1)
+        logp = jax.nn.log_softmax(logp_NV / self.at(number), axis=-1)
         if self.top_k:
             logp = jax.nn.log_softmax(jnp.where(keep_top_k(logp, self.top_k), logp, -jnp.inf), -1)
         if self.top_p < 1:

@@ -72,6 +72,24 @@ def test_a_bench_tells_grids_by_what_they_hold(learned, tmp_path):
         cells.parse_sampler("ancestral:grid=cosin", Sampling())
 
 
+def test_temperatures_go_with_a_grid(trained, tmp_path):
+    """A list beside the grid is the read-out's, in sample and in bench."""
+    path, output = tmp_path / "hot.json", tmp_path / "hot.jsonl"
+    made = {"grid": {"name": "linear"}, "steps": 2, "temperatures": [2, 1.0, 0.5]}
+    path.write_text(json.dumps(made))
+    flags = (f"--workdir={trained('lddm_m')}", f"--grid={path}", "--temperature=0.9")
+    tools.good("sample", *flags, f"--output={output}")
+    records = tools.json_lines(output)
+    assert records[0]["settings"]["readout"]["temperatures"] == [2.0, 1.0, 0.5]
+    assert records[0]["settings"]["readout"]["temperature"] == 0.9 and records[0]["steps"] == 2
+    chosen = cells.parse_sampler(f"ancestral:grid={path}:top_k=3", Sampling())
+    assert chosen.readout.temperatures == (2.0, 1.0, 0.5) and chosen.readout.top_k == 3
+    plain = tmp_path / "hot" / "hot.json"
+    plain.parent.mkdir()
+    plain.write_text('{"grid": {"name": "linear"}}')
+    assert cells.told(f"ancestral:grid={plain}") != cells.told(f"ancestral:grid={path}")
+
+
 BAD = {
     "missing": (None, "No such file"),
     "text": ("no", "cannot be read"),
@@ -81,6 +99,8 @@ BAD = {
     "rising": ('{"grid": {"name": "table", "times": [1, 0.1, 0.2]}}', "times rise to 0.2"),
     "huge": ('{"grid": {"name": "table", "times": [1, 1e999]}}', "expected a finite number"),
     "words": ('{"grid": {"name": "table", "times": ["a"]}}', "expected float"),
+    "cold": ('{"grid": {"name": "linear"}, "temperatures": [0]}', "temperatures are (0.0,)"),
+    "warm": ('{"grid": {"name": "linear"}, "temperatures": "warm"}', "expected a list of numbers"),
     "steps": ('{"grid": {"name": "table"}, "steps": -3}', "steps is -3"),
 }
 
