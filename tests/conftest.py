@@ -7,6 +7,8 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from ldd_jax.config import loading, plugins
+from ldd_jax.core import registry
 from ldd_jax.core.memory import keep_freed_memory
 
 keep_freed_memory()  # as the command line does: otherwise a third of the time is page faults
@@ -59,6 +61,20 @@ def note_elsewhere(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture
+def own_registry(monkeypatch):
+    """Components of files outside the package that a test loads are forgotten after it."""
+    held = lambda: {(k, n) for k in registry.kinds() for n in registry.names(k)}
+    before = held()
+    monkeypatch.setattr(loading, "RAN", {})
+    yield
+    for kind, name in held() - before:
+        if not plugins.inside(registry.find(kind, name)):
+            del registry._CLASSES[kind][name]
+            if not registry.names(kind):
+                del registry._CLASSES[kind]
 
 
 @pytest.fixture

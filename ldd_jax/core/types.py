@@ -166,6 +166,10 @@ class Model(Protocol):
         """The denoiser with these parameters."""
         ...
 
+    def operations(self, length: int) -> dict[str, float]:
+        """Of one position of a row of `length`, forward: those of its `trunk` and of its `head`."""
+        ...
+
 
 class Process(Protocol):
     """Forward side of a diffusion over tokens; `prior` and `corrupt` draw, the rest is row-wise."""

@@ -1,5 +1,6 @@
 """Networks: the only folder that knows Flax modules; outside they are init, axes and bind."""
 
-from ldd_jax.denoisers.dit import DiT
+from ldd_jax.denoisers.base import BoundNetwork
+from ldd_jax.denoisers.dit import DiT, LinearHead
 
-__all__ = ["DiT"]
+__all__ = ["BoundNetwork", "DiT", "LinearHead"]

@@ -293,6 +293,16 @@ class DiT:
         """The denoiser with these parameters."""
         return BoundDiT(params=params, config=self)
 
+    def operations(self, length: int) -> dict[str, float]:
+        """Of one position, forward: trunk 2 (12 D^2 + 2 L D) a layer, head 2 D V.
+
+        Matrix products of the layers (qkv 3, out 1, MLP 2 x ratio, in units of D^2), scores and
+        values 2 L D each; the adaLN products are per example and left out.
+        """
+        d = self.width
+        layer = 2 * d * d * (4 + 2 * self.mlp_ratio) + 4 * length * d
+        return {"trunk": self.depth * layer, "head": 2 * d * self.tokens.size}
+
     def axes(self) -> Any:
         """Logical axes of every parameter; the leading axis of a block is its layer."""
         norm, layer = {"norm": {"scale": ("width",)}}, ("layer",)

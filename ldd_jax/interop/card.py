@@ -51,9 +51,8 @@ def text(experiment: Experiment, workdir: Path, *, step: int, ema: bool, names: 
         "recipe": code(config.recipe),
         "process": config.process.name,
         "states": f"{experiment.tokens.size}, mask {experiment.tokens.mask}",
-        "network": f"width {model.width}, depth {model.depth}, heads {model.heads}"
-        + (", causal" if model.causal else ""),
-        "latent carried between steps": f"{model.latent_size} channels" if model.latent else "no",
+        "network": code(", ".join(f"{n} {v}" for n, v in sorted(config.model.items()))),
+        "latent carried between steps": "yes" if model.latent else "no",
         "told the time": "yes" if model.time_conditioning else "no",
         "classes": model.num_classes or "none",
         "tokenizer": f"{tokenizer.kind}, {tokenizer.size} ids, {tokenizer.digest}",

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from ldd_jax.config import stored
 from ldd_jax.core import writing
 from ldd_jax.core.checks import UserError, parse_json, require
+from ldd_jax.denoisers import DiT
 from ldd_jax.inference import pipeline
 from ldd_jax.interop import card, reference
 from ldd_jax.interop.importing import BUFFERS, RECORD
@@ -53,6 +54,10 @@ def save(
     host = jax.device_get(params)
     metadata = {"format": "pt", UPDATES: str(card.updates(workdir, step))}
     if names == "reference":
+        require(
+            isinstance(experiment.model, DiT),
+            f"the reference knows no network {experiment.config.model.name!r}; give --names=own",
+        )
         tensors = _as_stored(reference.to_reference(host), workdir, experiment.model)
         tensors = {prefix + n: a for n, a in tensors.items()}
     else:

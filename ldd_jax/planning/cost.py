@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -151,18 +150,9 @@ def plain(experiment: Experiment) -> Experiment:
 
 
 def closed_form(experiment: Experiment, tokens: float) -> dict[str, float]:
-    """Forward operations of `tokens` positions: trunk 2 (12 D^2 + 2 L D) a layer, head 2 D V.
-
-    Matrix products of the layers (qkv 3, out 1, MLP 2 x ratio, in units of D^2), scores and values
-    2 L D each; the adaLN products are per example and left out.
-    """
-    m: Any = experiment.model
-    d, length = m.width, experiment.config.data.length
-    layer = 2 * d * d * (4 + 2 * m.mlp_ratio) + 4 * length * d
-    return {
-        "trunk": tokens * m.depth * layer,
-        "head": tokens * 2 * d * experiment.tokens.size,
-    }
+    """Forward operations of `tokens` positions, as the network counts them."""
+    each = experiment.model.operations(experiment.config.data.length)
+    return {part: tokens * number for part, number in each.items()}
 
 
 def model_operations(experiment: Experiment, tokens: float) -> float:

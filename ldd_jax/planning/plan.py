@@ -63,7 +63,7 @@ def flops(config: ConfigDict, vocabulary: int) -> dict[str, Any]:
         "tokens": tokens,
         "updates": experiment.training.num_steps,
         "parameters": _parameters(experiment),
-        "remat": config.model.remat,
+        "remat": config.model.get("remat", "none"),
     }
 
 
@@ -158,8 +158,8 @@ def train(config: ConfigDict, vocabulary: int, topology: str, per_chip: int) -> 
     capacity = chip.memory_gib / chip.cores
     return {
         **_common("train", experiment, topology, per_chip, batch),
-        "remat": config.model.remat,
-        "chunks": config.model.chunks,
+        "remat": config.model.get("remat", "none"),
+        "chunks": config.model.get("chunks", 1),
         "gib_per_device": {
             **{k: v / aot.GIB for k, v in aot.split(experiment).items()},
             "arguments": found.arguments / aot.GIB,

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ldd_jax.core import logical
-from ldd_jax.core.checks import require
+from ldd_jax.core.checks import nearest, require
 from ldd_jax.core.registry import register
 
 AXES = ("data", "fsdp", "tensor", "sequence")
@@ -91,12 +91,23 @@ class MeshShape:
         return Mesh(array, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def spec(axes: tuple[str, ...]) -> PartitionSpec:
-    """Mesh axes of one parameter; a mesh axis is used once, by the first dimension asking."""
+def spec(axes: tuple[str | None, ...]) -> PartitionSpec:
+    """Mesh axes of one parameter; a mesh axis is used once, by the first dimension asking.
+
+    Args:
+      axes: logical names of its dimensions; None = whole everywhere.
+
+    Raises:
+      UserError: for a name without a rule.
+    """
     used: set[str] = set()
     out: list[str | None] = []
     for axis in axes:
-        place = RULES[axis]
+        require(
+            axis is None or axis in RULES,
+            f"the network's axes name {axis!r}; {nearest(str(axis), RULES)}",
+        )
+        place = None if axis is None else RULES[axis]
         out.append(None if place in used else place)
         used |= {place} if place else set()
     return PartitionSpec(*out)

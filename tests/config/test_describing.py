@@ -82,7 +82,7 @@ def test_refusals(argv, said):
     assert result.out == ""
 
 
-def test_lists(tmp_path):
+def test_lists(tmp_path, own_registry):
     result = tools.good("list")
     assert [line[:-1] for line in result.out.splitlines() if line[0] != " "] == registry.kinds()
     path = tmp_path / "parts.py"
@@ -90,15 +90,12 @@ def test_lists(tmp_path):
         "from ldd_jax.core.registry import register\n@register('toy of this test', 'mine')\n"
         "class Mine:\n    '''A toy. With more to say.'''\n"
     )
-    try:
-        lines = tools.good("list", "toy of this test", f"--plugin={path}").out.splitlines()
-    finally:
-        registry._CLASSES.pop("toy of this test", None)
+    lines = tools.good("list", "toy of this test", f"--plugin={path}").out.splitlines()
     assert lines == ["toy of this test:", "  mine  A toy. (parts.py)"]
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_a_config_file_may_use_what_a_plugin_registers(order, tmp_path):
+def test_a_config_file_may_use_what_a_plugin_registers(order, tmp_path, own_registry):
     """Wherever the flags stand."""
     path = tmp_path / "parts.py"
     path.write_text(
@@ -107,10 +104,8 @@ def test_a_config_file_may_use_what_a_plugin_registers(order, tmp_path):
         "@dataclasses.dataclass(frozen=True, kw_only=True)\nclass Mine(Method):\n    '''Mine.'''\n"
     )
     flags = f"{QUICK}:method=method_of_this_test", f"--plugin={path}"
-    try:
-        out = tools.good("config", *(flags[i] for i in order), "--field=recipe").out
-    finally:
-        registry._CLASSES["method"].pop("method_of_this_test", None)
+    out = tools.good("config", *(flags[i] for i in order), "--field=recipe").out
     assert "method=method_of_this_test" in out
+    del registry._CLASSES["method"]["method_of_this_test"]
     result = tools.call("config", flags[0])
     assert result.status == 2 and "unknown method" in result.err

@@ -28,11 +28,9 @@ class Mine(LogLinear):
 
 
 @pytest.fixture(autouse=True)
-def own_home(tmp_path, monkeypatch):
+def own_home(tmp_path, monkeypatch, own_registry):
     """Nothing is registered or noted beyond a test."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr(registry, "_CLASSES", {k: dict(v) for k, v in registry._CLASSES.items()})
-    monkeypatch.setattr(loading, "RAN", {})
 
 
 @pytest.fixture

@@ -1,0 +1,28 @@
+"""What a network with its parameters may leave out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ldd_jax.core.checks import UserError
+
+
+class BoundNetwork:
+    """Defaults of `core.types.Denoiser`: told no time, nothing carried, nothing cached.
+
+    timed: whether cond.clock changes what comes out. parts: maps tokens and latent to the two terms
+    that enter the network, which `mechanism` compares; None = it does not say.
+    """
+
+    timed = False
+    parts = None
+
+    def latent(self, batch: int, length: int) -> Any:
+        """None: no latent."""
+        del batch, length
+
+    def cache(self, batch: int, length: int) -> Any:
+        """Refused."""
+        raise UserError(
+            "this network keeps no cache; step next_token samples models trained with method=ar"
+        )
