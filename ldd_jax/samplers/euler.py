@@ -7,13 +7,23 @@ import dataclasses
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw
 from ldd_jax.samplers.base import Net, SampleState, Step
-from ldd_jax.samplers.leaps import leap_all
+from ldd_jax.samplers.leaps import check_scales, leap_all, scaled
 
 
 @register("step", "euler")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Euler(Step):
-    """Tau-leaping with the linear leap; masked and log-linear, it equals ancestral."""
+    """Tau-leaping with the linear leap; masked and log-linear, it equals ancestral.
+
+    Attributes:
+      scales: factors of the rate by step (LSD, arXiv 2509.19962), the last for all that follow;
+        none = 1 always.
+    """
+
+    scales: tuple[float, ...] = ()
+
+    def __post_init__(self):
+        check_scales(self.scales)
 
     def __call__(
         self,
@@ -25,5 +35,6 @@ class Euler(Step):
         segment: Array | None,
     ) -> SampleState:
         """One step."""
-        z, trunk = leap_all(net, state, t_B, t_B - s_B, "linear", draw, segment)
+        duration = scaled(t_B - s_B, self.scales, net.number)
+        z, trunk = leap_all(net, state, t_B, duration, "linear", draw, segment)
         return state._replace(z=z, h=trunk.latent, calls=state.calls + self.calls)

@@ -9,6 +9,7 @@ m_y = h mu_y and M = sum_y m_y, a leap jumps to y with probability m_y g(M):
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -65,6 +66,24 @@ def outcome(leap: str, mean_NV: Array, z_N: Array, known_N: Array) -> Array:
     stay = jnp.where(known_N & (total > 0), 0, jnp.maximum(1 - jnp.sum(jump, -1), 0))
     here = jnp.arange(mean_NV.shape[-1]) == z_N[:, None]
     return jnp.log(jnp.where(here, stay[:, None], jump))
+
+
+def check_scales(scales: tuple[float, ...]) -> None:
+    """Refuse factors of a rate that are none.
+
+    Raises:
+      ValueError: naming them.
+    """
+    if not all(0 < scale < math.inf for scale in scales):
+        raise ValueError(f"scales are {scales}; each is above 0 and finite")
+
+
+def scaled(duration_B: Array, scales: tuple[float, ...], number: Array | int) -> Array:
+    """The duration of step `number` times its scale; the last one is for all that follow."""
+    if not scales:
+        return duration_B
+    factors = jnp.asarray(scales, duration_B.dtype)
+    return duration_B * factors[jnp.minimum(number, len(scales) - 1)]
 
 
 def wide(a_B: Array, length: int) -> Array:

@@ -45,6 +45,22 @@ def test_a_grid_and_its_bounds(learned):
     assert {bounds["linear"]["above"], bounds["cosine"]["above"]} >= {0.0}
 
 
+def test_the_published_loss_by_name(trained, tmp_path):
+    """Its grid is handed out, and bounded beside the others."""
+    output = tmp_path / "matched.json"
+    flags = (f"--workdir={trained('lddm_m')}", f"--output={output}", "--objective=trajectory")
+    tools.good("distill", *flags, *FEW)
+    found = json.loads(output.read_text())
+    bounds = {b["name"]: b for b in found["bounds"]}
+    assert (
+        found["objective"] == "trajectory" and found["grid"]["times"] == bounds["matched"]["times"]
+    )
+    u = np.array(found["grid"]["times"])
+    # The first scale is 1, as both runs begin alike; the others are below 1 and leave more masked.
+    assert u[1] == pytest.approx(2 / 3, abs=1e-3) and u[2] > 0.35 and u[3] > 0.1
+    assert bounds["matched"]["expected"] >= bounds["learned"]["expected"]
+
+
 def test_sampling_along_it(learned, trained, tmp_path):
     """The file's steps count unless others are asked for."""
     _, output = learned

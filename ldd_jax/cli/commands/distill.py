@@ -24,6 +24,13 @@ def _distill_flags(values: flags.FlagValues) -> None:
         "The latent between the steps that the grid is for.",
         flag_values=values,
     )
+    flags.DEFINE_enum(
+        "objective",
+        "path",
+        ["path", "trajectory"],
+        "The path's bound, or the published trajectory matching, which makes samplers worse.",
+        flag_values=values,
+    )
     d(flags.DEFINE_integer, "seed", 0, "Of the draws.")
     d(flags.DEFINE_integer, "step", None, "Checkpoint; default: the newest.")
     d(flags.DEFINE_bool, "ema", True, "Averaged parameters.")
@@ -57,11 +64,13 @@ def _distill(values: flags.FlagValues) -> None:
         sampling,
         sequences=values.num_samples,
         seed=values.seed,
+        objective=values.objective,
         report=lambda text: say(text, error=True),
     )
     say(*map(str, found.bounds))
     say(f"one position a call: {found.floor:.4f} nats/token, as far as e(n) of training rows goes")
-    record = found.record() | distill.about(experiment, step, sampling)
+    record = found.record() | {"objective": values.objective}
+    record |= distill.about(experiment, step, sampling)
     generate.write_json_lines(output, [record])
     say(f"written to {output.path}")
 
