@@ -135,9 +135,8 @@ class Side:
         e, n = self.experiment, self.chosen.calls - 1
         net = Net(e.model.bind(params), e.process, e.sampling.readout)
         at = lambda j: jnp.full(state.z.shape[:1], e.sampling.grid(jnp.float32(j), n))
-        return e.sampling.step(
-            net, state, at(i), None if last else at(i + 1), draw.at(step=i), None
-        )
+        state = state._replace(clock=at(i))
+        return e.sampling.step(net, state, None if last else at(i + 1), draw.at(step=i), None)
 
     def sample(self) -> tuple[float, np.ndarray]:
         """Milliseconds per network call, and the tokens."""

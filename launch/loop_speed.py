@@ -75,7 +75,8 @@ class Ways:
         """One step."""
         real = jnp.zeros(self.batch)
         t, s = (real + self.grid(jnp.asarray(j, jnp.float32), n) for j in (i, i + 1))
-        return self.step(self.net(params), state, t, s, self.draw.at(step=i), None)
+        state = state._replace(clock=t)
+        return self.step(self.net(params), state, s, self.draw.at(step=i), None)
 
     def compiled(self, steps: int) -> tuple[float, np.ndarray]:
         """Seconds a step of the compiled loop."""

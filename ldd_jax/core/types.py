@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 Array = jax.Array
 
@@ -33,17 +34,49 @@ class TokenSpace:
             )
 
 
+ATTENDS = ("full", "causal", "block", "mask")
+
+
+@struct.dataclass
+class Attend:
+    """Which keys a query sees, among those of its own document (`Cond.segment`).
+
+    kind: "full" all; "causal" itself and those before; "block" those whose `unit` is not after its
+    own (a block or patch number, [B, L]; block diffusion, arXiv 2503.09573); "mask" where `mask` is
+    True, [L, L] or [B, L, L] (query, key). Every query must see a key.
+    """
+
+    kind: str = struct.field(pytree_node=False, default="full")
+    unit: Array | None = None
+    mask: Array | None = None
+
+    def check(self) -> None:
+        """Refuse an unknown kind, or one without its array.
+
+        Raises:
+          ValueError: saying which. Not when it is made: trees of it hold what is no array too.
+        """
+        if self.kind not in ATTENDS:
+            raise ValueError(f"attend kind {self.kind!r} is not one of {', '.join(ATTENDS)}")
+        if (self.kind == "block") != (self.unit is not None):
+            raise ValueError("attend: unit belongs to kind 'block', and to no other")
+        if (self.kind == "mask") != (self.mask is not None):
+            raise ValueError("attend: mask belongs to kind 'mask', and to no other")
+
+
 class Cond(NamedTuple):
     """All that a network is told besides tokens; a leaf it has no input for is refused.
 
     clock: what the process tells the network of time, [B] or [B, L]; label: class [B];
-    segment: packed documents [B, L], 0 = padding; position: [B, L], None = 0..L-1.
+    segment: packed documents [B, L], 0 = padding; position: [B, L], None = 0..L-1;
+    attend: which positions see which, None = as the network was made.
     """
 
     clock: Array | None = None
     label: Array | None = None
     segment: Array | None = None
     position: Array | None = None
+    attend: Attend | None = None
 
     def of_none(self, classes: int, batch: int) -> Cond:
         """With the label that means none where a network of `classes` is told no class.
@@ -71,7 +104,8 @@ class Batch(NamedTuple):
 
     z0 [B, L] clean tokens; keep [B, L] positions never corrupted (prompt, padding); weight [B, L]
     share of a position in the loss; cond; index [B] position in the global step batch, from which
-    times and keys come; total: size of that global batch; norm: sum of weights over it.
+    times and keys come; total: size of that global batch; norm: sum of weights over it; step: the
+    update's number, 0 in evaluation.
     """
 
     z0: Array
@@ -81,6 +115,7 @@ class Batch(NamedTuple):
     index: Array  # type: ignore[assignment]
     total: Any
     norm: Any
+    step: Any = 0
 
 
 def as_batch(arrays: dict[str, Array]) -> Batch:
@@ -89,7 +124,11 @@ def as_batch(arrays: dict[str, Array]) -> Batch:
         z0=arrays["z0"],
         keep=arrays["keep"],
         weight=arrays["weight"],
-        cond=Cond(**{n: arrays.get(n) for n in ("label", "segment", "position")}),
+        cond=Cond(
+            label=arrays.get("label"),
+            segment=arrays.get("segment"),
+            position=arrays.get("position"),
+        ),
         index=arrays["index"],
         total=arrays["z0"].shape[0],
         norm=jnp.sum(arrays["weight"]),
@@ -178,17 +217,30 @@ class Process(Protocol):
     tokens: TokenSpace
     predicts: str
     absorbing: bool  # going back in time, a position changes once, from the mask
+    by_position: bool  # positions have times of their own
 
     def check(self, *, timed: bool) -> None:
         """Refuse a schedule that cannot be; `timed`: the network is told the time."""
         ...
 
-    def conditioning(self, clock: Array) -> Array:
+    def conditioning(self, clock: Any) -> Any:
         """What the network is told of the clock (sigma = -log alpha for diffusion in time)."""
         ...
 
-    def prior(self, keys_B: Array, length: int) -> Array:
-        """Draw [B, L] from the stationary law."""
+    def clock(self, t_B: Array, length: int) -> Any:
+        """The clock at time t of the sampler's grid: [B], [B, L], or a tree of them."""
+        ...
+
+    def prior(self, keys_B: Array, length: int) -> tuple[Any, Any]:
+        """Draw a state z, leaves [B, L, ...], from the stationary law; with its clock."""
+        ...
+
+    def encode(self, tokens: Array) -> Any:
+        """The finished state that stands for tokens [B, L]."""
+        ...
+
+    def decode(self, z: Any) -> Array:
+        """The tokens [B, L] that a finished state stands for."""
         ...
 
     def corrupt(self, keys_B: Array, z0: Array, t_B: Array, keep: Array) -> tuple[Array, Array]:

@@ -2,5 +2,6 @@
 
 from ldd_jax.denoisers.base import BoundNetwork
 from ldd_jax.denoisers.dit import DiT, LinearHead
+from ldd_jax.denoisers.inputs import Linear, Tokens
 
-__all__ = ["BoundNetwork", "DiT", "LinearHead"]
+__all__ = ["BoundNetwork", "DiT", "Linear", "LinearHead", "Tokens"]

@@ -1,4 +1,4 @@
-"""Attention behind one function, bidirectional or causal; kernels are chosen by name."""
+"""Attention behind one function; `Attend` says who sees whom, kernels are chosen by name."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import jax.numpy as jnp
 
 from ldd_jax.core.checks import UserError, nearest
 from ldd_jax.core.logical import split
-from ldd_jax.core.types import Array
+from ldd_jax.core.types import Array, Attend
 
-Kernel = Callable[..., Array]  # (q, k, v, segment, causal=...), all [B, L, heads, K]
+Kernel = Callable[..., Array]  # (q, k, v, segment, attend), all [B, L, heads, K]
+FULL = Attend()
+STATIC = ("full", "causal")  # kinds that bring no array
 HEADS = ("batch", None, "heads", None)
 BY_PLATFORM = "attention_by_platform"
 ROTARY_BASE = 10_000.0
@@ -43,22 +45,33 @@ def segment_mask(segment_BL: Array) -> Array:
     return segment_BL[:, None, :, None] == segment_BL[:, None, None, :]
 
 
-def allowed(length: int, segment_BL: Array | None, causal: bool) -> Array | None:
-    """Which key a query may attend to, [B or 1, 1, L, L]; None = all of them."""
-    mask = None if segment_BL is None else segment_mask(segment_BL)
-    if not causal:
-        return mask
-    past = jnp.tri(length, dtype=bool)[None, None]
-    return past if mask is None else past & mask
+def seen(length: int, attend: Attend) -> Array | None:
+    """Which key a query sees, [B or 1, 1, L, L]; None = all of them."""
+    if attend.kind == "causal":
+        return jnp.tri(length, dtype=bool)[None, None]
+    if attend.unit is not None:
+        return attend.unit[:, None, :, None] >= attend.unit[:, None, None, :]
+    if attend.mask is not None:
+        mask = attend.mask
+        return mask[None, None] if mask.ndim == 2 else mask[:, None]
+    return None
 
 
-def plain(q: Array, k: Array, v: Array, segment_BL: Array | None, *, causal: bool = False) -> Array:
+def allowed(length: int, segment_BL: Array | None, attend: Attend) -> Array | None:
+    """The same, within its own document."""
+    mask, own = seen(length, attend), None if segment_BL is None else segment_mask(segment_BL)
+    return own if mask is None else mask if own is None else mask & own
+
+
+def plain(
+    q: Array, k: Array, v: Array, segment_BL: Array | None = None, attend: Attend = FULL
+) -> Array:
     """softmax(q k^T / sqrt(K)) v, head-major, normalised after the value product.
 
     On CPU this runs several times as fast as the generic kernel: the softmax never divides an
     [L, L] array. Scores and sums in float32.
     """
-    return masked(q, k, v, allowed(q.shape[1], segment_BL, causal))
+    return masked(q, k, v, allowed(q.shape[1], segment_BL, attend))
 
 
 def masked(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
@@ -111,9 +124,12 @@ def _attend_backward(kept, d_out):
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def fused(q: Array, k: Array, v: Array, segment_BL: Array | None, *, causal: bool = False) -> Array:
+def fused(
+    q: Array, k: Array, v: Array, segment_BL: Array | None = None, attend: Attend = FULL
+) -> Array:
     """jax.nn.dot_product_attention: cuDNN on a GPU when the types allow it, XLA elsewhere."""
-    mask = None if segment_BL is None else segment_mask(segment_BL)
+    causal = attend.kind == "causal"
+    mask = allowed(q.shape[1], segment_BL, FULL if causal else attend)
     return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal)
 
 
@@ -121,14 +137,15 @@ def splash(
     q: Array,
     k: Array,
     v: Array,
-    segment_BL: Array | None,
+    segment_BL: Array | None = None,
+    attend: Attend = FULL,
     *,
-    causal: bool = False,
     interpret: bool = False,
 ) -> Array:
     """Pallas splash attention on a TPU; never holds an [L, L] array.
 
-    The length must be a multiple of 128. `interpret` runs the kernel without a TPU, for tests.
+    The length must be a multiple of 128, and `attend` full or causal. `interpret` runs the kernel
+    without a TPU, for tests.
     """
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         splash_attention_kernel as kernels,
@@ -136,6 +153,11 @@ def splash(
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
     length = q.shape[1]
+    if attend.kind not in STATIC:
+        raise ValueError(
+            f"splash attention sees all or what was before, not attend={attend.kind}; use "
+            "attention plain, fused or auto"
+        )
     if length % 128:
         raise ValueError(f"splash attention needs a length that is a multiple of 128, not {length}")
     block = next(b for b in (512, 256, 128) if length % b == 0)
@@ -143,8 +165,8 @@ def splash(
 
     def own(q, k, v, segment):
         q, k, v = (jnp.swapaxes(a, 1, 2) for a in (q * q.shape[-1] ** -0.5, k, v))
-        seen = masks.CausalMask if causal else masks.FullMask
-        mask = masks.MultiHeadMask([seen((length, length))] * q.shape[1])
+        shape = masks.CausalMask if attend.kind == "causal" else masks.FullMask
+        mask = masks.MultiHeadMask([shape((length, length))] * q.shape[1])
         sizes = kernels.BlockSizes(
             block_q=block, block_kv=block, block_kv_compute=block,
             block_q_dkv=block, block_kv_dkv=block, block_kv_dkv_compute=block,
@@ -161,17 +183,25 @@ def splash(
 
 
 def by_platform(
-    q: Array, k: Array, v: Array, segment_BL: Array | None, *, causal: bool = False
+    q: Array, k: Array, v: Array, segment_BL: Array | None = None, attend: Attend = FULL
 ) -> Array:
-    """`splash` on a TPU, `fused` on a GPU, `plain` elsewhere; chosen when it is lowered."""
+    """`splash` on a TPU, `fused` on a GPU, `plain` elsewhere; chosen when it is lowered.
+
+    What `splash` does not understand is `plain` on a TPU too.
+    """
     if q.shape[1] % 128:
-        return plain(q, k, v, segment_BL, causal=causal)
-    own = lambda fn: lambda q, k, v, *s: fn(q, k, v, *(s or (None,)), causal=causal)
-    choose = partial(
-        jax.lax.platform_dependent, tpu=own(splash), cuda=own(fused), default=own(plain)
-    )
+        return plain(q, k, v, segment_BL, attend)
     with jax.named_scope(BY_PLATFORM):
-        return choose(q, k, v) if segment_BL is None else choose(q, k, v, segment_BL)
+        return jax.lax.platform_dependent(
+            q,
+            k,
+            v,
+            segment_BL,
+            attend,
+            tpu=splash if attend.kind in STATIC else plain,
+            cuda=fused,
+            default=plain,
+        )
 
 
 KERNELS: dict[str, Kernel] = {

@@ -16,10 +16,11 @@ from flax import struct
 from ldd_jax.core.checks import UserError, at_least_one
 from ldd_jax.core.logical import constrain
 from ldd_jax.core.products import linear
-from ldd_jax.core.registry import register, runtime
-from ldd_jax.core.types import Array, Cond, TokenSpace, Trunk
+from ldd_jax.core.registry import component, register, runtime
+from ldd_jax.core.types import Array, Attend, Cond, TokenSpace, Trunk
 from ldd_jax.denoisers import layers
 from ldd_jax.denoisers.attention import kernel
+from ldd_jax.denoisers.inputs import Tokens
 
 REMAT = {
     "none": None,
@@ -36,7 +37,7 @@ class Network(nn.Module):
     def setup(self):
         """Submodules under the names that `interop` maps to the reference's."""
         c = self.config
-        self.embed = layers.Embedding(c.tokens.size, c.width)
+        self.embed = c.input.module(c.tokens.size, c.width)
         if c.adaln:
             self.time = layers.TimeEmbedding(c.cond_width)
         if c.num_classes:
@@ -47,7 +48,7 @@ class Network(nn.Module):
             layers.Block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast,) * 4 + (0,),
+            in_axes=(nn.broadcast,) * 5 + (0,),
             length=c.depth,
             unroll=min(c.unroll, c.depth),
         )
@@ -59,7 +60,6 @@ class Network(nn.Module):
             dtype=jnp.dtype(c.dtype),
             attention=c.attention,
             adaln=c.adaln,
-            causal=c.causal,
             remat=REMAT[c.remat],
         )
         self.final_norm = layers.Norm()
@@ -107,9 +107,15 @@ class Network(nn.Module):
             place = jnp.broadcast_to(position, (count, *position.shape))
         else:
             place = layers.chunked(position, count)
-        x, by_chunk, segment, keys = layers.chunked((x, c, cond.segment, keys_B), count)
+        attend = cond.attend or Attend("causal" if self.config.causal else "full")
+        if attend.mask is not None:  # one for all rows is laid out like one for each
+            mask = jnp.broadcast_to(attend.mask, (shape[0], shape[1], shape[1]))
+            attend = dataclasses.replace(attend, mask=mask)
+        x, by_chunk, segment, attend, keys = layers.chunked(
+            (x, c, cond.segment, attend, keys_B), count
+        )
         carry = constrain(x, None, "batch", "length", None), jnp.zeros((), jnp.int32)
-        (x, _), cache = self.blocks(carry, by_chunk, place, segment, keys, cache)
+        (x, _), cache = self.blocks(carry, by_chunk, place, segment, attend, keys, cache)
         x = constrain(x.swapaxes(0, 1).reshape(shape), "batch", "length", None)
         features = self.final_norm(x)
         if c is not None:
@@ -156,6 +162,8 @@ class BoundDiT:
     ) -> Trunk:
         """See `Denoiser.trunk`; `key` holds a key per example, [B]."""
         config = self.config
+        if cond.attend is not None:
+            cond.attend.check()
         if h is not None and not config.latent:
             raise ValueError("this network takes no latent (model.latent is False)")
         if cond.label is not None and not config.num_classes:
@@ -165,8 +173,11 @@ class BoundDiT:
         if cache is not None and not config.causal:
             raise ValueError("a bidirectional network keeps no cache (model.causal is False)")
         if cache is not None:
-            if cond.segment is not None:
-                raise ValueError("a cache holds one document; cond.segment does not apply")
+            if cond.segment is not None or cond.attend is not None:
+                raise ValueError(
+                    "a cache holds one document, read from left to right; cond.segment and "
+                    "cond.attend do not apply"
+                )
             if cond.position is None:
                 cond = cond._replace(position=cache.seen[0] + jnp.arange(z.shape[1]))
         out: Any = Network(config).apply({"params": self.params["trunk"]}, z, cond, h, key, cache)
@@ -227,6 +238,7 @@ class DiT:
       attention: the kernel, such as plain.
       causal: a position attends to itself and to those before it only.
       adaln: modulate by time and class; False leaves all conditioning out.
+      input: how a state enters: tokens by a table, or linear for points.
     """
 
     width: int = 64
@@ -246,6 +258,7 @@ class DiT:
     attention: str = "plain"
     causal: bool = False
     adaln: bool = True
+    input: Any = component("input", Tokens)
     tokens: TokenSpace = runtime()
 
     def __post_init__(self):
@@ -280,7 +293,7 @@ class DiT:
 
     def init(self, key: Array) -> Any:
         """{"trunk": ..., "head": {"kernel", "bias"}}; the head starts at zero."""
-        z = jnp.zeros((1, 2), jnp.int32)
+        z = self.input.example(self.tokens.size)
         cond = Cond(clock=jnp.zeros(1), label=jnp.zeros(1, jnp.int32) if self.num_classes else None)
         trunk: Any = Network(self).init(key, z, cond, None, None)["params"]
         head = {
@@ -315,7 +328,7 @@ class DiT:
             "norm2": norm,
         }
         is_axes = lambda a: isinstance(a, tuple)
-        trunk: dict[str, Any] = {"embed": {"table": ("vocabulary", "width")}, "final_norm": norm}
+        trunk: dict[str, Any] = {"embed": self.input.axes(), "final_norm": norm}
         if self.adaln:
             modulation = {"kernel": ("cond", "modulation"), "bias": ("modulation",)}
             stacked["adaln"] = trunk["final_adaln"] = modulation

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ldd_jax.core.draws import fold
 from ldd_jax.core.logical import constrain, pieces
 from ldd_jax.core.products import dot_general
-from ldd_jax.core.types import Array
+from ldd_jax.core.types import Array, Attend
 from ldd_jax.denoisers.attention import kernel, masked, rotary
 
 LAYER_NORM_EPS = 1e-5
@@ -177,19 +177,19 @@ class Block(nn.Module):
     dtype: Any
     attention: str
     adaln: bool = True
-    causal: bool = False
     remat: Any = None
 
-    def __call__(self, carry, c, position, segment, keys_B, cache=None):
+    def __call__(self, carry, c, position, segment, attend, keys_B, cache=None):
         """Carry is (x [C, B / C, L, D], layer index); returns the same, and the cache if given.
 
-        c, position, segment and keys have the chunks as leading axis; a cache is of one chunk.
+        c, position, segment, attend and keys have the chunks as leading axis; a cache is of one
+        chunk.
         """
         x, layer = carry
         run: Any = Block.one
         if self.remat is not None:
             run = nn.remat(run, policy=self.remat, prevent_cse=False)
-        given = (c, position, segment, keys_B)
+        given = (c, position, segment, attend, keys_B)
         if x.shape[0] == 1:
             mine = jax.tree.map(lambda a: a[0], (x, *given))
             x, cache = run(self, mine[0], layer, *mine[1:], cache)
@@ -203,7 +203,7 @@ class Block(nn.Module):
         return (constrain(x, None, "batch", "length", None), layer + 1), None
 
     @nn.compact
-    def one(self, x, layer, c, position, segment, keys_B, cache):
+    def one(self, x, layer, c, position, segment, attend: Attend, keys_B, cache):
         """One chunk, [B, L, D], and the cache."""
         keys = None if keys_B is None else fold(keys_B, layer)
         d = self.width
@@ -219,7 +219,7 @@ class Block(nn.Module):
         )
         q, k = rotary(q, position), rotary(k, position)
         if cache is None:
-            y = kernel(self.attention)(q, k, v, segment, causal=self.causal)
+            y = kernel(self.attention)(q, k, v, segment, attend)
         else:
             y, cache = cache.attend(q, k, v)
         y = y.reshape(x.shape)

@@ -96,12 +96,11 @@ class Observed(Step):
     def init(self, net: Net, state: SampleState) -> Any:
         """The rule's memory, the past, and empty metrics."""
         batch, length = state.z.shape
-        ones = jnp.ones(batch, jnp.result_type(float))
-        like = jax.eval_shape(lambda: net.trunk(state, ones).features)
+        like = jax.eval_shape(lambda: net.trunk(state).features)
         past = Past(
             features=jnp.zeros(like.shape, like.dtype),
             z=state.z,
-            t=ones,
+            t=state.clock,
             seen=jnp.zeros(batch, jnp.int32),
         )
         blank = jnp.full((batch, length), jnp.nan, jnp.float32)
@@ -112,24 +111,22 @@ class Observed(Step):
         self,
         net: Net,
         state: SampleState,
-        t_B: Array | None,
-        s_B: Array | None,
+        s: Array | None,
         draw: Draw,
         segment: Array | None,
     ) -> SampleState:
         """The rule's step."""
-        assert t_B is not None
         own, past, _ = state.memory
         # Metrics take every latent as it is; the rule meets what the policy makes of it.
         bare = net.uncarried
         before = state._replace(h=net.given(state.h))
-        trunk = bare.trunk(before, t_B, segment)
-        state = self.inner(net, state._replace(memory=own), t_B, s_B, draw, segment)
-        past, metrics = self._metrics(bare.plain, before, trunk, past, t_B, segment)
+        trunk = bare.trunk(before, segment)
+        state = self.inner(net, state._replace(memory=own), s, draw, segment)
+        past, metrics = self._metrics(bare.plain, before, trunk, past, segment)
         metrics = metrics._replace(tokens=state.z)
         return state._replace(memory=(state.memory, past, metrics))
 
-    def _metrics(self, net, state, trunk, past, t_B, segment) -> tuple[Past, StepMetrics]:
+    def _metrics(self, net, state, trunk, past, segment) -> tuple[Past, StepMetrics]:
         z, process = state.z, net.process
         where = process.scored(z) & state.free
         clean = lambda view: process.clean(*view)
@@ -139,7 +136,7 @@ class Observed(Step):
             p, q = clean(first), clean(second)
             return kl(p, q), entropy(p), entropy(q)
 
-        here = (trunk, z, t_B)
+        here = (trunk, z, state.clock)
         then = (Trunk(features=past.features, latent=None), past.z, past.t)
         moved, _, own = net.rows_of_two(both, then, here, (), where=where)
         due = (past.seen % self.every == 0) & (past.seen > 0)
@@ -148,7 +145,7 @@ class Observed(Step):
         new_past = Past(
             keep(trunk.features, past.features),
             keep(z, past.z),
-            keep(t_B, past.t),
+            keep(state.clock, past.t),
             past.seen + 1,
         )
         blank = jnp.full(z.shape, jnp.nan, jnp.float32)
@@ -167,9 +164,9 @@ class Observed(Step):
         if state.h is None:
             return new_past, metrics
         none = jax.tree.map(jnp.zeros_like, state.h)
-        pseudo = net.trunk(state._replace(h=none), t_B, segment).latent
-        trained = net.trunk(state._replace(h=pseudo), t_B, segment)
-        apart, _, other = net.rows_of_two(both, here, (trained, z, t_B), (), where=where)
+        pseudo = net.trunk(state._replace(h=none), segment).latent
+        trained = net.trunk(state._replace(h=pseudo), segment)
+        apart, _, other = net.rows_of_two(both, here, (trained, z, state.clock), (), where=where)
         h = trunk.latent
         return new_past, metrics._replace(
             norm=jnp.sqrt(jnp.mean(jnp.square(h), -1)),

@@ -72,15 +72,16 @@ def along(
 
     def call(carry, inputs):
         h, nats = carry
-        k, t_B, level_B, after_B = inputs
+        k, time_B, level_B, after_B = inputs
         masked = free & (v < level_B[:, None])
         now = masked & (v >= after_B[:, None])
         z = process.mask_at(z0, masked)
-        state = SampleState(z=z, h=h, free=free, calls=jnp.zeros(batch, jnp.int32), prompt=~free)
+        clock, calls = process.clock(time_B, length), jnp.zeros(batch, jnp.int32)
+        state = SampleState(z=z, clock=clock, h=h, free=free, calls=calls, prompt=~free)
         at = dataclasses.replace(net, policy=latent, number=k)
-        trunk = at.trunk(state, t_B, segment)
+        trunk = at.trunk(state, segment)
         where = masked if every else now
-        loss = at.rows(lost, trunk, z, t_B, z0.reshape(-1), where=where)
+        loss = at.rows(lost, trunk, z, clock, z0.reshape(-1), where=where)
         pick = lambda on: jnp.sum(jnp.where(on, loss, 0), axis=1)
         mean = pick(where) / jnp.maximum(jnp.sum(where, axis=1), 1)
         return (trunk.latent, nats + pick(now)), (jnp.sum(masked, axis=1), mean)

@@ -59,17 +59,18 @@ def program(
             net,
             sampling.step,
             Production.of(jax.random.fold_in(key, STEPS), index),
-            constrain(prior, "batch", "length"),
+            (constrain(prior[0], "batch", "length"), prior[1]),
             num_steps,
             blocks=sampling.blocks,
             window=experiment.config.data.length,
             grid=sampling.grid,
-            clamp=Clamp(fixed_tokens, fixed),
+            clamp=Clamp(process.encode(fixed_tokens), fixed),
             latent=sampling.latent,
             tail=sampling.tail,
             record=record,
         )
-        return state._replace(h=None), trace  # the latent stays inside
+        # The latent stays inside.
+        return state._replace(z=process.decode(state.z), h=None), trace
 
     return sharding.on(mesh, sampler)
 

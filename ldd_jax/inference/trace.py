@@ -90,7 +90,7 @@ def watch(
             tail=sampling.tail,
             record=wanted,
         )
-        return prior, metrics, state._replace(h=None, memory=())
+        return prior[0], metrics, state._replace(h=None, memory=())
 
     run = jax.jit(
         sharding.on(experiment.mesh, watched),

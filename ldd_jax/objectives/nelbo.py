@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ldd_jax.core import positions
 from ldd_jax.core.draws import example_keys, fold, uniforms
 from ldd_jax.core.registry import component, register, runtime
 from ldd_jax.core.types import Array, Batch, Denoiser, Loss, Process
@@ -49,7 +50,7 @@ class Nelbo:
     def __init_subclass__(cls, **kwargs):
         """What changes the sum of a bound is none, unless it says that it is."""
         super().__init_subclass__(**kwargs)
-        changed = {"__call__", "integrand", "score"} & vars(cls).keys()
+        changed = {"__call__", "corrupted", "integrand", "score"} & vars(cls).keys()
         if changed and "bounds" not in vars(cls):
             cls.bounds = False
 
@@ -96,12 +97,25 @@ class Nelbo:
         site = lambda i: jax.random.fold_in(key, i)
         own = lambda i: example_keys(site(i), batch.index)
         u = stratified(site(TIMES), batch.index, batch.total)
-        t, factor = self.times(u, self.process.schedule)
-        corrupt = self.process.corrupt_to_prior if self.whole else self.process.corrupt
-        z, clock = corrupt(own(CORRUPT), batch.z0, t, batch.keep)
+        z, clock, factor = self.corrupted(batch, u, own(CORRUPT))
         if self.condition_dropout:
             batch, z = self._without(batch, z, uniforms(own(CONDITION), ()))
         return self.score(denoiser, batch, z, clock, factor, site(GATE), own(DROPOUT))
+
+    def corrupted(self, batch: Batch, u_B: Array, keys_B: Array) -> tuple[Any, Any, Array]:
+        """z_t, its clock and the factor of the integrand, together.
+
+        Args:
+          batch: clean tokens and positions that are kept.
+          u_B: a stratified uniform for each example.
+          keys_B: its own key.
+
+        Returns:
+          z, leaves [B, L, ...]; clock [B], [B, L] or a tree; factor [B] or [B, L].
+        """
+        t, factor = self.times(u_B, self.process.schedule)
+        corrupt = self.process.corrupt_to_prior if self.whole else self.process.corrupt
+        return *corrupt(keys_B, batch.z0, t, batch.keep), factor
 
     def integrand(self, logits_NV: Array, z0_N: Array, z_N: Array, clock_N: Array) -> Array:
         """What is summed over rows: the bound, as the times ask for it."""
@@ -119,8 +133,8 @@ class Nelbo:
         self,
         denoiser: Denoiser,
         batch: Batch,
-        z: Array,
-        clock: Array,
+        z: Any,
+        clock: Any,
         factor: Array,
         gate: Array,
         keys_B: Array | None,
@@ -128,22 +142,24 @@ class Nelbo:
         """The loss of given corrupted tokens: context, scored pass, bound."""
         keys_B = keys_B if self.dropout else None
         again = None if keys_B is None else fold(keys_B, 1)
-        cond = batch.cond.of_none(self.num_classes or 0, z.shape[0])
+        batch_size, length = positions.shape(z)
+        cond = batch.cond.of_none(self.num_classes or 0, batch_size)
         cond = cond._replace(clock=self.process.conditioning(clock))
         h = self.context(denoiser, z, cond, again, gate, batch.index)
         features = denoiser.trunk(z, cond, h, key=keys_B).features
-        wide = jnp.broadcast_to(clock.reshape(clock.shape[0], -1), z.shape)
+        clock_N = positions.of_rows(clock, length)
         on = self.process.scored(z) & ~batch.keep
-        weight = jnp.where(on, batch.weight * factor[:, None] / batch.norm, 0)
-        flat = lambda a: a.reshape(-1, *a.shape[2:])
+        factor = positions.column(factor)
+        weight = jnp.where(on, batch.weight * factor / batch.norm, 0)
+        flat = positions.flat
         total, loss = rows_loss(
             lambda logits, args: self.integrand(logits, *args),
             denoiser.head,
             flat(features),
-            jax.tree.map(flat, (batch.z0, z, wide)),
+            (*flat((batch.z0, z)), clock_N),
             flat(weight),
             tile=self.tile,
             groups=self.groups or 1,
         )
-        loss_BL = loss.reshape(z.shape) * factor[:, None] * batch.weight
+        loss_BL = loss.reshape(batch_size, length) * factor * batch.weight
         return Loss(total, {"loss_B": jnp.sum(loss_BL, -1), "scored": jnp.sum(on, dtype=jnp.int32)})

@@ -32,13 +32,15 @@ _jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 def at_rest(net: Net, step: Step, z: Array) -> SampleState:
     """States z [B, L], all free, with the memory that a run from noise begins with."""
+    batch, length = z.shape
+    unknown, clock = net.process.prior(jax.random.split(jax.random.key(0), batch), length)
     state = SampleState(
         z=z,
+        clock=clock,
         h=net.latent(*z.shape),
         free=jnp.ones(z.shape, bool),
         calls=jnp.zeros(z.shape[0], jnp.int32),
     )
-    unknown = net.process.prior(jax.random.split(jax.random.key(0), z.shape[0]), z.shape[1])
     return state._replace(memory=step.init(net, state._replace(z=unknown)))
 
 
@@ -61,8 +63,9 @@ def outcomes(kinds: dict, law: Law) -> tuple[dict, int]:
 class Enumeration:
     """All outcomes of one application of a production step from every state of a law.
 
-    A rule with its own clock gets t = s = None. A rule with a memory is given that of the start:
-    the matrix is that of a chain only if the memory does not matter to it.
+    A rule with its own clock begins at that of the prior, and gets s = None. A rule with a memory
+    is given that of the start: the matrix is that of a chain only if the memory does not matter to
+    it.
     """
 
     net: Net
@@ -70,11 +73,15 @@ class Enumeration:
     law: Law
 
     def _apply(self, z: Array, t: Any, s: Any, draw: EnumeratingDraw) -> Array:
-        spread = lambda a: None if a is None else jnp.full(len(z), a, jnp.result_type(float))
         state = at_rest(self.net, self.step, z)
-        new = self.step(self.net, state, spread(t), spread(s), draw, None)
-        own = self.step.clock == "own"
-        return choose(self.step.done(self.net, state), state, new).z if own else new.z
+        if self.step.clock == "own":
+            new = self.step(self.net, state, None, draw, None)
+            return choose(self.step.done(self.net, state), state, new).z
+        t, s = (
+            self.net.process.clock(jnp.full(len(z), a, jnp.result_type(float)), z.shape[1])
+            for a in (t, s)
+        )
+        return self.step(self.net, state._replace(clock=t), s, draw, None).z
 
     def table(self) -> Any:
         """(states [n * C, L], their origin [n * C], outcomes by site): input of `matrix`.

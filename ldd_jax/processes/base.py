@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ldd_jax.core import positions
 from ldd_jax.core.checks import require
 from ldd_jax.core.draws import fold, uniforms
 from ldd_jax.core.registry import component, runtime
@@ -63,6 +64,7 @@ class Diffusion:
     tokens: TokenSpace = runtime()
     predicts = "clean"
     absorbing = False
+    by_position = False
 
     def check(self, *, timed: bool) -> None:
         """Refuse a schedule without a signal at t = 1 where one is needed.
@@ -85,12 +87,29 @@ class Diffusion:
         """sigma(t)."""
         return self.schedule.sigma(clock)
 
+    def clock(self, t_B: Array, length: int) -> Array:
+        """The clock at time t of the sampler's grid: t itself, the same at all positions."""
+        del length
+        return t_B
+
+    def _begin(self, keys_B: Array, length: int) -> Array:
+        """The clock of the prior."""
+        return self.clock(jnp.ones(keys_B.shape[0], jnp.result_type(float)), length)
+
+    def encode(self, tokens: Array) -> Array:
+        """The finished state of tokens [B, L]: they are it."""
+        return tokens
+
+    def decode(self, z: Array) -> Array:
+        """The tokens [B, L] of a finished state: it is they."""
+        return z
+
     def _replace(
-        self, keys_B: Array, z0: Array, level_B: Array, keep: Array, noise_BL: Array
+        self, keys_B: Array, z0: Array, level: Array, keep: Array, noise_BL: Array
     ) -> Array:
         """Replace tokens outside `keep` by `noise_BL`, each with probability `level`."""
         u = uniforms(fold(keys_B, 0), z0.shape[1:])
-        return jnp.where((u < level_B[:, None]) & ~keep, noise_BL, z0)
+        return jnp.where((u < positions.column(level)) & ~keep, noise_BL, z0)
 
     def corrupt(self, keys_B: Array, z0: Array, t_B: Array, keep: Array) -> tuple[Array, Array]:
         """z_t given z_0, and the clock."""

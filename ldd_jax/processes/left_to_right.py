@@ -35,6 +35,7 @@ class LeftToRight:
     tokens: TokenSpace = runtime()
     schedule = None
     predicts = "clean"
+    by_position = False
 
     def __post_init__(self):
         if self.tokens is not None and self.tokens.mask is None:
@@ -61,9 +62,21 @@ class LeftToRight:
         """The network is told no time."""
         del clock
 
-    def prior(self, keys_B: Array, length: int) -> Array:
-        """Nothing generated yet: the start state everywhere, [B, length]."""
-        return jnp.full((keys_B.shape[0], length), self.start, jnp.int32)
+    def prior(self, keys_B: Array, length: int) -> tuple[Array, None]:
+        """Nothing generated yet: the start state everywhere, [B, length]; there is no clock."""
+        return jnp.full((keys_B.shape[0], length), self.start, jnp.int32), None
+
+    def encode(self, tokens: Array) -> Array:
+        """Tokens themselves."""
+        return tokens
+
+    def decode(self, z: Array) -> Array:
+        """Tokens themselves."""
+        return z
+
+    def clock(self, t_B: Array, length: int) -> None:
+        """There is none."""
+        del t_B, length
 
     def corrupt(self, keys_B: Array, z0: Array, t_B: Any, keep: Array) -> tuple[Array, None]:
         """Nothing is corrupted."""

@@ -36,13 +36,15 @@ class Masked(Diffusion):
         """States and mask id for a vocabulary: the mask is one more state, the last."""
         return vocabulary + 1, vocabulary
 
-    def prior(self, keys_B: Array, length: int) -> Array:
-        """All masks, [B, length]."""
-        return jnp.full((keys_B.shape[0], length), self._mask, jnp.int32)
+    def prior(self, keys_B: Array, length: int) -> tuple[Array, Array]:
+        """All masks, [B, length], at t = 1."""
+        z = jnp.full((keys_B.shape[0], length), self._mask, jnp.int32)
+        return z, self._begin(keys_B, length)
 
     def corrupt(self, keys_B: Array, z0: Array, t_B: Array, keep: Array) -> tuple[Array, Array]:
         """Mask each position outside `keep` with probability 1 - alpha_t; clock = t."""
-        return self._masked(keys_B, z0, self.schedule.noise(t_B), keep), t_B
+        clock = self.clock(t_B, z0.shape[1])
+        return self._masked(keys_B, z0, self.schedule.noise(clock), keep), clock
 
     def corrupt_to_prior(
         self, keys_B: Array, z0: Array, t_B: Array, keep: Array
@@ -52,11 +54,12 @@ class Masked(Diffusion):
         The sampler starts from nothing but masks and its posterior, its rate and the weight of the
         bound know 1 - alpha up to a factor only: this is the forward process that it reverses.
         """
-        level = self.schedule.noise(t_B) / self.schedule.noise(jnp.ones_like(t_B))
-        return self._masked(keys_B, z0, level, keep), t_B
+        clock = self.clock(t_B, z0.shape[1])
+        level = self.schedule.noise(clock) / self.schedule.noise(jnp.ones_like(clock))
+        return self._masked(keys_B, z0, level, keep), clock
 
-    def _masked(self, keys_B: Array, z0: Array, level_B: Array, keep: Array) -> Array:
-        return self._replace(keys_B, z0, level_B, keep, jnp.full_like(z0, self._mask))
+    def _masked(self, keys_B: Array, z0: Array, level: Array, keep: Array) -> Array:
+        return self._replace(keys_B, z0, level, keep, jnp.full_like(z0, self._mask))
 
     def noise_law(self, dtype: Any) -> Array:
         """The mask."""

@@ -27,9 +27,9 @@ class Uniform(Diffusion):
         """States and mask id for a vocabulary: no mask."""
         return vocabulary, None
 
-    def prior(self, keys_B: Array, length: int) -> Array:
-        """Uniform tokens, [B, length]."""
-        return self._noise(keys_B, length)
+    def prior(self, keys_B: Array, length: int) -> tuple[Array, Array]:
+        """Uniform tokens, [B, length], at t = 1."""
+        return self._noise(keys_B, length), self._begin(keys_B, length)
 
     def _noise(self, keys_B: Array, length: int) -> Array:
         return integers(fold(keys_B, 1), (length,), self.tokens.size)
@@ -37,7 +37,8 @@ class Uniform(Diffusion):
     def corrupt(self, keys_B: Array, z0: Array, t_B: Array, keep: Array) -> tuple[Array, Array]:
         """Resample each position outside `keep` with probability 1 - alpha_t; clock = t."""
         noise = self._noise(keys_B, z0.shape[1]).astype(z0.dtype)
-        return self._replace(keys_B, z0, self.schedule.noise(t_B), keep, noise), t_B
+        clock = self.clock(t_B, z0.shape[1])
+        return self._replace(keys_B, z0, self.schedule.noise(clock), keep, noise), clock
 
     def noise_law(self, dtype: Any) -> Array:
         """Any state."""

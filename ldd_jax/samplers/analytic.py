@@ -6,10 +6,10 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from ldd_jax.core import positions
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw
 from ldd_jax.samplers.base import Net, SampleState, Step
-from ldd_jax.samplers.leaps import wide
 
 
 @register("step", "analytic")
@@ -25,14 +25,13 @@ class Analytic(Step):
         self,
         net: Net,
         state: SampleState,
-        t_B: Array,
-        s_B: Array,
+        s: Array,
         draw: Draw,
         segment: Array | None,
     ) -> SampleState:
         """One step."""
         moves = net.process.scored(state.z) & state.free
-        trunk = net.trunk(state, t_B, segment)
+        trunk = net.trunk(state, segment)
         length = state.z.shape[1]
 
         def move(pred, z, t, args):
@@ -40,7 +39,7 @@ class Analytic(Step):
             law = net.process.log_analytic(pred, z, t, s)
             return row_draw.outcome(law, moves.astype(pred.dtype), z)
 
-        args = (draw.rows(length), wide(s_B, length), moves.reshape(-1))
-        z = net.rows(move, trunk, state.z, t_B, args, where=moves)
+        args = (draw.rows(length), positions.of_rows(s, length), moves.reshape(-1))
+        z = net.rows(move, trunk, state.z, state.clock, args, where=moves)
         z = jnp.where(moves, z, state.z)
         return state._replace(z=z, h=trunk.latent, calls=state.calls + self.calls)

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
-import jax.numpy as jnp
-
+from ldd_jax.core import positions
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw, Trunk
 from ldd_jax.samplers.base import Net, SampleState, Step
-from ldd_jax.samplers.leaps import wide
 
 
-def reveal(
-    net: Net, state: SampleState, features: Array, t_B: Array, s_B: Array | None, draw: Draw
-) -> Array:
-    """z_s [B, L] from the posterior, given the features of the network call.
+def reveal(net: Net, state: SampleState, features: Array, s: Any, draw: Draw) -> Any:
+    """z_s from the posterior, given the features of the network call.
 
     Which positions move is drawn without the prediction where the process allows, so that only they
     pay for the vocabulary: about L / T masked rows a sequence instead of L, the same law exactly.
     """
-    shape = state.z.shape
-    s_N = None if s_B is None else wide(s_B, shape[1])
+    shape = positions.shape(state.z)
+    t_N, s_N = (positions.of_rows(clock, shape[1]) for clock in (state.clock, s))
     row_draw = draw.rows(shape[1])
-    chance = net.process.move_probability(state.z.reshape(-1), wide(t_B, shape[1]), s_N)
+    chance = net.process.move_probability(positions.flat(state.z), t_N, s_N)
     moves = row_draw.event(chance).reshape(shape) & state.free
 
     def move(pred, z, t, args):
@@ -31,8 +28,8 @@ def reveal(
         return net.process.sample_posterior(row_draw, pred, z, t, s)
 
     trunk = Trunk(features=features, latent=None)
-    z = net.rows(move, trunk, state.z, t_B, (row_draw, s_N), where=moves)
-    return jnp.where(moves, z, state.z)
+    z = net.rows(move, trunk, state.z, state.clock, (row_draw, s_N), where=moves)
+    return positions.where(moves, z, state.z)
 
 
 @register("step", "ancestral")
@@ -44,12 +41,11 @@ class Ancestral(Step):
         self,
         net: Net,
         state: SampleState,
-        t_B: Array,
-        s_B: Array | None,
+        s: Any,
         draw: Draw,
         segment: Array | None,
     ) -> SampleState:
         """One step; s None is the noise removal."""
-        trunk = net.trunk(state, t_B, segment)
-        z = reveal(net, state, trunk.features, t_B, s_B, draw)
+        trunk = net.trunk(state, segment)
+        z = reveal(net, state, trunk.features, s, draw)
         return state._replace(z=z, h=trunk.latent, calls=state.calls + self.calls)

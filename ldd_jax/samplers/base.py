@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from ldd_jax.core import vocabulary_tiles
+from ldd_jax.core import positions, vocabulary_tiles
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Cond, Denoiser, Draw, Head, Process, Trunk
 from ldd_jax.samplers.logits import Readout
@@ -23,22 +23,26 @@ class Clamp(NamedTuple):
     ahead; None = all of it.
     """
 
-    tokens: Array
+    tokens: Any
     fixed: Array
     segment: Array | None = None
     prompt: Array | None = None
 
 
 class SampleState(NamedTuple):
-    """z [B, L]; h opaque latent; free [B, L] neither clamped nor padding; calls [B] per row.
+    """What sampling carries from step to step.
 
-    memory: what a step keeps for itself (confidences, caches, a time per row), from `Step.init`;
+    z: tokens [B, L], or a tree of [B, L, ...]; clock: where the reverse process stands, [B] for a
+    time a row, [B, L] or a tree where positions have their own; h: opaque latent; free [B, L]:
+    neither clamped nor padding; calls [B]: network passes of each row.
+    memory: what a step keeps for itself (confidences, caches), from `Step.init`;
     its leaves have a leading B. prompt [B, L]: the condition (`Clamp`); None = all that is not
     free. lawless [B]: rows that were to be drawn from no law (`core.draws.NO_LAW`); their tokens
     mean nothing.
     """
 
-    z: Array
+    z: Any
+    clock: Any
     h: Any
     free: Array
     calls: Array
@@ -135,11 +139,15 @@ class Net:
         """What a call gets in the place of h."""
         return self.policy.given(h, self.number)
 
-    def trunk(self, state: SampleState, t_B: Array, segment: Array | None = None) -> Trunk:
-        """One network call, with the latent that the policy gives and keeps."""
-        cond = Cond(clock=self.process.conditioning(t_B), segment=segment, label=self.label)
+    def cond(self, state: SampleState, segment: Array | None) -> Cond:
+        """What the network is told beside the state's tokens."""
+        clock = self.process.conditioning(state.clock)
+        return Cond(clock=clock, segment=segment, label=self.label)
+
+    def trunk(self, state: SampleState, segment: Array | None = None) -> Trunk:
+        """One network call at the state's clock; the policy gives and keeps the latent."""
         h = self.given(state.h)
-        trunk = self.denoiser.trunk(state.z, cond, h)
+        trunk = self.denoiser.trunk(state.z, self.cond(state, segment), h)
         return trunk._replace(latent=self.policy.kept(h, trunk.latent, self.number))
 
     def taken_back(self, seen: Array, z: Array, h: Any) -> Any:
@@ -157,8 +165,8 @@ class Net:
         self,
         fn: Callable,
         trunk: Trunk,
-        z: Array,
-        t_B: Array,
+        z: Any,
+        clock: Any,
         args: Any,
         where: Array | None = None,
     ) -> Any:
@@ -168,14 +176,14 @@ class Net:
         wanted rows are projected; the others' output has no meaning.
         """
         one = lambda preds, z, t, args: fn(preds[0], z, t, args)
-        return self.rows_of_both(one, trunk, z, t_B, args, where)
+        return self.rows_of_both(one, trunk, z, clock, args, where)
 
     def rows_of_both(
         self,
         fn: Callable,
         trunk: Trunk,
-        z: Array,
-        t_B: Array,
+        z: Any,
+        clock: Any,
         args: Any,
         where: Array | None = None,
     ) -> Any:
@@ -192,18 +200,18 @@ class Net:
             own = drawn if same else self.plain.predict(logits, z, t, more)
             return fn((drawn, own), z, t, args)
 
-        inner = (self._inputs(z, t_B), args)
-        return self._walk(read, _by_row(trunk), inner, z.shape, where)
+        inner = (self._inputs(z, clock), args)
+        return self._walk(read, positions.flat(trunk.features), inner, positions.shape(z), where)
 
     def rows_of_two(
         self,
         fn: Callable,
-        first: tuple[Trunk, Array, Array],
-        second: tuple[Trunk, Array, Array],
+        first: tuple[Trunk, Any, Any],
+        second: tuple[Trunk, Any, Any],
         args: Any,
         where: Array | None = None,
     ) -> Any:
-        """`rows` over two network calls (trunk, z, t_B): fn((pred, z, t), (pred, z, t), args).
+        """`rows` over two network calls (trunk, z, clock): fn((pred, z, t), (pred, z, t), args).
 
         The first call's rows are projected again instead of being kept: keeping them would take the
         [B, L, V] array that tiles avoid.
@@ -218,14 +226,14 @@ class Net:
             return fn(*views, args)
 
         both = (first, second)
-        features = jnp.stack([_by_row(call[0]) for call in both], axis=1)
-        shape = first[1].shape
-        calls = tuple(self._inputs(z, t_B) for _, z, t_B in both)
+        features = jnp.stack([positions.flat(call[0].features) for call in both], axis=1)
+        shape = positions.shape(first[1])
+        calls = tuple(self._inputs(z, clock) for _, z, clock in both)
         return self._walk(read, features, (calls, args), shape, where)
 
-    def beside(self, z: Array, t_B: Array) -> Any:
+    def beside(self, z: Any, clock: Any) -> Any:
         """What a prediction needs besides its logits, by row [B * L, ...]: nothing."""
-        del z, t_B
+        del z, clock
         return ()
 
     def predict(self, logits_NV: Array, z_N: Array, t_N: Array, beside: Any) -> Array:
@@ -233,9 +241,10 @@ class Net:
         del beside
         return self.readout(self.process.read(logits_NV, z_N, t_N), self.number)
 
-    def _inputs(self, z: Array, t_B: Array) -> tuple[Array, Array, Any]:
-        """Tokens, times and what else goes with them, by row."""
-        return z.reshape(-1), jnp.repeat(t_B, z.shape[1]), self.beside(z, t_B)
+    def _inputs(self, z: Any, clock: Any) -> tuple[Any, Any, Any]:
+        """Tokens, clocks and what else goes with them, by row."""
+        length = positions.shape(z)[1]
+        return positions.flat(z), positions.of_rows(clock, length), self.beside(z, clock)
 
     def _walk(self, read, features, args, shape, where) -> Any:
         head: Any = self.denoiser.head
@@ -252,21 +261,18 @@ class Net:
         return jax.tree.map(lambda a: a.reshape(*shape, *a.shape[1:]), out)
 
 
-def _by_row(trunk: Trunk) -> Array:
-    """Features [B, L, ..., D] as [B * L, ..., D]."""
-    return trunk.features.reshape(-1, *trunk.features.shape[2:])
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Step:
     """One rule per file; a rule overrides what differs from these defaults.
 
-    calls: network calls of one application. clock: "grid" moves from t to s on a time grid; "own"
-    is applied until `done`, and t, s are None. latent: "native" (carried as in training),
+    calls: network calls of one application. clock: "grid" moves from the state's clock to s on a
+    time grid, and the loop sets the clock; "own" is applied until `done`, s is None, and the rule
+    sets the clock itself. latent: "native" (carried as in training),
     "untrained" (carried, but in a way no training pass does) or "refused". finishes: the last step
     of a grid leaves nothing to remove, so the tail is spared wherever that is so. one_way: why the
     rule needs a process whose positions change once, from the mask; "" = it does not. processes: in
-    words, where that does not tell.
+    words, where that does not tell. one_clock: why the rule needs the same time at all positions;
+    "" = it does not.
     """
 
     calls: ClassVar[int] = 1
@@ -274,6 +280,7 @@ class Step:
     latent: ClassVar[str] = "native"
     finishes: ClassVar[bool] = False
     one_way: ClassVar[str] = ""
+    one_clock: ClassVar[str] = ""
     processes: ClassVar[str] = ""
 
     def check(self, process: Process, *, latent: bool, timed: bool) -> None:
@@ -298,6 +305,11 @@ class Step:
                 f"sampler {name} {self.one_way}; {type(process).__name__.lower()} diffusion has no "
                 "mask (use ancestral, euler, tau_leaping, theta_trapezoidal ...)"
             )
+        if self.one_clock and process.by_position:
+            raise ValueError(
+                f"sampler {name} {self.one_clock}, but the positions of "
+                f"{type(process).__name__.lower()} have times of their own (use ancestral, euler)"
+            )
         if latent and self.latent == "refused":
             raise ValueError(
                 f"sampler {name} cannot carry a latent; switch it off (--latent=off, "
@@ -317,12 +329,11 @@ class Step:
         self,
         net: Net,
         state: SampleState,
-        t_B: Array | None,
-        s_B: Array | None,
+        s: Array | None,
         draw: Draw,
         segment: Array | None,
     ) -> SampleState:
-        """Move from t to s (both None for clock "own"); adds the calls it makes to `calls`."""
+        """Move from the state's clock to s (None for clock "own"); adds its calls to `calls`."""
         raise TypeError(f"{type(self).__name__} defines no step")
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ldd_jax.core import positions
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw, Process
 from ldd_jax.samplers.base import Clamp, Latent, Net, SampleState, Step
@@ -136,7 +137,7 @@ def sample_blocks(
     net: Net,
     step: Step,
     draw: Draw,
-    prior: Array,
+    prior: tuple[Any, Any],
     num_steps: Array | int,
     *,
     blocks: Blocks,
@@ -152,7 +153,7 @@ def sample_blocks(
       net: as of `sample`.
       step: as of `sample`.
       draw: block k draws from draw.at(step=k) if there are several.
-      prior: [B, N] at t = 1, N the length of the whole row.
+      prior: (z, clock) at t = 1, of the whole row of N positions.
       num_steps: of each block.
       blocks: how the row is divided.
       window: positions that the network was trained on; at most so many are seen at once.
@@ -162,14 +163,14 @@ def sample_blocks(
       **settings: grid and tail, as of `sample`.
 
     Returns:
-      The state of the whole row: z [B, N], calls over all blocks; h is that of the last window. And
-      the trace, or None.
+      The state of the whole row: z of N positions, calls over all blocks; h is that of the last
+      window. And the trace, or None.
 
     Raises:
       ValueError: for a process that cannot be divided so, a block larger than the window, or a
         record of several blocks.
     """
-    batch, length = prior.shape
+    batch, length = positions.shape(prior[0])
     blocks.check(net.process)
     spans = blocks.spans(length, min(window, length))
     run = lambda draw, z, clamp, h: sample(
@@ -180,11 +181,14 @@ def sample_blocks(
     if record is not None:
         raise ValueError("a record is of one block; use blocks=whole")
     seen = min(window, length)
-    clamp = Clamp(prior, jnp.zeros(prior.shape, bool)) if clamp is None else clamp
+    if clamp is None:
+        clamp = Clamp(prior[0], jnp.zeros((batch, length), bool))
     prompt = clamp.fixed if clamp.prompt is None else clamp.prompt
-    z = jnp.where(clamp.fixed, clamp.tokens, prior)
+    z = positions.where(clamp.fixed, clamp.tokens, prior[0])
     start, end, offset = (jnp.asarray(a) for a in spans)
-    view: Callable = lambda a, o: jax.lax.dynamic_slice_in_dim(a, o, seen, axis=1)
+    view: Callable = lambda tree, o: jax.tree.map(
+        lambda a: jax.lax.dynamic_slice_in_dim(a, o, seen, axis=1) if a.ndim > 1 else a, tree
+    )
     place = jnp.arange(length)
 
     def block(k, carry):
@@ -193,12 +197,13 @@ def sample_blocks(
         active = (place >= start[k]) & (place < end[k])
         fixed = clamp.fixed | ~active
         segment = None if clamp.segment is None else view(clamp.segment, o)
-        fixed = view(jnp.broadcast_to(fixed, z.shape), o)
+        fixed = view(jnp.broadcast_to(fixed, (batch, length)), o)
         given = Clamp(view(z, o), fixed, segment, prompt=view(prompt, o))
         moved = o - offset[jnp.maximum(k - 1, 0)]
         h = jax.tree.map(lambda a: _shift(a, moved), h) if blocks.latent == "shift" else zero(h)
-        state, _ = run(draw.at(step=k), view(z, o), given, h)
-        z = jax.lax.dynamic_update_slice_in_dim(z, state.z, o, axis=1)
+        state, _ = run(draw.at(step=k), (view(z, o), view(prior[1], o)), given, h)
+        put = lambda a, b: jax.lax.dynamic_update_slice_in_dim(a, b, o, axis=1)
+        z = jax.tree.map(put, z, state.z)
         return z, state.h, calls + state.calls, lawless | state.lawless
 
     zero = lambda h: jax.tree.map(jnp.zeros_like, h)
@@ -207,8 +212,9 @@ def sample_blocks(
     z, h, calls, lawless = jax.lax.fori_loop(0, len(spans.end), block, first)
     if not isinstance(lawless, jax.core.Tracer):
         check_lawful(np.asarray(lawless))
+    ended = net.process.clock(jnp.zeros(batch), length)
     return SampleState(
-        z=z, h=h, free=~clamp.fixed, calls=calls, prompt=prompt, lawless=lawless
+        z=z, clock=ended, h=h, free=~clamp.fixed, calls=calls, prompt=prompt, lawless=lawless
     ), None
 
 

@@ -37,24 +37,22 @@ class CachedAncestral(Step):
 
     def init(self, net: Net, state: SampleState) -> Any:
         """(features of the last call, the tokens that it saw)."""
-        time = jnp.ones(state.z.shape[0], jnp.result_type(float))
-        shape = jax.eval_shape(lambda s: net.trunk(s, time), state).features
+        shape = jax.eval_shape(net.trunk, state).features
         return jnp.zeros(shape.shape, shape.dtype), jnp.full_like(state.z, -1)
 
     def __call__(
         self,
         net: Net,
         state: SampleState,
-        t_B: Array,
-        s_B: Array,
+        s: Array,
         draw: Draw,
         segment: Array | None,
     ) -> SampleState:
         """One step, with a call or without."""
         kept, seen = state.memory
         fresh = jnp.all(state.z == seen, axis=1)
-        call = lambda: choose(fresh, kept, net.trunk(state, t_B, segment).features)
+        call = lambda: choose(fresh, kept, net.trunk(state, segment).features)
         features = jax.lax.cond(jnp.all(fresh), lambda: kept, call)
-        z = reveal(net, state, features, t_B, s_B, draw)
+        z = reveal(net, state, features, s, draw)
         calls = state.calls + (~fresh).astype(state.calls.dtype)
         return state._replace(z=z, calls=calls, memory=(features, state.z))

@@ -67,10 +67,10 @@ class ClassifierNet(Net):
         """Where laws are shifted, not predictions."""
         return isinstance(self.process, Shifted)
 
-    def beside(self, z: Array, t_B: Array) -> Any:
+    def beside(self, z: Any, clock: Any) -> Any:
         """exact: the whole row and the place in it; first order: the gradient at the place."""
         assert self.target is not None
-        clock_B = self.process.conditioning(t_B)
+        clock_B = self.process.conditioning(clock)
         length = z.shape[1]
         if self.mode == "first_order":
             total = lambda e: jnp.sum(self.classifier(e, clock_B, self.target))

@@ -44,16 +44,17 @@ class OwnClock(Step):
         self,
         net: Net,
         state: SampleState,
-        t_B: Array | None,
-        s_B: Array | None,
+        s: Array | None,
         draw: Draw,
         segment: Array | None,
     ) -> SampleState:
         """One call; reveals at least one position of every row that has a mask."""
-        del t_B, s_B
-        t_B = share_masked(net, state, state.memory)
-        trunk = net.trunk(state, t_B, segment)
-        found = candidates(net, trunk, state, t_B, draw.at(site=0), self.order)
+        del s
+        time_B = share_masked(net, state, state.memory)
+        clock = net.process.clock(time_B, state.z.shape[1])
+        state = state._replace(clock=clock)
+        trunk = net.trunk(state, segment)
+        found = candidates(net, trunk, state, draw.at(site=0), self.order)
         wanted = masked_and_free(net, state)
         chosen = wanted & self._chosen(found, wanted, draw.at(site=1))
         return state._replace(
@@ -103,6 +104,7 @@ class ScheduledConfidence(Step):
 
     finishes = True
     one_way = WHY
+    one_clock = "leaves as many masks as the time says"
     order: str = "sampled"
     noise: float = 0.0
 
@@ -119,18 +121,17 @@ class ScheduledConfidence(Step):
         self,
         net: Net,
         state: SampleState,
-        t_B: Array,
-        s_B: Array,
+        s: Array,
         draw: Draw,
         segment: Array | None,
     ) -> SampleState:
         """One step."""
-        trunk = net.trunk(state, t_B, segment)
-        found = candidates(net, trunk, state, t_B, draw.at(site=0), self.order)
+        trunk = net.trunk(state, segment)
+        found = candidates(net, trunk, state, draw.at(site=0), self.order)
         wanted = masked_and_free(net, state)
-        noise = self.noise * t_B[:, None] if self.noise else 0.0
+        noise = self.noise * state.clock[:, None] if self.noise else 0.0
         place = rank(found.cost, wanted, draw.at(site=1), order=self.order, noise=noise)
-        left = jnp.floor(state.memory * net.process.schedule.noise(s_B)).astype(jnp.int32)
+        left = jnp.floor(state.memory * net.process.schedule.noise(s)).astype(jnp.int32)
         count = jnp.maximum(jnp.sum(wanted, axis=1) - left, 0)
         chosen = wanted & (place < count[:, None])
         return state._replace(

@@ -42,12 +42,13 @@ class RateCorrector:
         if not self.size > 0:
             raise ValueError(f"size is {self.size}; it must be above 0")
 
-    def __call__(self, net, state, s_B, length_B, draw, segment) -> SampleState:
-        """One correction at time s after a step of the given length."""
-        s_B = jnp.maximum(s_B, jnp.finfo(s_B.dtype).tiny)  # the weight at 0 is infinite
-        longest = self.share / net.process.schedule.weight(s_B)
-        how = (jnp.minimum(self.size * length_B, longest), self.leap, draw, segment)
-        z, trunk = leap_all(net, state, s_B, *how, noise=True)
+    def __call__(self, net, state, length, draw, segment) -> SampleState:
+        """One correction at the state's clock, after a step of the given length."""
+        tiny = jnp.finfo(state.clock.dtype).tiny  # the weight at 0 is infinite
+        s = jnp.maximum(state.clock, tiny)
+        longest = self.share / net.process.schedule.weight(s)
+        how = (jnp.minimum(self.size * length, longest), self.leap, draw, segment)
+        z, trunk = leap_all(net, state._replace(clock=s), *how, noise=True)
         return state._replace(z=z, h=trunk.latent, calls=state.calls + self.calls)
 
 
@@ -70,16 +71,16 @@ class GibbsCorrector:
         if self.positions < 1:
             raise ValueError(f"positions is {self.positions}; it must be at least 1")
 
-    def __call__(self, net, state, s_B, length_B, draw, segment) -> SampleState:
+    def __call__(self, net, state, length, draw, segment) -> SampleState:
         """One correction."""
-        del length_B
+        del length
         process, shape = net.process, state.z.shape
         settled = process.revealed(state.z) & state.free
         flat = jnp.zeros(shape, jnp.result_type(float))
         place = draw.at(site=1).ranking(jnp.where(settled, flat, -jnp.inf))
         chosen = settled & (place < self.positions)
         hidden = process.mask_at(state.z, chosen)
-        trunk = net.trunk(state._replace(z=hidden), s_B, segment)
+        trunk = net.trunk(state._replace(z=hidden), segment)
 
         def again(pred, z, t, args):
             row_draw, chosen, old = args
@@ -87,7 +88,7 @@ class GibbsCorrector:
             return row_draw.outcome(law, chosen.astype(pred.dtype), old)
 
         args = (draw.at(site=0).rows(shape[1]), chosen.reshape(-1), state.z.reshape(-1))
-        z = net.rows(again, trunk, hidden, s_B, args, where=chosen)
+        z = net.rows(again, trunk, hidden, state.clock, args, where=chosen)
         z = jnp.where(chosen, z, state.z)
         return state._replace(z=z, h=trunk.latent, calls=state.calls + self.calls)
 
@@ -134,8 +135,7 @@ class PredictorCorrector(Step):
         self,
         net: Net,
         state: SampleState,
-        t_B: Array,
-        s_B: Array,
+        s: Array,
         draw: Draw,
         segment: Array | None,
     ) -> SampleState:
@@ -144,11 +144,13 @@ class PredictorCorrector(Step):
         def part(old, new):
             return new._replace(h=net.taken_back(old.z, new.z, new.h))
 
-        state = part(state, self.predictor(net, state, t_B, s_B, draw.at(site=0), segment))
+        length = state.clock - s
+        state = part(state, self.predictor(net, state, s, draw.at(site=0), segment))
+        state = state._replace(clock=s)
 
         def correct(k, state):
             at = draw.at(site=1).at(step=k)
-            return part(state, self.corrector(net, state, s_B, t_B - s_B, at, segment))
+            return part(state, self.corrector(net, state, length, at, segment))
 
         def all_of_them(state):
             if self.corrections == 1:
@@ -157,4 +159,4 @@ class PredictorCorrector(Step):
 
         if self.below == 1:
             return all_of_them(state)
-        return jax.lax.cond(jnp.all(s_B <= self.below), all_of_them, lambda s: s, state)
+        return jax.lax.cond(jnp.all(s <= self.below), all_of_them, lambda s: s, state)

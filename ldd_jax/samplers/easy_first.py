@@ -29,6 +29,7 @@ class EasyFirst(Step):
 
     finishes = True
     one_way = "reveals masked positions one after the other, so it needs masked diffusion"
+    one_clock = "leaves as many masks as the time says"
     noise: float = 0.5
     revise: bool = False
 
@@ -40,13 +41,12 @@ class EasyFirst(Step):
         self,
         net: Net,
         state: SampleState,
-        t_B: Array,
-        s_B: Array,
+        s: Array,
         draw: Draw,
         segment: Array | None,
     ) -> SampleState:
         """One step."""
-        trunk = net.trunk(state, t_B, segment)
+        trunk = net.trunk(state, segment)
         masked = net.process.scored(state.z)
         open_ = state.free if self.revise else state.free & masked
         # Read as if masked: the network's own prediction, not the token carried over.
@@ -56,11 +56,11 @@ class EasyFirst(Step):
             drawn, own = (net.process.clean(pred, z, t) for pred in preds)
             return most_probable(drawn).astype(z.dtype), jnp.max(own, -1)
 
-        best, top = net.rows_of_both(look, trunk, hidden, t_B, (), where=open_)
-        scale: Any = self.noise * s_B[:, None]
+        best, top = net.rows_of_both(look, trunk, hidden, state.clock, (), where=open_)
+        scale: Any = self.noise * s[:, None]
         place = rank(-top, open_, draw, order="confidence", noise=scale if self.noise else 0.0)
         count = jnp.sum(state.free, axis=1)
-        left = jnp.floor(count * s_B).astype(jnp.int32)
+        left = jnp.floor(count * s).astype(jnp.int32)
         stay = place < (jnp.sum(open_, axis=1) - left)[:, None]
         z = jnp.where(open_, best, state.z)
         z = net.process.mask_at(z, open_ & ~stay)

@@ -29,12 +29,11 @@ class Euler(Step):
         self,
         net: Net,
         state: SampleState,
-        t_B: Array,
-        s_B: Array,
+        s: Array,
         draw: Draw,
         segment: Array | None,
     ) -> SampleState:
         """One step."""
-        duration = scaled(t_B - s_B, self.scales, net.number)
-        z, trunk = leap_all(net, state, t_B, duration, "linear", draw, segment)
+        duration = scaled(state.clock - s, self.scales, net.number)
+        z, trunk = leap_all(net, state, duration, "linear", draw, segment)
         return state._replace(z=z, h=trunk.latent, calls=state.calls + self.calls)

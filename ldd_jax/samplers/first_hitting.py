@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax.numpy as jnp
 
@@ -23,10 +22,7 @@ class FirstHitting(Step):
 
     clock = "own"
     one_way = "reveals masked positions at their hitting times, so it needs masked diffusion"
-
-    def init(self, net: Net, state: SampleState) -> Any:
-        """Time of each row, 1."""
-        return jnp.ones(state.z.shape[0], jnp.result_type(float))
+    one_clock = "draws the next of hitting times that are all alike"
 
     def done(self, net: Net, state: SampleState) -> Array:
         """Rows without masks."""
@@ -36,22 +32,23 @@ class FirstHitting(Step):
         self,
         net: Net,
         state: SampleState,
-        t_B: Array | None,
-        s_B: Array | None,
+        s: Array | None,
         draw: Draw,
         segment: Array | None,
     ) -> SampleState:
         """One position."""
-        del t_B, s_B
+        del s
         wanted = masked_and_free(net, state)
-        count = jnp.maximum(jnp.sum(wanted, axis=1), 1).astype(state.memory.dtype)
-        u = draw.at(site=2).uniform(()).astype(state.memory.dtype)
+        count = jnp.maximum(jnp.sum(wanted, axis=1), 1).astype(state.clock.dtype)
+        u = draw.at(site=2).uniform(()).astype(state.clock.dtype)
         schedule = net.process.schedule
-        t_B = schedule.inverse(schedule.noise(state.memory) * u ** (1 / count))
-        flat = jnp.zeros(wanted.shape, state.memory.dtype)
+        state = state._replace(
+            clock=schedule.inverse(schedule.noise(state.clock) * u ** (1 / count))
+        )
+        flat = jnp.zeros(wanted.shape, u.dtype)
         first = draw.at(site=1).ranking(jnp.where(wanted, flat, -jnp.inf)) == 0
         chosen = first & wanted
-        trunk = net.trunk(state, t_B, segment)
+        trunk = net.trunk(state, segment)
 
         def reveal(pred, z, t, args):
             row_draw, chosen = args
@@ -59,10 +56,9 @@ class FirstHitting(Step):
             return row_draw.outcome(pred, chosen.astype(pred.dtype), z)
 
         args = (draw.at(site=0).rows(state.z.shape[1]), chosen.reshape(-1))
-        z = net.rows(reveal, trunk, state.z, t_B, args, where=chosen)
+        z = net.rows(reveal, trunk, state.z, state.clock, args, where=chosen)
         return state._replace(
             z=jnp.where(chosen, z, state.z),
             h=trunk.latent,
             calls=state.calls + self.calls,
-            memory=t_B,
         )

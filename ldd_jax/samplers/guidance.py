@@ -127,12 +127,10 @@ class GuidedNet(Net):
         """A latent for each pass."""
         return (self.denoiser.latent(batch, length), self.denoiser.latent(batch, length))
 
-    def trunk(self, state: SampleState, t_B: Array, segment: Array | None = None) -> Trunk:
+    def trunk(self, state: SampleState, segment: Array | None = None) -> Trunk:
         """Both passes; features [B, L, 2, D]."""
         found = [
-            dataclasses.replace(plain(self), label=label).trunk(
-                state._replace(z=z, h=h), t_B, segment
-            )
+            dataclasses.replace(plain(self), label=label).trunk(state._replace(z=z, h=h), segment)
             for (label, z), h in zip(self._conditions(state), state.h)
         ]
         features = jnp.stack([trunk.features for trunk in found], axis=2)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from ldd_jax.core import positions
 from ldd_jax.core.checks import nearest
 from ldd_jax.core.types import Array, Draw
 from ldd_jax.samplers.base import Net, SampleState
@@ -78,39 +79,32 @@ def check_scales(scales: tuple[float, ...]) -> None:
         raise ValueError(f"scales are {scales}; each is above 0 and finite")
 
 
-def scaled(duration_B: Array, scales: tuple[float, ...], number: Array | int) -> Array:
+def scaled(duration: Array, scales: tuple[float, ...], number: Array | int) -> Array:
     """The duration of step `number` times its scale; the last one is for all that follow."""
     if not scales:
-        return duration_B
-    factors = jnp.asarray(scales, duration_B.dtype)
-    return duration_B * factors[jnp.minimum(number, len(scales) - 1)]
-
-
-def wide(a_B: Array, length: int) -> Array:
-    """[B] to [B * length]."""
-    return jnp.repeat(a_B, length)
+        return duration
+    factors = jnp.asarray(scales, duration.dtype)
+    return duration * factors[jnp.minimum(number, len(scales) - 1)]
 
 
 def leap_all(
     net: Net,
     state: SampleState,
-    t_B: Array,
-    duration_B: Array,
+    duration: Array,
     leap: str,
     draw: Draw,
     segment: Array | None,
     *,
     noise: bool = False,
 ):
-    """One network call and one leap of every free position.
+    """One network call and one leap of every free position, with the intensities of its clock.
 
     Only rows that jump are projected where the total intensity is known beforehand.
 
     Args:
       net: what is sampled from.
       state: where from.
-      t_B: time of the intensities.
-      duration_B: h.
+      duration: h, of the clock's shape.
       leap: name of the leap.
       draw: randomness of this leap.
       segment: [B, L] or None.
@@ -120,7 +114,7 @@ def leap_all(
       (z [B, L], trunk).
     """
     process, shape = net.process, state.z.shape
-    duration = wide(duration_B, shape[1])
+    t_N, duration = (positions.of_rows(a, shape[1]) for a in (state.clock, duration))
 
     def total(z, t, duration):
         rate = process.total_rate(z, t)
@@ -134,9 +128,9 @@ def leap_all(
         return chance(leap, mean, scale), jnp.isfinite(mean)
 
     row_draw = draw.rows(shape[1])
-    all_rows = moved(state.z.reshape(-1), wide(t_B, shape[1]), duration)[0]
+    all_rows = moved(state.z.reshape(-1), t_N, duration)[0]
     moves = row_draw.event(all_rows).reshape(shape) & state.free
-    trunk = net.trunk(state, t_B, segment)
+    trunk = net.trunk(state, segment)
 
     def move(pred, z, t, args):
         row_draw, duration = args
@@ -147,5 +141,5 @@ def leap_all(
         law = outcome(leap, duration[:, None] * rate, z, known)
         return row_draw.outcome(law, p, z)
 
-    z = net.rows(move, trunk, state.z, t_B, (row_draw, duration), where=moves)
+    z = net.rows(move, trunk, state.z, state.clock, (row_draw, duration), where=moves)
     return jnp.where(moves, z, state.z), trunk

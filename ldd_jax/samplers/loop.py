@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ldd_jax.core import positions
 from ldd_jax.core.checks import UserError
 from ldd_jax.core.draws import NO_LAW, most_probable
 from ldd_jax.core.types import Array, Draw
@@ -34,39 +36,53 @@ def tail(name: str):
 
 
 @tail("none")
-def _leave(net, state, t_B, draw, segment):
+def _leave(net, state, draw, segment):
     return state
 
 
 @tail("sample")
-def _remove_noise(net, state, t_B, draw, segment):
-    return Ancestral()(net, state, t_B, None, draw, segment)
+def _remove_noise(net, state, draw, segment):
+    return Ancestral()(net, state, None, draw, segment)
 
 
 @tail("greedy")
-def _arg_max(net, state, t_B, draw, segment):
-    trunk = net.trunk(state, t_B, segment)
+def _arg_max(net, state, draw, segment):
+    trunk = net.trunk(state, segment)
     clean = net.process.clean
     best = lambda pred, z, t, args: most_probable(clean(pred, z, t)).astype(z.dtype)
-    z = net.rows(best, trunk, state.z, t_B, ())
-    z = jnp.where(state.free, z, state.z)
+    z = net.rows(best, trunk, state.z, state.clock, ())
+    z = positions.where(state.free, z, state.z)
     return state._replace(z=z, h=trunk.latent, calls=state.calls + 1)
 
 
-def start(net: Net, prior: Array, clamp: Clamp | None, h: Any = None) -> SampleState:
+def start(net: Net, prior: tuple[Any, Any], clamp: Clamp | None, h: Any = None) -> SampleState:
     """The state before the first step: prior, clamped positions in place, h = 0 if not given."""
-    free = jnp.ones(prior.shape, bool)
+    z, clock = prior
+    batch, length = positions.shape(z)
+    free = jnp.ones((batch, length), bool)
     prompt = ~free
-    z = prior
     if clamp is not None:
         free = ~clamp.fixed
         prompt = clamp.fixed if clamp.prompt is None else clamp.prompt
-        z = jnp.where(clamp.fixed, clamp.tokens, z)
+        z = positions.where(clamp.fixed, clamp.tokens, z)
         if clamp.segment is not None:
             free &= clamp.segment > 0
-    calls = jnp.zeros(prior.shape[0], jnp.int32)
-    h = net.latent(*prior.shape) if h is None else h
-    return SampleState(z=z, h=h, free=free, calls=calls, prompt=prompt, lawless=calls > 0)
+    calls = jnp.zeros(batch, jnp.int32)
+    h = net.latent(batch, length) if h is None else h
+    return SampleState(
+        z=z, clock=clock, h=h, free=free, calls=calls, prompt=prompt, lawless=calls > 0
+    )
+
+
+def undrawn(z: Any) -> Array:
+    """Positions [B, L] that came from no law: `NO_LAW` as a token, or a point that is no number."""
+
+    def one(a):
+        floats = jnp.issubdtype(a.dtype, jnp.floating)
+        wrong = ~jnp.isfinite(a) if floats else a == NO_LAW
+        return jnp.any(wrong.reshape(*a.shape[:2], -1), axis=-1)
+
+    return functools.reduce(jnp.logical_or, map(one, jax.tree.leaves(z)))
 
 
 def check_lawful(lawless_B: np.ndarray) -> None:
@@ -106,7 +122,7 @@ def sample(
     net: Net,
     step: Step,
     draw: Draw,
-    prior: Array,
+    prior: tuple[Any, Any],
     num_steps: Array | int,
     *,
     grid: Any = LinearGrid(),  # noqa: B008 (frozen)
@@ -126,10 +142,10 @@ def sample(
       net: denoiser, process and read-out settings.
       step: the step rule.
       draw: randomness; step i uses draw.at(step=i), the tail draw.at(step=num_steps).
-      prior: tokens [B, L] at t = 1, from `process.prior`.
+      prior: (z, clock) at t = 1, from `process.prior`.
       num_steps: traced or not when nothing is recorded (one compilation for all); static when
         `record` is given, as the trace has that length.
-      grid: (i, n) -> t.
+      grid: (i, n) -> t; `process.clock` makes a clock of it.
       clamp: fixed tokens (prompts, infilling) and padding.
       latent: what happens to h between steps.
       tail: "sample" (one more call with alpha_s = 1), "greedy" (arg max of p(x0 | z)) or "none".
@@ -147,25 +163,33 @@ def sample(
     if tail not in TAILS:
         raise ValueError(f"tail {tail!r} is not one of {', '.join(TAILS)}")
     segment = None if clamp is None else clamp.segment
+    real = jnp.zeros((), jnp.result_type(float))
+    batch, length = positions.shape(prior[0])
+
+    def clock(i):
+        """That of the grid's time number i."""
+        t = grid(jnp.asarray(i, real.dtype), num_steps)
+        t_B = jnp.broadcast_to(jnp.asarray(t, real.dtype), (batch,))
+        return net.process.clock(t_B, length)
+
+    on_grid = step.clock == "grid"
     state = start(net, prior, clamp, h)
+    if on_grid:
+        state = state._replace(clock=clock(0))
     carried = bool(jax.tree.leaves(state.h)) and not latent.off
     step.check(net.process, latent=carried, timed=net.denoiser.timed)
     state = state._replace(memory=step.init(net, state))
-    real = jnp.zeros((), jnp.result_type(float))
-    spread = lambda t: jnp.broadcast_to(jnp.asarray(t, real.dtype), prior.shape[:1])
-    on_grid = step.clock == "grid"
     idle = ~jnp.any(state.free, axis=1)
 
     def one(i, state):
-        t = s = None
-        if on_grid:
-            t, s = (spread(grid(jnp.asarray(j, real.dtype), num_steps)) for j in (i, i + 1))
+        s = clock(i + 1) if on_grid else None
         at = dataclasses.replace(net, policy=latent, number=i)
-        new = step(at, state, t, s, draw.at(step=i), segment)
+        new = step(at, state, s, draw.at(step=i), segment)
         new = settled(state, new._replace(h=at.taken_back(state.z, new.z, new.h)))
-        if on_grid:
-            return new if clamp is None else choose(idle, state, new)
-        return choose(over(state), state, new)
+        if not on_grid:
+            return choose(over(state), state, new)
+        new = new if clamp is None else choose(idle, state, new)
+        return new._replace(clock=s)
 
     def over(state):
         """Rows of a rule with its own clock that need no further step, or cannot go on."""
@@ -174,10 +198,9 @@ def sample(
     def settled(old, new):
         """Calls in network passes; tokens that no law gave are noted and not kept."""
         calls = old.calls + net.passes * (new.calls - old.calls)
-        lawless = old.lawless | jnp.any(new.z == NO_LAW, axis=1)
-        return new._replace(
-            z=jnp.where(new.z == NO_LAW, old.z, new.z), calls=calls, lawless=lawless
-        )
+        none = undrawn(new.z)
+        lawless = old.lawless | jnp.any(none, axis=1)
+        return new._replace(z=positions.where(none, old.z, new.z), calls=calls, lawless=lawless)
 
     def end(state, trace):
         if not isinstance(state.lawless, jax.core.Tracer):
@@ -202,10 +225,9 @@ def sample(
         count = num_steps if clamp is None else jnp.where(jnp.all(idle), 0, num_steps)
         with jax.named_scope(STEPS):
             state = jax.lax.fori_loop(0, count, one, state)
-    last = spread(grid(jnp.asarray(num_steps, real.dtype), num_steps))
     at = dataclasses.replace(net, policy=latent, number=num_steps)
     last_draw = draw.at(step=num_steps)
-    finish = lambda state: settled(state, TAILS[tail](at, state, last, last_draw, segment))
+    finish = lambda state: settled(state, TAILS[tail](at, state, last_draw, segment))
     if not step.finishes:
         return end(finish(state) if clamp is None else choose(idle, state, finish(state)), trace)
     done = ~jnp.any(net.process.scored(state.z) & state.free, axis=1)

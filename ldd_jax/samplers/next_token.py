@@ -46,13 +46,12 @@ class NextToken(Step):
         self,
         net: Net,
         state: SampleState,
-        t_B: Array | None,
-        s_B: Array | None,
+        s: Array | None,
         draw: Draw,
         segment: Array | None,
     ) -> SampleState:
         """The whole row; position i uses draw.at(step=i)."""
-        del t_B, s_B
+        del s
         if segment is not None:
             raise ValueError("next_token generates one document a row; segment does not apply")
         batch, length = state.z.shape

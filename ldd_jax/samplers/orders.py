@@ -55,9 +55,7 @@ def _cost(order: str, logp: Array, token: Array) -> Array:
     return jnp.zeros(logp.shape[:1], logp.dtype)
 
 
-def candidates(
-    net: Net, trunk: Trunk, state: SampleState, t_B: Array, draw: Draw, order: str
-) -> Candidates:
+def candidates(net: Net, trunk: Trunk, state: SampleState, draw: Draw, order: str) -> Candidates:
     """One sweep over the masked rows: each is projected once, and its token drawn at once.
 
     The token may be drawn before it is known which positions are revealed: a draw that is not used
@@ -73,7 +71,7 @@ def candidates(
         return Candidates(token, cost, entropy(own), jnp.max(own, -1))
 
     args: Any = (draw.rows(state.z.shape[1]), wanted.reshape(-1))
-    found = net.rows_of_both(look, trunk, state.z, t_B, args, where=wanted)
+    found = net.rows_of_both(look, trunk, state.z, state.clock, args, where=wanted)
     return found._replace(top=jnp.exp(found.top))
 
 

@@ -6,10 +6,10 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from ldd_jax.core import positions
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw, Process
 from ldd_jax.samplers.base import Net, SampleState, Step
-from ldd_jax.samplers.leaps import wide
 
 
 def log_psi(
@@ -46,13 +46,12 @@ class Psi(Step):
         self,
         net: Net,
         state: SampleState,
-        t_B: Array,
-        s_B: Array,
+        s: Array,
         draw: Draw,
         segment: Array | None,
     ) -> SampleState:
         """One step."""
-        trunk = net.trunk(state, t_B, segment)
+        trunk = net.trunk(state, segment)
         length = state.z.shape[1]
 
         def move(pred, z, t, args):
@@ -60,7 +59,7 @@ class Psi(Step):
             law = log_psi(net.process, pred, z, t, s, self.kappa)
             return row_draw.outcome(law, free.astype(t.dtype), z)
 
-        args = (draw.rows(length), wide(s_B, length), state.free.reshape(-1))
-        z = net.rows(move, trunk, state.z, t_B, args, where=state.free)
+        args = (draw.rows(length), positions.of_rows(s, length), state.free.reshape(-1))
+        z = net.rows(move, trunk, state.z, state.clock, args, where=state.free)
         z = jnp.where(state.free, z, state.z)
         return state._replace(z=z, h=trunk.latent, calls=state.calls + self.calls)

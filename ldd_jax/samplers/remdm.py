@@ -42,6 +42,7 @@ class ReMDM(Step):
     """
 
     one_way = "takes tokens back to the mask, so it needs masked diffusion"
+    one_clock = "shares remasking out over a row"
     strength: str = "rescale"
     eta: float = 0.05
     t_on: float = 0.55
@@ -90,15 +91,15 @@ class ReMDM(Step):
         self,
         net: Net,
         state: SampleState,
-        t_B: Array,
-        s_B: Array,
+        s: Array,
         draw: Draw,
         segment: Array | None,
     ) -> SampleState:
         """One step."""
         process, shape = net.process, state.z.shape
-        held = (t_B <= self.t_on) & (t_B > self.t_off)
-        t_B, s_B = self._time(net, t_B), self._time(net, s_B)
+        held = (state.clock <= self.t_on) & (state.clock > self.t_off)
+        t_B, s_B = self._time(net, state.clock), self._time(net, s)
+        state = state._replace(clock=t_B)
         hidden = process.scored(state.z)
         sigma = self._sigma(net, t_B, s_B, held, ~hidden & state.free, state.memory)
         a_t, a_s = (process.schedule.alpha(t)[:, None] for t in (t_B, s_B))
@@ -106,7 +107,7 @@ class ReMDM(Step):
         chance = jnp.where(hidden, reveal, sigma).reshape(-1)
         row_draw = draw.rows(shape[1])
         moves = row_draw.event(chance).reshape(shape) & state.free
-        trunk = net.trunk(state, t_B, segment)
+        trunk = net.trunk(state, segment)
 
         def move(preds, z, t, args):
             row_draw, chance = args
@@ -119,7 +120,7 @@ class ReMDM(Step):
             return token, jnp.exp(jnp.take_along_axis(own, at, 1)[:, 0])
 
         args = (row_draw, chance)
-        token, written = net.rows_of_both(move, trunk, state.z, t_B, args, where=moves)
+        token, written = net.rows_of_both(move, trunk, state.z, state.clock, args, where=moves)
         memory = state.memory
         if self.strength == "conf":
             memory = jnp.where(moves & hidden, written, memory)

@@ -27,11 +27,10 @@ class TauLeaping(Step):
         self,
         net: Net,
         state: SampleState,
-        t_B: Array,
-        s_B: Array,
+        s: Array,
         draw: Draw,
         segment: Array | None,
     ) -> SampleState:
         """One step."""
-        z, trunk = leap_all(net, state, t_B, t_B - s_B, self.leap, draw, segment)
+        z, trunk = leap_all(net, state, state.clock - s, self.leap, draw, segment)
         return state._replace(z=z, h=trunk.latent, calls=state.calls + self.calls)

@@ -10,10 +10,11 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from ldd_jax.core import positions
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw
 from ldd_jax.samplers.base import Net, SampleState, Step
-from ldd_jax.samplers.leaps import check_leap, leap_all, outcome, wide
+from ldd_jax.samplers.leaps import check_leap, leap_all, outcome
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,19 +48,17 @@ class _TwoStages(Step):
         self,
         net: Net,
         state: SampleState,
-        t_B: Array,
-        s_B: Array,
+        s: Array,
         draw: Draw,
         segment: Array | None,
     ) -> SampleState:
         """One step of two calls."""
         process, length = net.process, state.z.shape[1]
-        h_B = t_B - s_B
-        first = (self.theta * h_B, "first_jump", draw.at(site=0), segment)
-        middle, trunk = leap_all(net, state, t_B, *first)
-        between = state._replace(z=middle, h=trunk.latent)
-        later_B = t_B - self.theta * h_B
-        second = net.trunk(between, later_B, segment)
+        duration = state.clock - s
+        first = (self.theta * duration, "first_jump", draw.at(site=0), segment)
+        middle, trunk = leap_all(net, state, *first)
+        later = state.clock - self.theta * duration
+        second = net.trunk(state._replace(z=middle, clock=later, h=trunk.latent), segment)
         a, b, share = self._weights()
         origin = self._origin(state.z, middle)
         moves = process.scored(origin) & state.free
@@ -75,10 +74,10 @@ class _TwoStages(Step):
         args = (
             draw.at(site=1).rows(length),
             origin.reshape(-1),
-            wide(share * h_B, length),
+            positions.of_rows(share * duration, length),
             moves.reshape(-1),
         )
-        calls = (trunk, state.z, t_B), (second, middle, later_B)
+        calls = (trunk, state.z, state.clock), (second, middle, later)
         z = jnp.where(moves, net.rows_of_two(move, *calls, args, where=moves), origin)
         h = net.taken_back(middle, z, second.latent)  # the rule may start again from masks
         return state._replace(z=z, h=h, calls=state.calls + self.calls)

@@ -43,8 +43,8 @@ class Update:
             .swapaxes(0, 1)
             .reshape(self.accumulate, size // self.accumulate, *a.shape[1:])
         )
-        whole = dict(total=batch.total, norm=batch.norm)
-        leaves = batch._replace(total=None, norm=None)
+        whole = dict(total=batch.total, norm=batch.norm, step=batch.step)
+        leaves = batch._replace(total=None, norm=None, step=None)
 
         def add(carry, micro):
             (_, loss), g = grad(params, micro._replace(**whole), key)
@@ -71,7 +71,7 @@ class Update:
         place in its schedule move on: the update is skipped, optimizer and average included, and
         `finite` is False.
         """
-        batch = as_batch(arrays)
+        batch = as_batch(arrays)._replace(step=state.step)
         key = jax.random.fold_in(seed_key, state.step)
         loss, g = self.gradients(state.params, batch, key)
         updates, opt_state = self.optimizer.update(g, state.opt_state, state.params)

@@ -183,7 +183,7 @@ def newcomer():
         token: int = 1
         calls = 0
 
-        def __call__(self, net, state, t_B, s_B, draw, segment):
+        def __call__(self, net, state, s, draw, segment):
             return state._replace(z=jnp.full_like(state.z, self.token))
 
     yield

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldd_jax.denoisers.attention import allowed, masked, plain
+from ldd_jax.core.types import Attend
+from ldd_jax.denoisers.attention import FULL, allowed, masked, plain
 
 
 def formula(q, k, v, mask):
@@ -22,14 +23,52 @@ def arrays(queries, keys, dtype, heads=2, size=4):
 
 
 SEGMENTS = jnp.array([[1] * 7, [1, 1, 2, 2, 2, 0, 0], [1, 2, 3, 4, 5, 6, 0]])
+BAND = jnp.abs(jnp.arange(7)[:, None] - jnp.arange(7)) <= 1
+UNITS = jnp.array([[0, 0, 1, 1, 2, 2, 2], [0] * 7, [0, 1, 2, 3, 4, 5, 6]])
+ATTEND = {
+    "full": FULL,
+    "causal": Attend("causal"),
+    "block": Attend("block", unit=UNITS),
+    "one mask": Attend("mask", mask=BAND),
+    "a mask a row": Attend("mask", mask=jnp.stack([BAND, BAND.T | (BAND @ BAND), BAND])),
+}
+
+
+def test_who_sees_whom():
+    """Each kind by its definition, alone and within documents."""
+    of = lambda name, segment=None: allowed(7, segment, ATTEND[name])
+    assert of("full") is None
+    units = np.asarray(UNITS)
+    for i in range(7):
+        for j in range(7):
+            assert of("causal")[0, 0, i, j] == (j <= i)
+            assert of("one mask")[0, 0, i, j] == (abs(i - j) <= 1)
+            for b in range(3):
+                sees, same = units[b, j] <= units[b, i], SEGMENTS[b, i] == SEGMENTS[b, j]
+                assert of("block")[b, 0, i, j] == sees
+                assert of("block", SEGMENTS)[b, 0, i, j] == (sees and same)
+
+
+@pytest.mark.parametrize(
+    "wrong, why",
+    [
+        (Attend("sideways"), "'sideways' is not one of full, causal"),
+        (Attend("block"), "unit belongs to kind 'block'"),
+        (Attend("full", mask=BAND), "mask belongs to kind 'mask'"),
+    ],
+)
+def test_what_is_refused(wrong, why):
+    with pytest.raises(ValueError, match=why):
+        wrong.check()
 
 
 @pytest.mark.parametrize("segment", [None, SEGMENTS], ids=["whole", "documents"])
-@pytest.mark.parametrize("causal", [False, True])
-def test_output_and_gradients_are_those_of_the_formula(x64, segment, causal):
+@pytest.mark.parametrize("attend", ATTEND)
+def test_output_and_gradients_are_those_of_the_formula(x64, segment, attend):
+    attend = ATTEND[attend]
     q, k, v, cotangent = arrays(7, 7, jnp.float64)
-    mine, pull = jax.vjp(lambda *a: plain(*a, segment, causal=causal), q, k, v)
-    mask = allowed(7, segment, causal)
+    mine, pull = jax.vjp(lambda *a: plain(*a, segment, attend), q, k, v)
+    mask = allowed(7, segment, attend)
     expected, other = jax.vjp(lambda *a: formula(*a, mask), q, k, v)
     np.testing.assert_allclose(mine, expected, rtol=1e-12, atol=1e-12)
     for a, b in zip(pull(cotangent), other(cotangent)):
@@ -50,7 +89,7 @@ def test_types_and_precision(strict, dtype):
     q, k, v, cotangent = arrays(7, 7, dtype)
     out, pull = jax.vjp(lambda *a: plain(*a, SEGMENTS), q, k, v)
     wide = [a.astype(jnp.float32) for a in (q, k, v)]
-    expected, other = jax.vjp(lambda *a: formula(*a, allowed(7, SEGMENTS, False)), *wide)
+    expected, other = jax.vjp(lambda *a: formula(*a, allowed(7, SEGMENTS, FULL)), *wide)
     near = dict(rtol=1e-5, atol=1e-5) if dtype == jnp.float32 else dict(rtol=0.05, atol=0.2)
     pairs = [(out, expected), *zip(pull(cotangent), other(cotangent.astype(jnp.float32)))]
     for a, b in pairs:

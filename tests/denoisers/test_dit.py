@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldd_jax.core.types import Cond, TokenSpace
+from ldd_jax.core.types import Attend, Cond, TokenSpace
 from ldd_jax.denoisers import DiT
 from ldd_jax.denoisers.attention import by_platform, fused, kernel, plain, rotary, splash
 from tests.lab import jit, live_params
@@ -38,6 +38,9 @@ def close(a, b, tolerance=2e-5):
     jax.tree.map(equal, a, b)
 
 
+SEEN = {False: Attend(), True: Attend("causal")}
+
+
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("segments", [False, True])
 def test_kernels_agree_with_gradients(segments, causal):
@@ -47,7 +50,7 @@ def test_kernels_agree_with_gradients(segments, causal):
     def solve(kernel):
         given = segment if segments else None
         return jax.value_and_grad(
-            lambda *a: jnp.sum(jnp.cos(kernel(*a, given, causal=causal) * jnp.arange(8.0))),
+            lambda *a: jnp.sum(jnp.cos(kernel(*a, given, SEEN[causal]) * jnp.arange(8.0))),
             argnums=(0, 1, 2),
         )(q, k, v)
 
@@ -66,7 +69,7 @@ def test_the_pallas_kernel_agrees(segments, causal):
     def solve(kernel):
         return jit(
             jax.value_and_grad(
-                lambda *a: jnp.sum(real * jnp.cos(kernel(*a, segment, causal=causal))),
+                lambda *a: jnp.sum(real * jnp.cos(kernel(*a, segment, SEEN[causal]))),
                 argnums=(0, 1, 2),
             )
         )(q, k, v)

@@ -54,7 +54,7 @@ def test_measures_are_those_of_the_definition():
     """Entropy, temporal KL, shift and norms recomputed with a Python loop."""
     net, prior, _, (zs, hs), _, metrics = run("masked", True)
     process, toy, grid = net.process, net.denoiser, LinearGrid()
-    z, h, past = prior, toy.latent(B, L), None
+    z, h, past = prior[0], toy.latent(B, L), None
     flat = lambda a: a.reshape(-1, *a.shape[2:])
 
     def predict(z, h):
@@ -99,11 +99,11 @@ def test_busy_steps_of_the_closed_form():
     """Z11: simulated ancestral steps, with the noise removal."""
     process, steps, length, rows = Masked(tokens=PROCESSES["masked"].tokens), 16, 12, 4000
     net, grid = Net(Toy.make(carry=False), process), LinearGrid()
-    prior = jnp.full((rows, length), MASK, jnp.int32)
+    prior = jnp.full((rows, length), MASK, jnp.int32), jnp.ones(rows)
     draw = Production.of(jax.random.key(2), jnp.arange(rows))
     keep = dict(grid=grid, record=lambda s: s.z)
     last, path = jit(lambda: sample(net, Ancestral(), draw, prior, steps, **keep))()
-    found = mechanism.path_counts(np.concatenate([prior[None], path, last.z[None]]))
+    found = mechanism.path_counts(np.concatenate([prior[0][None], path, last.z[None]]))
     expected = mechanism.busy_steps(process, grid, steps, length)
     assert abs(found["busy"] - expected) < 4 * found["busy_se"] and expected < 11
     assert found["oscillations"] == 0 and found["returns"] == 0
@@ -142,7 +142,7 @@ def test_without_masks_it_is_the_posterior_of_the_token_that_is_measured(readout
     step = mechanism.Observed(inner=Ancestral(), every=1)
     keep = dict(record=lambda s: s.memory[2])
     metrics = jit(lambda: sample(net, step, draw, prior, 6, **keep)[1])()
-    z, past = np.asarray(prior), None
+    z, past = np.asarray(prior[0]), None
     for i in range(6):
         alpha = float(process.schedule.alpha(grid(jnp.asarray(float(i)), 6)))
         p = law.conditionals(alpha, False)[np.asarray(z @ [3, 1])]

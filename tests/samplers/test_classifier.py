@@ -83,7 +83,7 @@ def everywhere(law, process, net, y):
     z = jnp.asarray(law.z)
     t = jnp.full(len(z), T)
     net = net(jnp.full(len(z), y))
-    trunk = net.trunk(SampleState(z=z, h=None, free=None, calls=None), t)
+    trunk = net.trunk(SampleState(z=z, clock=t, h=None, free=None, calls=None))
     return net.process, net.rows(lambda pred, z, t, _: pred, trunk, z, t, ()), z.reshape(-1)
 
 
@@ -183,12 +183,12 @@ def test_the_greedy_tail_takes_the_mode_of_the_steered_law():
     guided = steer(net, Mean(net.denoiser.embed), b, gamma=1.0)
     draw = Production.of(jax.random.key(2), b)
     grid = dict(grid=LinearGrid(end=1.0), tail="greedy")
-    z = jnp.asarray([[0, 3, 1]])
+    z = jnp.asarray([[0, 3, 1]]), t
     found = sample(guided, Ancestral(), draw, z, 1, **grid)[0]
     law = lambda pred, z, t, args: guided.process.log_posterior(pred, z, t, None)
     state = start(guided, z, None)
-    once = Ancestral()(guided, state, t, t, draw.at(step=0), None)
-    best = jnp.argmax(guided.rows(law, guided.trunk(once, t), once.z, t, ()), -1)
+    once = Ancestral()(guided, state._replace(clock=t), t, draw.at(step=0), None)
+    best = jnp.argmax(guided.rows(law, guided.trunk(once), once.z, t, ()), -1)
     np.testing.assert_array_equal(found.z, best)
 
 

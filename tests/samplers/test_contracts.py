@@ -41,7 +41,7 @@ def runner(step, process, **settings):
     def run(index, steps, clamp):
         prior = process.prior(example_keys(jax.random.key(1), index), clamp.tokens.shape[1])
         draw = Production.of(jax.random.key(2), index)
-        prior = jnp.where(clamp.segment > 0, prior, clamp.tokens)
+        prior = jnp.where(clamp.segment > 0, prior[0], clamp.tokens), prior[1]
         return sample(net, step, draw, prior, steps, clamp=clamp, **settings)[0]
 
     return run
@@ -144,7 +144,7 @@ def test_every_refusal_is_in_the_list():
 def test_a_refused_latent_may_be_switched_off():
     """Off means h = 0 before every step: the cache is exact then, call for call."""
     net = Net(Toy.make(carry=True), PROCESSES["masked"])
-    prior = jnp.full((B, L), MASK, jnp.int32)
+    prior = jnp.full((B, L), MASK, jnp.int32), jnp.ones(B)
     off, draw = Latent(reset_every=1), Production.of(jax.random.key(2), INDEX)
     run = lambda step: jit(lambda: sample(net, step, draw, prior, 12, latent=off)[0])()
     plain, cached = run(Ancestral()), run(RULES["cached_ancestral"])
@@ -154,10 +154,10 @@ def test_a_refused_latent_may_be_switched_off():
 
 def test_cached_calls_are_the_distinct_states():
     net = Net(Toy.make(carry=False), PROCESSES["masked"])
-    prior, steps = jnp.full((B, L), MASK, jnp.int32), 12
+    prior, steps = (jnp.full((B, L), MASK, jnp.int32), jnp.ones(B)), 12
     draw, keep = Production.of(jax.random.key(2), INDEX), dict(record=lambda s: s.z, tail="none")
     cached, path = jit(lambda: sample(net, RULES["cached_ancestral"], draw, prior, steps, **keep))()
-    inputs = np.concatenate([np.asarray(prior)[None], path])[:-1]
+    inputs = np.concatenate([np.asarray(prior[0])[None], path])[:-1]
     distinct = 1 + (inputs[1:] != inputs[:-1]).any(-1).sum(0)
     np.testing.assert_array_equal(cached.calls, distinct)
 
@@ -165,7 +165,7 @@ def test_cached_calls_are_the_distinct_states():
 def test_latent_of_a_remasked_position_is_taken_back():
     process = PROCESSES["masked"]
     net = Net(Toy.make(), process)
-    prior = jnp.full((64, L), MASK, jnp.int32)
+    prior = jnp.full((64, L), MASK, jnp.int32), jnp.ones(64)
     draw = Production.of(jax.random.key(2), jnp.arange(64))
     path = {}
     for reset in (False, True):
@@ -174,7 +174,7 @@ def test_latent_of_a_remasked_position_is_taken_back():
         run = jit(lambda keep=keep: sample(net, RULES["remdm cap"], draw, prior, 8, **keep)[1])
         path[reset] = run()
     for reset, (z, h) in path.items():
-        before = np.concatenate([np.asarray(prior)[None], z])[:-1]
+        before = np.concatenate([np.asarray(prior[0])[None], z])[:-1]
         back = (before != MASK) & (np.asarray(z) == MASK)
         assert back.sum() > 10
         assert (np.asarray(h)[back] == 0).all() == reset
@@ -183,7 +183,7 @@ def test_latent_of_a_remasked_position_is_taken_back():
 def test_own_clock_records_and_goes_on():
     """A trace of given length, then on until all rows are done: the same samples."""
     net = Net(Toy.make(), PROCESSES["masked"])
-    prior, step = jnp.full((B, L), MASK, jnp.int32), RULES["first_hitting"]
+    prior, step = (jnp.full((B, L), MASK, jnp.int32), jnp.ones(B)), RULES["first_hitting"]
     draw = Production.of(jax.random.key(2), INDEX)
     plain, none = jit(lambda: sample(net, step, draw, prior, 1))()
     for length in (2, 9):

@@ -32,7 +32,7 @@ class Placed(Toy):
 
 NET = Net(Placed.make(), PROCESS)
 DRAW = Production.of(jax.random.key(3), jnp.arange(B))
-PRIOR = jnp.full((B, L), MASK, jnp.int32)
+PRIOR = jnp.full((B, L), MASK, jnp.int32), jnp.ones(B)
 FIXED = jnp.arange(L) < jnp.arange(B)[:, None]
 CLAMP = Clamp(jnp.full((B, L), 4, jnp.int32), FIXED)
 
@@ -150,8 +150,8 @@ def test_free_scores_are_ranked_as_probabilities(kind):
     if kind is MaskedMean:  # x_theta with half of its mass on the mask where it is surer
         c = np.array([[0.18, 0.01, 0.01, 0.8], [0.36, 0.33, 0.31, 1e-9]])
     net = Net(Fixed(jnp.asarray(np.log(c), jnp.float32)), kind(tokens=tokens))
-    state = start(net, jnp.full((1, 2), 3, jnp.int32), None)
+    state = start(net, (jnp.full((1, 2), 3, jnp.int32), jnp.ones(1)), None)
     step = EasyFirst(noise=0.0)
     draw = Production.of(jax.random.key(1), jnp.arange(1))
-    found = step(net, state, jnp.ones(1), jnp.full(1, 0.5), draw, None)
+    found = step(net, state, jnp.full(1, 0.5), draw, None)
     assert found.z.tolist() == [[0, 3]]

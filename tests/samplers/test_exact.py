@@ -69,12 +69,14 @@ def test_draws_follow_the_exact_matrix(rule, kind):
     matrix = matrix_of(step, law, process, *times)
     np.testing.assert_allclose(matrix.sum(1), 1, rtol=1e-9)
     origin = len(law.z) - (1 if "corrector" in rule else 3)  # masked: mask mask token; all masks
-    spread = lambda a: None if a is None else jnp.full(draws, a)
+    spread = lambda a: jnp.full(draws, a)
 
     @jit
     def run(draw):
         state = at_rest(net, step, jnp.tile(jnp.asarray(law.z[origin]), (draws, 1)))
-        return step(net, state, *map(spread, times), draw, None).z
+        if step.clock == "own":
+            return step(net, state, None, draw, None).z
+        return step(net, state._replace(clock=spread(times[0])), spread(times[1]), draw, None).z
 
     out = np.asarray(run(Production.of(jax.random.key(4), jnp.arange(draws))))
     count = np.bincount(index(out, law.size), minlength=len(law.z))
@@ -211,9 +213,9 @@ def test_corrector_rates_are_stationary(kind):
         class Only(Ancestral):
             """The corrector alone."""
 
-            def __call__(self, net, state, t_B, s_B, draw, segment, size=size):
+            def __call__(self, net, state, s, draw, segment, size=size):
                 rate = RateCorrector(size=size, share=1.0)
-                return rate(net, state, s_B, t_B * 0 + 1, draw, segment)
+                return rate(net, state._replace(clock=s), jnp.ones_like(s), draw, segment)
 
         gaps.append(np.abs(p @ matrix_of(Only(), law, process, 0.5, 0.4) - p).max())
     assert gaps[0] < 2e-5 and abs(np.log2(gaps[0] / gaps[1]) - 2) < 0.1, gaps
@@ -230,8 +232,9 @@ def test_a_correction_near_the_end_leaves_the_text_alone(kind, s):
     class Only(Ancestral):
         """The corrector alone, after a step from t = 1/16."""
 
-        def __call__(self, net, state, t_B, s_B, draw, segment):
-            return corrector.corrector(net, state, s_B, t_B - s_B, draw, segment)
+        def __call__(self, net, state, s, draw, segment):
+            t = state.clock
+            return corrector.corrector(net, state._replace(clock=s), t - s, draw, segment)
 
     matrix = matrix_of(Only(), law, process, 1 / 16, s)
     moved = 1 - np.diag(matrix)[: law.size - (kind == "masked")]
@@ -253,8 +256,8 @@ def test_a_correction_of_any_length_keeps_the_law_of_one_masked_position(leap, s
     class Only(Ancestral):
         """The corrector alone."""
 
-        def __call__(self, net, state, t_B, s_B, draw, segment):
-            return corrector(net, state, s_B, t_B - s_B, draw, segment)
+        def __call__(self, net, state, s, draw, segment):
+            return corrector(net, state._replace(clock=s), state.clock - s, draw, segment)
 
     matrix = matrix_of(Only(), law, process, 0.5, s)
     np.testing.assert_allclose(p @ matrix, p, rtol=0, atol=1e-14)

@@ -149,7 +149,7 @@ def test_only_the_prompt_is_hidden_and_not_what_an_earlier_block_made():
     fixed = jnp.zeros((B, 9), bool).at[:, :2].set(True)
     clamp = Clamp(jnp.full((B, 9), 4), fixed)
     draw = Production.of(jax.random.key(2), INDEX)
-    prior = jnp.full((B, 9), MASK, jnp.int32)
+    prior = jnp.full((B, 9), MASK, jnp.int32), jnp.ones(B)
     blocks = dict(blocks=Fill(size=3), window=6, clamp=clamp)
     state, _ = jit(lambda: sample_blocks(net, Ancestral(), draw, prior, 4, **blocks))()
     assert (state.z != MASK).all()

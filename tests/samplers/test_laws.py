@@ -58,12 +58,15 @@ def test_the_step_does_what_its_law_says():
     net = Net(table_denoiser(law, logp), process)
     n, t, s = len(law.z), 0.7, 0.3
     state = lambda z: SampleState(
-        z=jnp.asarray(z), h=None, free=jnp.ones(z.shape, bool), calls=jnp.zeros(len(z), jnp.int32)
+        z=jnp.asarray(z),
+        clock=jnp.full(len(z), t),
+        h=None,
+        free=jnp.ones(z.shape, bool),
+        calls=jnp.zeros(len(z), jnp.int32),
     )
-    times = lambda n: (jnp.full(n, t), jnp.full(n, s))
     step = Ancestral()
     outcome = Forced(tokens=jnp.asarray(law.z[::-1].copy()))
-    forced = step(net, state(law.z), *times(n), outcome, None)
+    forced = step(net, state(law.z), jnp.full(n, s), outcome, None)
     np.testing.assert_array_equal(forced.z, law.z[::-1])
     assert forced.calls.tolist() == [1] * n
 
@@ -72,7 +75,7 @@ def test_the_step_does_what_its_law_says():
     np.testing.assert_allclose(matrix.sum(1), 1, rtol=1e-12)
     mask = np.tile(law.z[-1:], (draws, 1))
     draw = Production.of(jax.random.key(0), jnp.arange(draws))
-    out = jit(lambda d, z: step(net, state(z), *times(draws), d, None).z)(draw, mask)
+    out = jit(lambda d, z: step(net, state(z), jnp.full(draws, s), d, None).z)(draw, mask)
     count = np.bincount(index(np.asarray(out), law.size), minlength=n)
     expected = matrix[-1] * draws
     on = expected > 0
@@ -86,12 +89,12 @@ def test_expected_number_of_idle_steps():
     process = Masked(schedule=schedule, tokens=law.tokens)
     net = Net(table_denoiser(law, log_table(law.conditionals(0.5, True))), process)
     runs, steps = 4000, 10
-    prior = jnp.full((runs, 4), 2, jnp.int32)
+    prior = jnp.full((runs, 4), 2, jnp.int32), jnp.ones(runs)
     draw = Production.of(jax.random.key(1), jnp.arange(runs))
     _, path = jit(
         lambda d: sample(net, Ancestral(), d, prior, steps, tail="none", record=lambda s: s.z)
     )(draw)
-    path = np.concatenate([np.asarray(prior)[None], path])
+    path = np.concatenate([np.asarray(prior[0])[None], path])
     busy = (path[1:] != path[:-1]).any(-1).sum(0)
     t = np.asarray(LinearGrid()(jnp.arange(steps + 1.0), steps))
     p = -np.diff(1 - np.asarray(schedule.alpha(jnp.asarray(t))))

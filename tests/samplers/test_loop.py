@@ -74,9 +74,9 @@ def test_scan_fori_and_python_agree(latent):
     assert trace[0].shape == (STEPS, B, L) and trace[1].shape == (STEPS, B, L, 16)
 
     net, grid = Net(DENOISER, process), LinearGrid()
-    z, h = prior(process, INDEX), DENOISER.latent(B, L)
-    one = jit(lambda state, t, s, draw: STEP(net, state, t, s, draw, None))
-    last = jit(lambda state, t, draw: STEP(net, state, t, None, draw, None))
+    z, h = prior(process, INDEX)[0], DENOISER.latent(B, L)
+    one = jit(lambda state, t, s, draw: STEP(net, state._replace(clock=t), s, draw, None))
+    last = jit(lambda state, t, draw: STEP(net, state._replace(clock=t), None, draw, None))
     state = loop._replace(z=z, h=h, calls=jnp.zeros(B, jnp.int32))
     for i in range(STEPS):
         t, s = (jnp.full(B, grid(jnp.float32(j), STEPS)) for j in (i, i + 1))
@@ -164,10 +164,11 @@ def test_padding_changes_no_sample():
     def run(prior, segment, tokens):
         clamp = Clamp(tokens=tokens, fixed=jnp.zeros(prior.shape, bool), segment=segment)
         net = Net(DENOISER, MASKED)
-        return sample(net, STEP, draw_of(INDEX), prior, STEPS, clamp=clamp)[0]
+        begin = prior, jnp.ones(B)
+        return sample(net, STEP, draw_of(INDEX), begin, STEPS, clamp=clamp)[0]
 
     run = jit(run)
-    start, segment = prior(MASKED, INDEX), jnp.asarray([[1, 1, 1, 1, 0, 0]] * B)
+    start, segment = prior(MASKED, INDEX)[0], jnp.asarray([[1, 1, 1, 1, 0, 0]] * B)
     short = run(start[:, :4], segment[:, :4], start[:, :4])
     for filler in (0, 7):
         padded = run(start.at[:, 4:].set(filler), segment, start)

@@ -25,7 +25,7 @@ from tests.samplers.test_easy_first import Placed
 
 B, L = 4, 8
 PROCESS = PROCESSES["masked"]
-PRIOR = jnp.full((B, L), MASK, jnp.int32)
+PRIOR = jnp.full((B, L), MASK, jnp.int32), jnp.ones(B)
 DRAW = Production.of(jax.random.key(2), jnp.arange(B))
 SHARP = [Readout(top_k=1), Readout(temperature=0.1), Readout(top_p=0.3)]
 
@@ -35,9 +35,9 @@ SHARP = [Readout(top_k=1), Readout(temperature=0.1), Readout(top_p=0.3)]
 def test_statistics_are_those_of_the_plain_law_and_tokens_of_the_sharp_one(order, readout):
     net = Net(Placed.make(), PROCESS, readout, tile=6)
     state, t = start(net, PRIOR, None), jnp.ones(B)
-    trunk = net.trunk(state, t)
-    found = candidates(net, trunk, state, t, DRAW, order)
-    plain = candidates(net.plain, trunk, state, t, DRAW, order)
+    trunk = net.trunk(state)
+    found = candidates(net, trunk, state, DRAW, order)
+    plain = candidates(net.plain, trunk, state, DRAW, order)
     for name in ("entropy", "top") + (() if order == "sampled" else ("cost",)):
         np.testing.assert_array_equal(getattr(found, name), getattr(plain, name))
     sharp = net.rows(lambda pred, z, t, args: pred, trunk, state.z, t, ())
@@ -74,7 +74,7 @@ def test_places_are_those_of_the_plain_law(step):
         net = Net(Placed.make(), PROCESS, readout)
         state = start(net, PRIOR, None)
         state = state._replace(memory=step.init(net, state))
-        found = step(net, state, jnp.ones(B), jnp.full(B, 0.5), DRAW, None)
+        found = step(net, state, jnp.full(B, 0.5), DRAW, None)
         places.append(np.asarray(found.z) != MASK)
     assert places[0].sum() == B * L // 2 or places[0].any()
     for other in places[1:]:
@@ -86,6 +86,6 @@ def test_remdm_remembers_the_networks_own_probability():
     step = ReMDM(strength="conf")
     state = start(net, PRIOR, None)
     state = state._replace(memory=step.init(net, state))
-    found = step(net, state, jnp.ones(B), jnp.full(B, 0.3), DRAW, None)
+    found = step(net, state, jnp.full(B, 0.3), DRAW, None)
     written = np.asarray(found.z) != MASK
     assert written.any() and (np.asarray(found.memory)[written] < 0.999).all()

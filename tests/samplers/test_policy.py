@@ -24,7 +24,7 @@ from tests.samplers.rules import MASK, PROCESSES, RULES, Toy, runs
 
 B, L, STEPS = 4, 6, 4
 DRAW = Production.of(jax.random.key(2), jnp.arange(B))
-PRIOR = jnp.full((B, L), MASK, jnp.int32)
+PRIOR = jnp.full((B, L), MASK, jnp.int32), jnp.ones(B)
 GIBBS = PredictorCorrector(corrector=GibbsCorrector(), corrections=2)
 
 
@@ -111,7 +111,7 @@ def test_no_masked_position_has_a_latent_that_saw_a_token(rule):
     """Revealed and masked again within one step, too; without the policy it happens."""
     index = jnp.arange(64)
     net = Net(Witness.make(), PROCESSES["masked"])
-    prior = jnp.full((64, L), MASK, jnp.int32)
+    prior = jnp.full((64, L), MASK, jnp.int32), jnp.ones(64)
     for reset in (True, False):
         keep = dict(latent=Latent(reset_on_remask=reset), tail="none", record=lambda s: (s.z, s.h))
         draw = Production.of(jax.random.key(5), index)

@@ -19,6 +19,7 @@ def test_256_problems_to_the_last(tmp_path):
         "--config.data.train_count=256",
         "--config.data.validation_count=64",
         "--config.training.num_steps=1500",
+        "--config.optim.lr=0.002",
         "--config.training.ema_decay=0.99",
     )
     experiment, params, _ = pipeline.load_trained(tmp_path)

@@ -39,7 +39,13 @@ def _replay(golden: Golden) -> None:
     prior = jnp.asarray(tokens[0])
     last, (z, h) = jax.jit(
         lambda draw, prior: sample(
-            net, Ancestral(), draw, prior, steps, grid=grid, record=lambda s: (s.z, s.h)
+            net,
+            Ancestral(),
+            draw,
+            (prior, jnp.ones(prior.shape[0])),
+            steps,
+            grid=grid,
+            record=lambda s: (s.z, s.h),
         )
     )(Replay(table=jnp.asarray(u)), prior)
     z = jnp.concatenate([prior[None], z, last.z[None]])
@@ -51,12 +57,14 @@ def _replay(golden: Golden) -> None:
     @jax.jit
     def law(state, t, s):
         fn = lambda pred, z, t, s: process.log_posterior(pred, z, t, s)
-        return net.rows(fn, net.trunk(state, t), state.z, t, jnp.repeat(s, prior.shape[1]))
+        state = state._replace(clock=t)
+        return net.rows(fn, net.trunk(state), state.z, t, jnp.repeat(s, prior.shape[1]))
 
     def table(i: int):
         """Law of step i from the recorded state; noise removal is a step to s = 0."""
         state = SampleState(
             z=jnp.asarray(tokens[i]),
+            clock=None,
             free=jnp.ones(prior.shape, bool),
             h=None if h is None else jnp.zeros_like(h[0]) if i == 0 else h[i - 1],
             calls=jnp.zeros(prior.shape[0], jnp.int32),

@@ -219,27 +219,29 @@ def _replay(golden: Golden) -> None:
     steps = u.shape[0] - 1
     grid = LinearGrid(end=golden.number(GRID_END, [], golden.meta.get("about", ""), 1e-5))
     prior = jnp.asarray(tokens[0])
-    run = lambda draw: sample(net, Analytic(), draw, prior, steps, grid=grid, record=lambda s: s.z)
+    begin = prior, jnp.ones(prior.shape[0])
+    run = lambda draw: sample(net, Analytic(), draw, begin, steps, grid=grid, record=lambda s: s.z)
     last, z = jax.jit(run)(Replay(table=jnp.asarray(u)))
     golden.check("tokens", lambda: jnp.concatenate([prior[None], z, last.z[None]]), 0.0)
 
     def table(i: int):
         """Law of step i from the recorded state."""
+        t, s = (grid(jnp.asarray(float(j)), steps) for j in (i, i + 1))
+        spread = jnp.broadcast_to(t, prior.shape[:1])
         state = SampleState(
             z=jnp.asarray(tokens[i]),
+            clock=spread,
             free=jnp.ones(prior.shape, bool),
             h=None if denoiser.latent(1, 1) is None else net.latent(*prior.shape),
             calls=jnp.zeros(prior.shape[0], jnp.int32),
         )
-        t, s = (grid(jnp.asarray(float(j)), steps) for j in (i, i + 1))
-        spread = jnp.broadcast_to(t, prior.shape[:1])
 
         def law(pred, z, t, args):
             if i == steps:
                 return process.log_posterior(pred, z, t, None)
             return process.log_analytic(pred, z, t, jnp.full_like(t, s))
 
-        return np.exp(net.rows(law, net.trunk(state, spread), state.z, spread, ()))
+        return np.exp(net.rows(law, net.trunk(state), state.z, spread, ()))
 
     named = re.search(r"step (\d+)", golden.meaning("table_mid"))
     middle = int(named.group(1)) if named else steps // 2
