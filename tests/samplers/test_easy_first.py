@@ -48,7 +48,7 @@ def prediction(z, h):
 
 def reference(steps, rate, revise):
     """L.4 without noise: x0 = argmax, the k least sure masked again, k = floor(n * rate)."""
-    z, h = np.array(jnp.where(FIXED, CLAMP.tokens, PRIOR)), np.zeros((B, L, 1), np.float32)
+    z, h = np.array(jnp.where(FIXED, CLAMP.tokens, PRIOR[0])), np.zeros((B, L, 1), np.float32)
     free = ~np.asarray(FIXED)
     path = []
     for t in range(steps - 1, -1, -1):
