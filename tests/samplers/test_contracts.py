@@ -130,7 +130,7 @@ def test_refusals(rule, kind, network, why):
     net = Net(Toy.make(**{"carry": False, **network}), PROCESSES[kind])
     draw = Production.of(jax.random.key(2), INDEX)
     with pytest.raises(ValueError, match=why) as caught:
-        sample(net, RULES[rule], draw, TOKENS, 2)
+        sample(net, RULES[rule], draw, (TOKENS, jnp.ones(len(TOKENS))), 2)
     assert "\n" not in str(caught.value)
 
 
