@@ -121,8 +121,8 @@ def test_where_truncation_leaves_nothing_in_common_the_condition_decides():
 def test_the_greedy_tail_takes_the_mode_of_the_combined_law():
     net = guide(Net(Labelled.make(), PROCESSES["uniform"]), LABEL, null=NULL, gamma=2.0)
     before = run(net, Ancestral(), tail="none")
-    t = jnp.full(B, 1e-5)
-    trunk = net.trunk(before, t)
+    t = before.clock
+    trunk = net.trunk(before)
     law = net.rows(
         lambda pred, z, t, args: net.process.log_posterior(pred, z, t, None),
         trunk,
