@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ldd_jax.core import positions
 from ldd_jax.core.types import Array, Draw
 from ldd_jax.samplers.ancestral import Ancestral
 from ldd_jax.samplers.base import Latent, Net
@@ -34,7 +35,7 @@ class Matched(NamedTuple):
 def match(
     net: Net,
     draws: tuple[Draw, Draw],
-    prior: Array,
+    prior: tuple[Any, Any],
     steps: int,
     finer: int,
     *,
@@ -46,7 +47,7 @@ def match(
     Args:
       net: what both are sampled from.
       draws: randomness of teacher and student; independent ones are the published case.
-      prior: tokens [B, L] at t = 1, of both.
+      prior: (z, clock) at t = 1, of both.
       steps: M of the student, Euler's rule.
       finer: the teacher takes this many ancestral steps for each of the student's.
       grid: (i, n) -> t; the student's times are among the teacher's.
@@ -57,6 +58,9 @@ def match(
       enters as 0, as published.
     """
     count = steps * finer
+    batch, length = positions.shape(prior[0])
+    spread = lambda i: jnp.broadcast_to(grid(1.0 * i, steps), (batch,))
+    clock = lambda i: net.process.clock(spread(i), length)
     began = start(net, prior, None)
     _, path = sample(
         net,
@@ -74,11 +78,11 @@ def match(
 
     def step(state, inputs):
         k, z, h = inputs
-        spread = lambda i: jnp.broadcast_to(grid(1.0 * i, steps), prior.shape[:1])
-        t_B, s_B = spread(k), spread(k + 1)
+        t, s = (clock(i) for i in (k, k + 1))
+        state = state._replace(clock=t)
         at = dataclasses.replace(net, policy=latent, number=k)
-        theirs = dataclasses.replace(at, number=k * finer).trunk(state._replace(z=z, h=h), t_B)
-        mine = at.trunk(state, t_B)
+        theirs = dataclasses.replace(at, number=k * finer).trunk(state._replace(z=z, h=h))
+        mine = at.trunk(state)
         rate = lambda view: at.process.rate(*view)
 
         def products(teacher, student, args):
@@ -86,12 +90,10 @@ def match(
             mu = rate(student)
             return jnp.sum(rate(teacher) * mu, -1), jnp.sum(mu * mu, -1)
 
-        both, own = at.rows_of_two(products, (theirs, z, t_B), (mine, state.z, t_B), ())
+        both, own = at.rows_of_two(products, (theirs, z, t), (mine, state.z, t), ())
         both, own = jnp.sum(both), jnp.sum(own)
         scale = both / own
-        z, trunk = leap_all(
-            at, state, t_B, (t_B - s_B) * scale, "linear", draws[1].at(step=k), None
-        )
+        z, trunk = leap_all(at, state, (t - s) * scale, "linear", draws[1].at(step=k), None)
         return state._replace(z=z, h=trunk.latent), (scale, both, own)
 
     inputs = (jnp.arange(steps), z_star, h_star)
