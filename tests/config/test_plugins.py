@@ -9,9 +9,11 @@ import sys
 
 import pytest
 
+import ldd_jax
 from ldd_jax.config import loading, plugins, recipes, stored, trust
 from ldd_jax.core import registry
 from ldd_jax.core.checks import UserError
+from tests.cli import tools
 
 PART = """
 import dataclasses, pathlib
@@ -65,7 +67,7 @@ def new_process():
 
 def made(workdir, *given):
     """A workdir as `train` begins it, then the next command."""
-    workdir.mkdir()
+    workdir.mkdir(exist_ok=True)
     with plugins.named(map(str, given)):
         config = recipes.make({"method": "mdlm", "size": "tiny"})
         plugins.record(workdir, config)
@@ -217,6 +219,50 @@ def test_a_foreign_workdir_runs_nothing(how, where, part, ran, tmp_path, capsys)
     opened(workdir, path)  # the user's own, and nothing else
     assert ran() and list(loading.RAN) == [str(path)]
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+COMMANDS = (
+    ("sample", "--workdir={}"),
+    ("evaluate", "--workdir={}"),
+    ("mechanism", "--workdir={}"),
+    ("report", "--workdir={}"),
+    ("play", "--workdir={}"),
+    ("bench", "--workdir={}", "--output=out"),
+    ("export", "--workdir={}", "--output=out"),
+    ("solve", "--workdir={}", "--problem=1"),
+    ("distill", "--workdir={}", "--steps=2", "--output=out.json"),
+    ("gen-ppl", "texts", "--workdir={}"),
+    ("gen-ppl", "texts", "--judge={}"),
+    ("train", f"--config={tools.ROOT}/configs/finetune.py:from={{}}", "--workdir=new"),
+    ("train", f"--config={tools.ROOT}/configs/text.py:method=mdlm,size=tiny", "--workdir={}"),
+)
+
+
+@pytest.mark.parametrize("argv", COMMANDS, ids=lambda argv: " ".join(argv)[:16])
+def test_no_command_opens_a_foreign_workdir(argv, part, ran, tmp_path, monkeypatch):
+    workdir = made(tmp_path / "run", part("run/parts.py"))
+    shutil.rmtree(tmp_path / "state")
+    ran()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts").write_text("one\ntwo\n")
+    result = tools.call(*(word.format(workdir) for word in argv))
+    assert result.status == 2 and "give --plugin=FILE" in result.err, result
+    assert len(result.err.splitlines()) == 1 and not ran()
+
+
+def test_from_python(part, ran, tmp_path):
+    path = part()
+    workdir = made(tmp_path / "run", path)
+    shutil.rmtree(tmp_path / "state")
+    ran()
+    with pytest.raises(UserError, match="give --plugin=FILE"):
+        ldd_jax.load(workdir)
+    assert not ran()
+    for given in ([path], path):
+        with pytest.raises(UserError, match="tokenizer"):  # it was never trained
+            ldd_jax.load(workdir, plugins=given)
+        assert ran()
+        new_process()
 
 
 def test_what_runs_is_what_is_trusted_and_not_what_the_workdir_lists(part, ran, tmp_path):

@@ -135,6 +135,12 @@ def test_batches_are_a_multiple_of_shards_and_accumulation():
         check_batch(experiment("mdlm", four, mesh__data=4, training__accumulate=4))
 
 
+def test_axes_without_a_name_are_whole_and_unknown_names_are_told():
+    assert sharding.spec((None, "vocabulary")) == sharding.spec(("layer", "vocabulary"))
+    with pytest.raises(UserError, match="axes name 'vocabluary'; .*did you mean 'vocabulary'"):
+        sharding.spec(("vocabluary",))
+
+
 def test_a_mesh_axis_is_used_once():
     assert sharding.spec(("vocabulary", "width")) == jax.P("tensor", "fsdp")
     assert sharding.spec(("width", "width")) == jax.P("fsdp", None)
