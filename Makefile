@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/quickstart
-# Two test processes; a file stays in one, so that its fixtures are made once.
-WORKERS ?= -n 2 --dist loadfile
+# Two test processes; a file stays in one, so that its fixtures are made once; tests/conftest.py
+# names the files that come first.
+WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test fast extras faults lint format clean
+.PHONY: quickstart test fast extras faults mutants lint format clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -49,6 +50,10 @@ extras: .extras/.installed
 # Kills, stops, damaged files, NaN and 100,000 hostile inputs; prints a table of what was lost.
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.faults
+
+# A hundred small faults in the computing rooms, and whether the fast tests notice each.
+mutants: $(VENV)/.installed-dev
+	$(BIN)/python launch/mutate.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

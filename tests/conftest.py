@@ -1,7 +1,10 @@
-"""Fixtures for all tests."""
+"""Fixtures for all tests: one folder of compiled programs, and compilers that hurry."""
 
 import contextlib
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import pytest
@@ -13,11 +16,51 @@ from ldd_jax.core.memory import keep_freed_memory
 
 keep_freed_memory()  # as the command line does: otherwise a third of the time is page faults
 
+WORKER = "PYTEST_XDIST_WORKER"
+
 # Shorter compilations are not worth a file.
 KEPT = {
     "jax_persistent_cache_min_compile_time_secs": 0.1,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
+
+# XLA's newer way to write fused loops for a CPU takes most of the time of a compilation.
+QUICK = "--xla_cpu_use_fusion_emitters=false"
+
+
+def pytest_configure(config):
+    """Before anything is compiled: XLA reads its flags once, child processes take them over."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if QUICK not in flags and WORKER not in os.environ:
+        flags = f"{flags} {QUICK}".strip()
+        known = subprocess.run(  # XLA ends a process whose flags it does not know
+            [sys.executable, "-c", "import jax; jax.jit(lambda x: x + 1)(1.0)"],
+            env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+        )
+        if known.returncode == 0:
+            os.environ["XLA_FLAGS"] = flags
+
+
+# Files that take longest, longest first: a run of two processes ends when the longer one does.
+LONGEST = (
+    "cli/test_recipes.py",
+    "cli/test_bench.py",
+    "faults/test_kills.py",
+    "cli/test_kill.py",
+    "runs/test_warm_start.py",
+    "tasks/test_overfit.py",
+    "planning/test_hlo.py",
+    "planning/test_aot.py",
+    "training/test_sharding.py",
+    "training/test_distributed.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Files of `LONGEST` come first; what is left keeps its order."""
+    first = {Path(__file__).parent / name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.path, len(first)))
 
 
 @contextlib.contextmanager
@@ -45,21 +88,20 @@ def compiled_into(folder, settings):
 
 @pytest.fixture(scope="session")
 def cache_folder(tmp_path_factory):
+    """One for all test processes of a run; TEST_PROGRAMS names one that outlives it."""
+    if os.environ.get("TEST_PROGRAMS"):
+        return Path(os.environ["TEST_PROGRAMS"])
+    if WORKER in os.environ:  # a worker's folder lies in that of the run
+        folder = tmp_path_factory.getbasetemp().parent / "compiled"
+        folder.mkdir(exist_ok=True)
+        return folder
     return tmp_path_factory.mktemp("compiled")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def keep_programs(cache_folder):
-    """Equal programs are compiled once by a test process and all that it starts."""
+    """Equal programs are compiled once by all test processes and all that they start."""
     with compiled_into(cache_folder, KEPT):
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def note_elsewhere(tmp_path_factory):
-    """What is noted of the user's plugins is noted in a folder of the tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
 
 

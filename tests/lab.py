@@ -15,7 +15,13 @@ from ldd_jax.oracle.laws import Law, index, kl, states
 __all__ = ["Law", "index", "kl", "states"]
 
 # Small networks spend their time in the compiler; without optimisation it is much quicker.
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+jit = partial(
+    jax.jit,
+    compiler_options={
+        "xla_backend_optimization_level": 0,
+        "xla_llvm_disable_expensive_passes": True,
+    },
+)
 
 
 def log_table(probabilities: np.ndarray) -> np.ndarray:
@@ -81,9 +87,14 @@ def transition(law: Law, process, logp: np.ndarray, t: float, s: float | None) -
     return out
 
 
+def first_params(model, key=None):
+    """`model.init` as one program: one by one its operations are compiled for many seconds."""
+    return jit(model.init)(jax.random.key(0) if key is None else key)
+
+
 def live_params(model, seed: int = 0, scale: float = 0.3):
     """Parameters with every zero-initialised path opened by noise."""
-    params = model.init(jax.random.key(seed))
+    params = first_params(model, jax.random.key(seed))
     leaves, tree = jax.tree.flatten(params)
     rng = np.random.default_rng(seed)
     noisy = [leaf + jnp.asarray(rng.normal(0, scale, leaf.shape), leaf.dtype) for leaf in leaves]

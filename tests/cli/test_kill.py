@@ -19,7 +19,7 @@ from ldd_jax.training.checkpoints import Checkpoints
 from tests.cli import tools
 
 # As a user compiles; the other tests of this folder leave optimisations out.
-PRODUCTION = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "false"}
+PRODUCTION = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "false", "XLA_FLAGS": ""}
 FLAGS = (
     "--config.training.num_steps=40",
     "--config.training.log_every=1",

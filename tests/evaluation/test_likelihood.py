@@ -17,6 +17,7 @@ from ldd_jax.data.text import Corpus
 from ldd_jax.evaluation import likelihood
 from ldd_jax.inference import evaluate
 from tests.cli.tools import METHODS
+from tests.lab import first_params
 from tests.training.common import BATCH, LENGTH, experiment, stream
 
 
@@ -165,7 +166,7 @@ def test_untrained_model_knows_nothing(method):
     of the data from it, log V, the boundary term included.
     """
     built = experiment(method, evaluation__batch_size=16)
-    params = built.model.init(built.key(0))
+    params = first_params(built.model, built.key(0))
     symbols = built.tokens.size - (built.tokens.mask is not None)
     for passes in (1, 2) if method.startswith("lddm") else (1,):
         found = evaluate.evaluate_split(built, corpus(101), params, passes=passes, draws=40)
@@ -180,7 +181,7 @@ def test_a_full_and_a_padded_last_batch_agree():
     found = []
     for size in (8, 7):
         built = experiment("mdlm", evaluation__batch_size=size)
-        params = built.model.init(built.key(0))
+        params = first_params(built.model, built.key(0))
         found.append(evaluate.evaluate_split(built, corpus(40), params, draws=60))
     assert found[0].tokens == found[1].tokens == 40 * LENGTH
     assert abs(found[0].nats - found[1].nats) < 4 * found[0].monte_carlo_se
@@ -188,7 +189,7 @@ def test_a_full_and_a_padded_last_batch_agree():
 
 def test_evaluation_is_repeatable_and_limited():
     built = experiment("udlm", evaluation__batch_size=8, evaluation__max_sequences=20)
-    params = built.model.init(built.key(0))
+    params = first_params(built.model, built.key(0))
     one, two = (evaluate.evaluate_split(built, corpus(40), params, draws=2) for _ in range(2))
     assert one == two and one.sequences == 20 and "20 of 40 sequences" in str(one)
 
@@ -197,7 +198,7 @@ def test_evaluation_is_repeatable_and_limited():
 def test_just_so_many_sequences_are_scored_at_every_batch_size(size):
     """The same ones, spread over the split; the program's progress is told batch by batch."""
     built = experiment("mdlm", evaluation__batch_size=size, evaluation__max_sequences=10)
-    params, told = built.model.init(built.key(0)), []
+    params, told = first_params(built.model, built.key(0)), []
     report = lambda *at: told.append(at)
     found = evaluate.evaluate_split(built, corpus(43), params, draws=1, report=report)
     assert found.sequences == 10 and found.tokens == 10 * LENGTH and found.available == 43
@@ -226,7 +227,7 @@ def test_score_is_per_sequence_and_ignores_padding(method):
     objective = built.objective.as_bound(1)
     assert objective.times.eps == 0 and not objective.dropout
     score = jax.jit(likelihood.score_fn(built.model, objective))
-    params = built.model.init(built.key(0))
+    params = first_params(built.model, built.key(0))
     arrays = next(stream(1))
     total, count = score(params, arrays, jax.random.key(1))
     assert total.shape == count.shape == (BATCH,)

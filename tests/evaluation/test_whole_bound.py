@@ -19,7 +19,7 @@ from ldd_jax.processes import LeftToRight, Masked, MaskedMean, MaskedScore, Unif
 from ldd_jax.schedules import CosineMD4, Geometric, LinearSigma, LogLinear
 from tests.evaluation.test_estimators import Known
 from tests.evaluation.test_likelihood import corpus
-from tests.lab import jit
+from tests.lab import first_params, jit
 from tests.training.common import experiment
 
 # At ends that are far from 0 and 1, so that a missing term is many errors large.
@@ -117,7 +117,7 @@ def test_an_objective_says_itself_whether_it_is_a_bound():
 
 def test_what_is_no_bound_is_not_printed_as_one():
     built = experiment("mdlm")
-    params = built.model.init(built.key(0))
+    params = first_params(built.model, built.key(0))
     own = {f.name: getattr(built.objective, f.name) for f in dataclasses.fields(Nelbo)}
     changed = dataclasses.replace(built, objective=Half(**own))
     found = evaluate.evaluate_split(changed, corpus(20), params, draws=1)
@@ -131,5 +131,7 @@ def test_a_bound_of_finite_steps_names_them():
     built = experiment("mdlm")
     objective = dataclasses.replace(built.objective, times=GridTimes(steps=50))
     changed = dataclasses.replace(built, objective=objective)
-    found = evaluate.evaluate_split(changed, corpus(20), built.model.init(built.key(0)), draws=1)
+    found = evaluate.evaluate_split(
+        changed, corpus(20), first_params(built.model, built.key(0)), draws=1
+    )
     assert found.meaning.endswith("with h = 0 on 50 equal steps")

@@ -25,6 +25,7 @@ from ldd_jax.report import page
 from ldd_jax.training import digests, sharding, state
 from ldd_jax.training.checkpoints import Checkpoints
 from ldd_jax.training.metrics import JsonLines
+from tests.lab import first_params
 
 Target = Callable[[bytes], object]
 # What stands in a config where something else was expected.
@@ -247,7 +248,7 @@ class Workdirs:
     def _save(self) -> None:
         import jax
 
-        params = self.experiment.model.init(jax.random.key(0))
+        params = first_params(self.experiment.model, jax.random.key(0))
         saver = Checkpoints(self.folder, keep=1)
         saver.save_parameters(0, params, params, {"step": 0})
         saver.close()

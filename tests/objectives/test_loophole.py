@@ -17,7 +17,7 @@ from ldd_jax.objectives import (
     PseudoContext,
 )
 from ldd_jax.processes import Masked, Uniform
-from tests.lab import jit, live_params
+from tests.lab import first_params, jit, live_params
 
 B, L = 8, 6
 TOKENS = TokenSpace(size=9, mask=3)
@@ -61,8 +61,8 @@ def gap(a, b):
 
 
 def test_at_initialisation_the_latent_changes_no_bit():
-    params = MODEL.init(jax.random.key(0))
-    base = BASE.init(jax.random.key(0))
+    params = first_params(MODEL, jax.random.key(0))
+    base = first_params(BASE, jax.random.key(0))
     rng = np.random.default_rng(0)
     # A head and gates that are not zero, so that equality says something.
     for tree in (params, base):

@@ -17,7 +17,7 @@ from ldd_jax.samplers import Ancestral, Clamp, sample
 from ldd_jax.samplers import NextToken as Step
 from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.logits import Readout
-from tests.lab import jit, live_params
+from tests.lab import first_params, jit, live_params
 
 B, L, V, START = 3, 6, 5, 4
 TOKENS = TokenSpace(size=V, mask=START)
@@ -136,7 +136,7 @@ def test_frequencies_are_those_of_the_law():
 def test_refusals():
     masked, draw = Masked(tokens=TOKENS), Production.of(jax.random.key(0), jnp.arange(B))
     two_way = DiT(tokens=TOKENS, width=16, depth=1, heads=2, cond_width=8)
-    own = two_way.bind(two_way.init(jax.random.key(0)))
+    own = two_way.bind(first_params(two_way, jax.random.key(0)))
     prior = masked.prior(draw.keys, L)
     with pytest.raises(ValueError, match="method=ar"):
         sample(Net(own, masked), Step(), draw, prior, 1)

@@ -19,7 +19,7 @@ def plan(*argv):
     path = os.pathsep.join(filter(None, (str(TPU), os.environ.get("PYTHONPATH", ""))))
     return subprocess.run(
         [sys.executable, "-m", "ldd_jax", "plan", *argv],
-        env={**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
         cwd=ROOT,
         capture_output=True,
         text=True,

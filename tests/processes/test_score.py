@@ -176,6 +176,18 @@ def test_the_tweedie_step_of_the_exact_score_is_the_posterior(masked):
     np.testing.assert_allclose(np.exp(tweedie), np.exp(posterior), atol=1e-9)
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_the_tweedie_step_of_a_clean_prediction_is_the_posterior(masked):
+    """At every row: a token that is no mask stays, whoever asks for its law."""
+    logits, _, z, t = rows(5, masked)
+    make, tokens = Masked if masked else Uniform, TokenSpace(size=V, mask=MASK if masked else None)
+    process = make(tokens=tokens)
+    pred = process.read(logits, z, t)
+    tweedie = np.exp(process.log_analytic(pred, z, t, t / 3))
+    np.testing.assert_allclose(tweedie.sum(-1), 1, rtol=1e-9)
+    np.testing.assert_allclose(tweedie, np.exp(process.log_posterior(pred, z, t, t / 3)), atol=1e-9)
+
+
 @pytest.mark.parametrize("make", [MaskedScore, UniformScore])
 def test_free_scores_make_laws(make):
     """Of scores that belong to no distribution: all laws are normalised, the clipped one too."""

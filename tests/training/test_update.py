@@ -9,6 +9,7 @@ import pytest
 from ldd_jax.objectives import ExampleGate, PseudoContext
 from ldd_jax.training.step import Update
 from tests.cli.tools import METHODS
+from tests.lab import first_params
 from tests.training.common import experiment, run
 
 SLOW = [(m, g) for m in METHODS for g in ("", "example") if g == "" or m.startswith("lddm")]
@@ -58,7 +59,7 @@ def test_loss_of_an_example_does_not_depend_on_its_microbatch():
     from tests.training.common import stream
 
     arrays = next(stream(1))
-    params = built[0].model.init(jax.random.key(3))
+    params = first_params(built[0].model, jax.random.key(3))
     losses = []
     for e in built:
         run_one = jax.jit(lambda p, a, k, e=e: e.update.gradients(p, as_batch(a), k))
@@ -100,7 +101,7 @@ def test_weights_are_relative_and_padding_has_none():
     built = experiment("udlm")
     arrays = next(stream(1))
     assert arrays["keep"].any()
-    params = built.model.init(jax.random.key(3))
+    params = first_params(built.model, jax.random.key(3))
     # A head that is not zero, so that the loss depends on the features.
     params["head"]["kernel"] = jax.random.normal(jax.random.key(0), params["head"]["kernel"].shape)
 
