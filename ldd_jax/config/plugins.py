@@ -59,7 +59,9 @@ def named(given: Iterable[str]) -> Iterator[None]:
     Raises:
       UserError: for what is neither, or fails.
     """
-    before = _SCOPE.set(Scope(list(dict.fromkeys(map(loading.load, given)))))
+    outer = _SCOPE.get()
+    sources = dict.fromkeys([*outer.named, *map(loading.load, given)])
+    before = _SCOPE.set(Scope(list(sources), outer.said))
     try:
         yield
     finally:

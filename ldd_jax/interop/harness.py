@@ -57,6 +57,7 @@ class Harness(LM):
       ema: averaged parameters.
       seed: of all draws.
       pipeline: a model that is loaded already.
+      plugin: a file of the user's own that registers components, as `--plugin`.
       device, max_batch_size: what the harness's own command line adds; not used.
     """
 
@@ -71,6 +72,7 @@ class Harness(LM):
         ema: bool = True,
         seed: int = 0,
         pipeline: Pipeline | None = None,
+        plugin: str = "",
         device: Any = None,
         max_batch_size: Any = None,
     ):
@@ -81,7 +83,8 @@ class Harness(LM):
             f"likelihood {likelihood!r}; {nearest(likelihood, LIKELIHOODS)}",
         )
         require(bool(workdir) or pipeline is not None, "workdir is missing; give workdir=DIR")
-        self.pipeline = pipeline or load(Path(workdir), ema=ema)
+        plugins = [plugin] if plugin else []
+        self.pipeline = pipeline or load(Path(workdir), ema=ema, plugins=plugins)
         self.likelihood, self.seed, self.template = likelihood, int(seed), PLAIN
         self.scorer = Scorer(
             self.pipeline.experiment,

@@ -245,9 +245,13 @@ def test_no_command_opens_a_foreign_workdir(argv, part, ran, tmp_path, monkeypat
     ran()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "texts").write_text("one\ntwo\n")
-    result = tools.call(*(word.format(workdir) for word in argv))
+    argv = [word.format(workdir) for word in argv]
+    result = tools.call(*argv)
     assert result.status == 2 and "give --plugin=FILE" in result.err, result
     assert len(result.err.splitlines()) == 1 and not ran()
+    result = tools.call(*argv, f"--plugin={part('code/parts.py')}")
+    assert result.status == 2 and ran()  # it was never trained
+    assert "of it only --plugin is loaded" in result.err and "=FILE" not in result.err
 
 
 def test_from_python(part, ran, tmp_path):
