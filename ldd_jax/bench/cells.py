@@ -49,6 +49,7 @@ def parse_sampler(text: str, defaults: Sampling) -> Sampling:
         "sampling": (Sampling, {"tail", GRID}),
     }
     given: dict[str, dict[str, Any]] = {kind: {} for kind in tables}
+    learned_step = None
     for option in options:
         field, equals, value = option.partition("=")
         require(bool(equals), f"sampler {text!r}: {option!r} is not field=value")
@@ -59,12 +60,13 @@ def parse_sampler(text: str, defaults: Sampling) -> Sampling:
         if field == GRID:
             found = learned.grid(value)
             given["sampling"][GRID] = found.grid
+            learned_step = found.step
             if found.temperatures:
                 given["readout"]["temperatures"] = found.temperatures
         else:
             given[kinds[0]][field] = _typed(text, field, value, hint)
     try:
-        base = defaults.step if own else registry.build("step", {"name": name})
+        base = (learned_step or defaults.step) if own else registry.build("step", {"name": name})
         return dataclasses.replace(
             defaults,
             step=dataclasses.replace(base, **given["step"]),

@@ -17,9 +17,10 @@ SUFFIX = ".json"
 
 @dataclasses.dataclass(frozen=True)
 class Learned:
-    """A grid, and where it comes from a file the steps and temperatures that go with it, if any."""
+    """A grid, and where it comes from a file what goes with it: a rule, steps, temperatures."""
 
     grid: Any
+    step: Any = None
     steps: int | None = None
     temperatures: tuple[float, ...] = ()
 
@@ -37,7 +38,7 @@ def grid(text: str) -> Learned:
       UserError: for an unknown name, or a file that holds no grid.
     """
     if not text.endswith(SUFFIX):
-        return Learned(registry.parse("grid", text))
+        return Learned(grid=registry.parse("grid", text))
     try:
         found = reading.read_json(text)
     except (OSError, ValueError) as error:
@@ -57,7 +58,12 @@ def grid(text: str) -> Learned:
         f"grid {text}: temperatures are {factors!r}; expected a list of numbers",
     )
     try:
-        made = Learned(registry.build("grid", found["grid"]), steps, tuple(map(float, factors)))
+        made = Learned(
+            grid=registry.build("grid", found["grid"]),
+            step=registry.build("step", found["step"]) if "step" in found else None,
+            steps=steps,
+            temperatures=tuple(map(float, factors)),
+        )
         made.over(Readout())
     except (UserError, ValueError) as error:
         raise UserError(f"grid {text}: {error}") from error
@@ -69,5 +75,6 @@ def label(text: str) -> str:
     if not text.endswith(SUFFIX):
         return text
     found = grid(text)
-    held = json.dumps([registry.section(found.grid).to_dict(), found.temperatures], sort_keys=True)
+    parts = [registry.section(p).to_dict() for p in (found.grid, found.step) if p is not None]
+    held = json.dumps([*parts, found.temperatures], sort_keys=True)
     return f"{Path(text).stem}-{hashlib.sha256(held.encode()).hexdigest()[:8]}"

@@ -68,6 +68,10 @@ class Distilled:
         """Nats a token with one position a call, as far as e(n) goes."""
         return self.losses.rising().total / len(self.losses.values)
 
+    def __str__(self) -> str:
+        floor = f"one position a call: {self.floor:.4f} nats/token, as far as e(n) of training rows"
+        return "\n".join([*map(str, self.bounds), f"{floor} goes"])
+
     def record(self) -> dict[str, Any]:
         """A JSON object that `sample --grid=FILE` takes: the grid, its steps, and where from."""
         number = lambda values: [None if np.isnan(v) else float(v) for v in values]
@@ -82,18 +86,18 @@ class Distilled:
         }
 
 
-def check(experiment: Experiment) -> None:
-    """Refuse what has no grid to learn.
+def is_grid(experiment: Experiment) -> bool:
+    """Whether its learned sampler is a time grid; else it is factors of the rate (`scaling`).
 
     Raises:
-      UserError: for a model without masks, or one that predicts no probabilities.
+      UserError: for a model that has no time.
     """
     process = experiment.process
     require(
-        process.absorbing and process.predicts == "clean",
-        "a learned sampler is a time grid for masked diffusion that predicts x_theta; this model "
-        f"is of another kind ({experiment.config.process.name})",
+        process.schedule is not None,
+        "an autoregressive model has no reverse diffusion: there are no steps to make fewer",
     )
+    return process.absorbing and process.predicts == "clean"
 
 
 def distill(
@@ -110,7 +114,7 @@ def distill(
     """Learn the grid of `sampling.num_steps` steps for its read-out and latent.
 
     Args:
-      experiment: of a workdir.
+      experiment: of a workdir, with masks and x_theta (`is_grid`).
       corpus: of the run.
       params: of its model.
       sampling: num_steps M; readout and latent; its step is the ancestral one whatever it says.
@@ -119,11 +123,7 @@ def distill(
       objective: "path", or "trajectory", the published loss (`evaluation.matching`), whose grid is
         then bounded beside the others, and is the one that is handed out.
       report: told what is done.
-
-    Raises:
-      UserError: as `check`.
     """
-    check(experiment)
     runs = Runs(experiment, params, sampling, sequences, seed)
     steps, end = sampling.num_steps, LinearGrid().end
     usual: dict[str, Any] = {"linear": LinearGrid(end=end), "cosine": CosineGrid(end=end)}

@@ -23,6 +23,20 @@ from ldd_jax.training import sharding
 FINER, MATCHED = 8, 256  # steps of the teacher for one of the student, rows of both
 
 
+def rows_of(experiment: Experiment, corpus: Corpus, split: str, sequences: int) -> Any:
+    """Batches of at most so many rows of a split, spread over it; the last one is filled up."""
+    pieces = sharding.shards(experiment.mesh)
+    rows = Spread(corpus.rows(split), sequences)
+    return batches(
+        rows,
+        batch_size=-(-min(experiment.evaluation.batch_size, len(rows)) // pieces) * pieces,
+        shuffle=False,
+        repeat=False,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
 class Runs:
     """Rows of a corpus run along grids, with the programs that do it."""
 
@@ -81,19 +95,11 @@ class Runs:
         self, corpus: Corpus, split: str, times: Callable[[int, int], np.ndarray], *, every: bool
     ) -> Iterator[tuple[Along, np.ndarray]]:
         """Every batch run along times(batch number, rows) [T, rows], and its free tokens [rows]."""
-        mesh, pieces = self.experiment.mesh, sharding.shards(self.experiment.mesh)
-        rows = Spread(corpus.rows(split), self.sequences)
-        size = -(-min(self.experiment.evaluation.batch_size, len(rows)) // pieces) * pieces
-        stream = batches(
-            rows,
-            batch_size=size,
-            shuffle=False,
-            repeat=False,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
+        mesh = self.experiment.mesh
         key = jax.random.key(self.seed)
+        stream = rows_of(self.experiment, corpus, split, self.sequences)
         for number, arrays in enumerate(stream):
+            size = len(arrays["keep"])
             free = np.sum(~arrays["keep"], axis=1)
             found = self._run(
                 self.params,

@@ -71,9 +71,11 @@ def overlaid(defaults: Sampling, **options: Any) -> Sampling:
             name: registry.parse(name, left.pop(key)) if key in left else getattr(defaults, name)
             for name, key in (("step", "sampler"), ("blocks", "blocks"))
         }
+        own = "sampler" not in options or options["sampler"] is None
         if "grid" in left:
             found = learned.grid(left.pop("grid"))
             parts["grid"], readout = found.grid, found.over(readout)
+            parts |= {"step": found.step} if found.step and own else {}
             left |= {"steps": found.steps} if found.steps and "steps" not in left else {}
         require(
             parts["step"].clock == "grid" or not stepped,

@@ -7,7 +7,7 @@ import dataclasses
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw
 from ldd_jax.samplers.base import Net, SampleState, Step
-from ldd_jax.samplers.leaps import check_leap, leap_all
+from ldd_jax.samplers.leaps import check_leap, check_scales, leap_all, scaled
 
 
 @register("step", "tau_leaping")
@@ -15,13 +15,17 @@ from ldd_jax.samplers.leaps import check_leap, leap_all
 class TauLeaping(Step):
     """Leap of length t - s at mu(z, t) (arXiv 2205.14987); KL of order 2 in the number of steps.
 
-    `leap` names the law of a jump in that time, see `samplers.leaps`.
+    Attributes:
+      leap: the law of a jump in that time, see `samplers.leaps`.
+      scales: factors of the rate by step, the last for all that follow; none = 1 always.
     """
 
     leap: str = "first_jump"
+    scales: tuple[float, ...] = ()
 
     def __post_init__(self):
         check_leap(self.leap)
+        check_scales(self.scales)
 
     def __call__(
         self,
@@ -32,5 +36,6 @@ class TauLeaping(Step):
         segment: Array | None,
     ) -> SampleState:
         """One step."""
-        z, trunk = leap_all(net, state, state.clock - s, self.leap, draw, segment)
+        duration = scaled(state.clock - s, self.scales, net.number)
+        z, trunk = leap_all(net, state, duration, self.leap, draw, segment)
         return state._replace(z=z, h=trunk.latent, calls=state.calls + self.calls)

@@ -10,7 +10,7 @@ import pytest
 from ldd_jax.bench import cells
 from ldd_jax.config.sections import Sampling
 from ldd_jax.core.checks import UserError
-from ldd_jax.samplers import CosineGrid
+from ldd_jax.samplers import Ancestral, CosineGrid
 from tests.cli import tools
 from tests.cli.test_refusals import refused
 
@@ -59,6 +59,27 @@ def test_the_published_loss_by_name(trained, tmp_path):
     # The first scale is 1, as both runs begin alike; the others are below 1 and leave more masked.
     assert u[1] == pytest.approx(2 / 3, abs=1e-3) and u[2] > 0.35 and u[3] > 0.1
     assert bounds["matched"]["expected"] >= bounds["learned"]["expected"]
+
+
+def test_factors_of_the_rate_without_masks(trained, tmp_path):
+    """Tau-leaping is the learned one then; a sampler that is named stays."""
+    output = tmp_path / "factors.json"
+    flags = (f"--workdir={trained('udlm')}", f"--output={output}", *FEW)
+    run = tools.good("distill", *flags)
+    found = json.loads(output.read_text())
+    factors = found["step"]["scales"]
+    assert found["step"]["name"] == "tau_leaping" and len(factors) == found["steps"] == 3
+    assert all(0.01 < f <= 2 for f in factors) and found["nats"] < found["plain"]
+    assert f"{found['nats']:.4f} nats/token, {found['plain']:.4f} with none" in run.out
+    for more, name in (((), "tau_leaping"), (("--sampler=ancestral",), "ancestral")):
+        samples = tmp_path / f"{name}.jsonl"
+        flags = (f"--workdir={trained('udlm')}", f"--grid={output}", f"--output={samples}", *more)
+        tools.good("sample", *flags)
+        (first, *_) = tools.json_lines(samples)
+        assert first["settings"]["step"]["name"] == name and first["steps"] == 3
+    chosen = cells.parse_sampler(f"default:grid={output}", Sampling())
+    assert list(chosen.step.scales) == factors
+    assert cells.parse_sampler(f"ancestral:grid={output}", Sampling()).step == Ancestral()
 
 
 def test_sampling_along_it(learned, trained, tmp_path):
@@ -134,7 +155,7 @@ def test_files_that_hold_no_grid(name, trained, tmp_path):
 @pytest.mark.parametrize(
     "method, flags, words",
     [
-        ("udlm", ("--steps=3",), "masked diffusion"),
+        ("udlm", ("--steps=3", "--objective=trajectory"), "masked diffusion"),
         ("lddm_m", (), "--steps is missing"),
         ("lddm_m", ("--steps=0",), "--steps=0"),
         ("lddm_m", ("--steps=3", "--num_samples=-1"), "--num_samples=-1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -13,7 +14,7 @@ from ldd_jax.core.console import say
 
 
 def _distill_flags(values: flags.FlagValues) -> None:
-    workdir_flag(values, "Folder of a trained run of masked diffusion.")
+    workdir_flag(values, "Folder of a trained run.")
     d = lambda f, name, default, text: f(name, default, text, flag_values=values)
     d(flags.DEFINE_integer, "steps", None, "Steps of the grid to learn.")
     d(flags.DEFINE_integer, "num_samples", 1024, "Rows of either split at most; 0: all.")
@@ -46,33 +47,41 @@ def _distill(values: flags.FlagValues) -> None:
     check_seed(values.seed)
     from ldd_jax.config.experiment import read_corpus
     from ldd_jax.core import writing
-    from ldd_jax.inference import distill, generate, pipeline
+    from ldd_jax.inference import distill, generate, pipeline, scaling
     from ldd_jax.inference.settings import overlaid
 
     output = writing.place(values.output)
     experiment, params, step = pipeline.load_trained(workdir, ema=values.ema, step=values.step)
-    distill.check(experiment)
+    by_grid = distill.is_grid(experiment)
+    require(
+        by_grid or values.objective == "path",
+        "--objective=trajectory is for masked diffusion that predicts x_theta",
+    )
     require(
         experiment.model.latent or values.latent == "carry",
         "this network takes no latent; --latent does not apply",
     )
     sampling = overlaid(experiment.sampling, sampler="ancestral", steps=steps, latent=values.latent)
-    found = distill.distill(
-        experiment,
-        read_corpus(experiment),
-        params,
-        sampling,
-        sequences=values.num_samples,
-        seed=values.seed,
-        objective=values.objective,
-        report=lambda text: say(text, error=True),
-    )
-    say(*map(str, found.bounds))
-    say(f"one position a call: {found.floor:.4f} nats/token, as far as e(n) of training rows goes")
+    corpus = read_corpus(experiment)
+    common: dict[str, Any] = dict(sequences=values.num_samples, seed=values.seed)
+    found: Any
+    if by_grid:
+        found = distill.distill(
+            experiment,
+            corpus,
+            params,
+            sampling,
+            objective=values.objective,
+            report=lambda text: say(text, error=True),
+            **common,
+        )
+    else:
+        found = scaling.scale(experiment, corpus, params, sampling, **common)
+    say(found)
     record = found.record() | {"objective": values.objective}
     record |= distill.about(experiment, step, sampling)
     generate.write_json_lines(output, [record])
     say(f"written to {output.path}")
 
 
-DISTILL = Command("learn the time grid of few steps for a masked model", _distill_flags, _distill)
+DISTILL = Command("learn a sampler of few steps: a time grid, or factors", _distill_flags, _distill)
