@@ -100,10 +100,7 @@ def best(costs: np.ndarray, factors: np.ndarray) -> np.ndarray:
         i = int(np.clip(np.argmin(row), 1, len(row) - 2))
         x, y = log[i - 1 : i + 2], row[i - 1 : i + 2]
         low, here, high = y
-        with np.errstate(
-            invalid="ignore"
-        ):  # a factor too large for some path costs infinitely much
-            bend = low - 2 * here + high
-        move = 0.5 * (low - high) / bend if np.isfinite(bend) and bend > 0 else np.argmin(y) - 1.0
+        bend = low - 2 * here + high
+        move = 0.5 * (low - high) / bend if bend > 0 else np.argmin(y) - 1.0
         out.append(np.exp(x[1] + np.clip(move, -1, 1) * (x[1] - x[0])))
     return np.array(out)
