@@ -30,7 +30,8 @@ class Scaled:
     """Factors of tau-leaping on the linear grid, and what its steps cost validation rows.
 
     plain, nats: the steps' part of the path bound, nats a token, without and with the factors;
-    apart, apart_se: the difference, paired row by row.
+    apart, apart_se: the difference, paired row by row. Infinite (null in JSON) where a step's rate
+    is so large that a position would surely leave its token, as at t = 1 of a log-linear schedule.
     """
 
     factors: tuple[float, ...]
@@ -109,11 +110,13 @@ def scale(
     pairs = [(found.sum(0), tokens) for found, tokens in costs("validation", both)]
     nats, tokens = (np.concatenate(part) for part in zip(*pairs))
     nats, tokens = nats[tokens > 0], tokens[tokens > 0]
-    apart = nats[:, 1] - nats[:, 0]
+    with np.errstate(invalid="ignore"):  # without factors a path may have no chance at all
+        apart = nats[:, 1] - nats[:, 0]
+        error = apart.std(ddof=1) * np.sqrt(len(apart)) / tokens.sum()
     return Scaled(
         factors=tuple(chosen.tolist()),
         plain=float(nats[:, 0].sum() / tokens.sum()),
         nats=float(nats[:, 1].sum() / tokens.sum()),
         apart=float(apart.sum() / tokens.sum()),
-        apart_se=float(apart.std(ddof=1) * np.sqrt(len(apart)) / tokens.sum()),
+        apart_se=float(error),
     )
