@@ -11,6 +11,7 @@ from ldd_jax.samplers import Ancestral, FirstHitting, sample
 from ldd_jax.samplers.base import Net
 from tests.cli import tools
 from tests.contracts import toys
+from tests.lab import first_params
 
 TOKENS = TokenSpace(size=5, mask=4)
 
@@ -37,7 +38,7 @@ def test_positions_keep_their_own_time():
     process, length, rows = toys.Slanted(tokens=TOKENS), 4, 4000
     index = jnp.arange(rows)
     denoiser = toys.DiT(tokens=TOKENS, width=8, heads=2, depth=1, cond_width=4, latent=False)
-    net = Net(denoiser.bind(denoiser.init(jax.random.key(0))), process)
+    net = Net(denoiser.bind(first_params(denoiser)), process)
     prior = process.prior(example_keys(jax.random.key(1), index), length)
     assert prior[1].shape == (rows, length)
     draw = Production.of(jax.random.key(2), index)
@@ -59,7 +60,7 @@ def test_the_bound_of_a_clock_by_position_is_exact_for_an_ideal_network():
     """Independent uniform tokens: log V nats each, whatever the clocks (logits 0 are ideal)."""
     process, length, rows = toys.Slanted(tokens=TOKENS), 8, 4096
     model = toys.DiT(tokens=TOKENS, width=8, heads=2, depth=1, cond_width=4, latent=False)
-    denoiser = model.bind(model.init(jax.random.key(0)))
+    denoiser = model.bind(first_params(model))
     objective = toys.SlantedNelbo(process=process, num_classes=0, dropout=False).as_bound(1)
     arrays = dict(
         z0=jax.random.randint(jax.random.key(1), (rows, length), 0, 4),
@@ -75,7 +76,7 @@ def test_the_bound_of_a_clock_by_position_is_exact_for_an_ideal_network():
 def test_a_mask_of_ones_own_is_obeyed():
     """Depth 2, two neighbours a layer: no output depends on what is five places away."""
     model = toys.Near(tokens=TOKENS, width=8, heads=2, depth=2, latent=False, adaln=False)
-    denoiser = model.bind(model.init(jax.random.key(0)))
+    denoiser = model.bind(first_params(model))
     out = jax.jit(lambda z: denoiser.trunk(z, Cond()).features)
     z = jnp.zeros((1, 12), jnp.int32)
     moved = np.abs(np.asarray(out(z.at[0, 3].set(1)) - out(z)))[0].max(-1)

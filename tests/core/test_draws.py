@@ -20,8 +20,12 @@ from ldd_jax.core.draws import (
     most_probable,
     select,
 )
+from tests.lab import jit
 
 pytestmark = pytest.mark.usefixtures("strict")
+
+
+drawn = jax.jit(select)  # one program a shape; its operations one by one are dozens
 
 
 def path_thresholds(p, target):
@@ -59,7 +63,7 @@ def test_every_token_gets_its_share(size):
         np.testing.assert_allclose(share, p[target] / p.astype(np.float64).sum(), rtol=1e-12)
         u = np.tile(inside, (len(path) + 1, 1))
         np.fill_diagonal(u[1:], outside)
-        got = np.asarray(select(jnp.tile(jnp.asarray(p), (len(u), 1)), jnp.asarray(u, jnp.float32)))
+        got = np.asarray(drawn(np.tile(p, (len(u), 1)), u.astype(np.float32)))
         assert got[0] == target
         # Crossing one threshold leaves the target, where that side has any mass at all.
         crossable = [o < 1 and (c > 0) for (c, _), o in zip(path, outside)]
@@ -69,7 +73,7 @@ def test_every_token_gets_its_share(size):
 def test_zero_probability_is_never_drawn():
     p = jnp.asarray(np.eye(6, dtype=np.float32)[[0, 3, 5]])
     for u in (0.0, 0.5, 1.0):
-        got = select(p, jnp.full((3, levels(6)), u))
+        got = drawn(p, jnp.full((3, levels(6)), u))
         np.testing.assert_array_equal(got, [0, 3, 5])
 
 
@@ -91,7 +95,7 @@ def test_frequencies():
     assert chisquare(count[p > 0], n * p[p > 0]).pvalue > 1e-4
 
 
-def rows_of(draw, logp, length, tile=0):
+def rows_of(draw, logp, length, tile):
     fn = lambda logits, args: args.categorical(logits)
     return vocabulary_tiles.rows(fn, lambda a: a, logp, draw.at(step=3).rows(length), tile=tile)
 
@@ -99,11 +103,11 @@ def rows_of(draw, logp, length, tile=0):
 def test_draws_do_not_depend_on_batch_or_tile():
     key, length, size = jax.random.key(2), 5, 11
     logp = jax.random.normal(jax.random.key(3), (4 * length, size))
-    whole = rows_of(Production.of(key, jnp.arange(4)), logp, length)
-    np.testing.assert_array_equal(
-        whole, rows_of(Production.of(key, jnp.arange(4)), logp, length, tile=7)
-    )
-    single = rows_of(Production.of(key, jnp.array([2])), logp[10:15], length)
+    run = jit(rows_of, static_argnums=(2, 3))
+    whole = run(Production.of(key, jnp.arange(4)), logp, length, 0)
+    tiled = run(Production.of(key, jnp.arange(4)), logp, length, 7)
+    np.testing.assert_array_equal(whole, tiled)
+    single = run(Production.of(key, jnp.array([2])), logp[10:15], length, 0)
     np.testing.assert_array_equal(whole[10:15], single)
     assert len(np.unique(np.asarray(whole))) > 2
 
@@ -166,10 +170,11 @@ def test_an_index_is_never_outside(size):
     u = u.at[0].set(0).at[1].set(np.nextafter(np.float32(1), np.float32(0)))
     for weight in (jnp.nan, jnp.inf, 0.0):
         rows = jnp.full((400, size), weight, jnp.float32)
-        assert ((select(rows, u) >= 0) & (select(rows, u) < size)).all()
+        token = np.asarray(drawn(rows, u))
+        assert ((token >= 0) & (token < size)).all()
     for at in (0, size - 1):
         only = jnp.zeros((400, size), jnp.float32).at[:, at].set(1e-30)
-        assert (select(only, u) == at).all()
+        assert (drawn(only, u) == at).all()
 
 
 LAWLESS = {
