@@ -29,7 +29,7 @@ from ldd_jax.config.methods import method, methods
 from ldd_jax.config.recipes import arguments, make
 from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.core.memory import keep_freed_memory
-from ldd_jax.core.types import Trunk
+from ldd_jax.core.types import Attend, Trunk
 from ldd_jax.data.characters import CharacterTokenizer
 from ldd_jax.denoisers import layers
 from ldd_jax.denoisers.dit import BoundDiT, DiT, Network
@@ -56,7 +56,7 @@ class Unrolled(BoundDiT):
             width=c.width, heads=c.heads, mlp_ratio=c.mlp_ratio, dropout=c.dropout,
             dtype=jnp.dtype(c.dtype), attention=c.attention,
         )  # fmt: skip
-        given = (condition, jnp.arange(x.shape[1]), cond.segment, key, None)
+        given = (condition, jnp.arange(x.shape[1]), cond.segment, Attend(), key, None)
         for i in range(c.depth):
             own = jax.tree.map(lambda a, i=i: a[i], params["blocks"])
             x, _ = block.apply({"params": own}, x, i, *given, method="one")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldd_jax.core.types import Cond
+from ldd_jax.core.types import Attend, Cond
 from ldd_jax.denoisers import dit, layers
 from ldd_jax.interop import recorded, reference, sources
 from tests.parity.golden import Golden
@@ -64,7 +64,7 @@ def loophole(golden: Golden) -> None:
     def block0(inputs):
         c = part("conditioning", Cond(clock=sigma), x.shape[0])
         position = jnp.arange(x.shape[1])
-        given = (inputs, 0, c, position, None, None, None)
+        given = (inputs, 0, c, position, None, Attend(), None, None)
         return block.apply({"params": first}, *given, method="one")[0]
 
     golden.check("time_features", lambda: layers.time_features(jnp.asarray(sigma)), 5e-6)
