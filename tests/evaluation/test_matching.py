@@ -12,7 +12,7 @@ from ldd_jax.evaluation.matching import match
 from ldd_jax.oracle.lab import Enumeration
 from ldd_jax.oracle.laws import Exact
 from ldd_jax.processes import Masked
-from ldd_jax.samplers import Euler, LinearGrid
+from ldd_jax.samplers import Euler, LinearGrid, TauLeaping, sample
 from ldd_jax.samplers.base import Net
 from ldd_jax.schedules import LogLinear
 from tests.lab import Law, jit, kl
@@ -66,3 +66,19 @@ def test_runs_give_the_scales_of_the_enumeration(x64):
     np.testing.assert_allclose(found.scales, expected, atol=0.01)
     np.testing.assert_allclose(found.both / found.own, found.scales)
     assert float(found.scales[0]) == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("rule", [Euler, TauLeaping])
+def test_scales_go_by_step(rule):
+    """The first step does nothing, the second all."""
+    law = Law(3, 3, 3, 0.5)
+    net = Net(Exact.of(law), Masked(tokens=law.tokens, schedule=LogLinear(eps=0.0)))
+    index = jnp.arange(8)
+    draw = Production.of(jax.random.key(0), index)
+    prior = net.process.prior(example_keys(jax.random.key(2), index), 3)
+    step, grid = rule(scales=(1e-9, 50.0)), LinearGrid(end=0.0)
+    masked = lambda state: net.process.scored(state.z).sum()
+    run = lambda: sample(net, step, draw, prior, 2, grid=grid, tail="none", record=masked)[1]
+    assert jit(run)().tolist() == [24, 0]
+    with pytest.raises(ValueError, match="scales are"):
+        rule(scales=(1.0, 0.0))
