@@ -39,8 +39,8 @@ def fault(folder: Path, parts: Collection[str] = ()) -> str:
     for name, (size, digest) in sorted(wanted.items()):
         if parts and name.split("/")[0] not in parts:
             continue
-        path = folder / name
-        if ".." in path.parts or Path(name).is_absolute():
+        path = folder / name  # whose own way may well go up
+        if ".." in Path(name).parts or Path(name).is_absolute():
             return f"{FILE} names {name!a}, which is not in the folder"
         try:
             found = path.stat().st_size
