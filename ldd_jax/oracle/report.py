@@ -170,7 +170,7 @@ def plot(found: list[Measured], path: Path | Place) -> None:
         axis.xaxis.set_major_formatter("{x:.0f}")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=4, fontsize=8)
-    figure.tight_layout(rect=(0, 0.14, 1, 1))
+    figure.tight_layout(rect=(0, 0.2, 1, 1))
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=90)
     with writing.place(path).open(binary=True) as out:
