@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from ldd_jax import __version__
 from ldd_jax.config.experiment import Experiment
 from ldd_jax.config.stored import fingerprint
@@ -43,6 +45,12 @@ def updates(workdir: Path, step: int) -> int:
     return step or (before if isinstance(before, int) else 0)
 
 
+def _channels(model: Any) -> str:
+    """How wide the latent of a network is, in words."""
+    shapes = jax.eval_shape(lambda key: model.bind(model.init(key)).latent(1, 1), jax.random.key(0))
+    return ", ".join(f"{a.shape[-1]} channels" for a in jax.tree.leaves(shapes)) or "no"
+
+
 def text(experiment: Experiment, workdir: Path, *, step: int, ema: bool, names: str) -> str:
     """Markdown with a YAML head, as model hubs expect."""
     model: Any = experiment.model
@@ -52,7 +60,7 @@ def text(experiment: Experiment, workdir: Path, *, step: int, ema: bool, names: 
         "process": config.process.name,
         "states": f"{experiment.tokens.size}, mask {experiment.tokens.mask}",
         "network": code(", ".join(f"{n} {v}" for n, v in sorted(config.model.items()))),
-        "latent carried between steps": "yes" if model.latent else "no",
+        "latent carried between steps": _channels(model),
         "told the time": "yes" if model.time_conditioning else "no",
         "classes": model.num_classes or "none",
         "tokenizer": f"{tokenizer.kind}, {tokenizer.size} ids, {tokenizer.digest}",

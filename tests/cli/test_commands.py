@@ -182,7 +182,8 @@ def test_settings_are_taken_and_recorded(sampled):
     flags = ("--temperature=0.7", "--top_p=0.9", "--top_k=5", "--reset_every=2", "--tail=greedy")
     run, records = sampled("lddm_m", *flags, "--length=12")
     settings = records[0]["settings"]
-    assert settings["readout"] == {"temperature": 0.7, "top_p": 0.9, "top_k": 5}
+    readout = {"temperature": 0.7, "temperatures": [], "top_p": 0.9, "top_k": 5}
+    assert settings["readout"] == readout
     assert settings["latent"] == {
         "reset_every": 2,
         "frozen": False,
