@@ -33,10 +33,15 @@ TINY = {
 }
 
 
+def blocks(page: str) -> list[str]:
+    """Python code blocks of a page."""
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.S)
+
+
 def files(page: str) -> dict[str, str]:
     """The files that a page shows: blocks that begin with a file's name, joined in their order."""
     found: dict[str, str] = {}
-    for block in re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.S):
+    for block in blocks(page):
         if name := re.match(r"# (\w+\.py)\n", block):
             found[name[1]] = found.get(name[1], "") + block
     return found
