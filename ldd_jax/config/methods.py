@@ -8,7 +8,7 @@ from typing import Any
 
 from ldd_jax.core import registry
 from ldd_jax.core.registry import register
-from ldd_jax.denoisers import DiT
+from ldd_jax.denoisers import DiT, Hollow
 from ldd_jax.objectives import GridTimes, Mgdm, Nelbo, NextToken, NoContext, PseudoContext
 from ldd_jax.processes import LeftToRight, Masked, MaskedMean, MaskedScore, Uniform, UniformScore
 from ldd_jax.samplers import Analytic, Ancestral, EasyFirst
@@ -69,6 +69,23 @@ def methods() -> dict[str, Method]:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mdlm(Method):
     """Masked diffusion (MDLM, arXiv 2406.07524)."""
+
+
+@register("method", "hollow")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HollowMdlm(Method):
+    """Masked diffusion by a hollow network, which corrector informed needs (arXiv 2407.21243)."""
+
+    model: Any = Hollow
+
+
+@register("method", "hollow_lddm")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HollowLddm(Method):
+    """The same with loopholing, by the mixing stream."""
+
+    context: Any = PseudoContext
+    model: Any = Hollow
 
 
 @register("method", "lddm_m")

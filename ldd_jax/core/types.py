@@ -160,6 +160,11 @@ class Denoiser(Protocol):
         """Whether cond.clock changes what comes out."""
         ...
 
+    @property
+    def hollow(self) -> bool:
+        """Whether what comes out at a position is a function of the other positions only."""
+        ...
+
     def trunk(
         self, z_BL: Any, cond: Cond, h: Any = None, *, key: Array | None = None, cache: Any = None
     ) -> Trunk:

@@ -2,6 +2,7 @@
 
 from ldd_jax.denoisers.base import BoundNetwork
 from ldd_jax.denoisers.dit import DiT, LinearHead
+from ldd_jax.denoisers.hollow import Hollow
 from ldd_jax.denoisers.inputs import Linear, Tokens
 
-__all__ = ["BoundNetwork", "DiT", "Linear", "LinearHead", "Tokens"]
+__all__ = ["BoundNetwork", "DiT", "Hollow", "Linear", "LinearHead", "Tokens"]

@@ -10,11 +10,14 @@ from ldd_jax.core.checks import UserError
 class BoundNetwork:
     """Defaults of `core.types.Denoiser`: told no time, nothing carried, nothing cached.
 
-    timed: whether cond.clock changes what comes out. parts: maps tokens and latent to the two terms
-    that enter the network, which `mechanism` compares; None = it does not say.
+    timed: whether cond.clock changes what comes out. hollow: whether what comes out at a position
+    depends on the others only, so that it predicts a token that it is shown. parts: maps tokens and
+    latent to the two terms that enter the network, which `mechanism` compares; None = it does not
+    say.
     """
 
     timed = False
+    hollow = False
     parts = None
 
     def latent(self, batch: int, length: int) -> Any:

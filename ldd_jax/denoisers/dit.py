@@ -157,6 +157,11 @@ class BoundDiT:
         """Whether the network is told the time."""
         return self.config.time_conditioning
 
+    @property
+    def hollow(self) -> bool:
+        """It sees its own place."""
+        return False
+
     def trunk(
         self, z: Any, cond: Cond, h: Any = None, *, key: Array | None = None, cache: Any = None
     ) -> Trunk:

@@ -126,6 +126,11 @@ class Exact:
         return Identity()
 
     @property
+    def hollow(self) -> bool:
+        """Its own token is left out everywhere."""
+        return True
+
+    @property
     def timed(self) -> bool:
         """Visible tokens do not age; uniform noise does."""
         return not self.masked

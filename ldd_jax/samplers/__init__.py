@@ -12,6 +12,7 @@ from ldd_jax.samplers.entropy_bounded import EntropyBounded
 from ldd_jax.samplers.euler import Euler
 from ldd_jax.samplers.first_hitting import FirstHitting
 from ldd_jax.samplers.grids import CosineGrid, GeometricGrid, LinearGrid, TableGrid
+from ldd_jax.samplers.informed import InformedCorrector
 from ldd_jax.samplers.loop import sample
 from ldd_jax.samplers.next_token import NextToken
 from ldd_jax.samplers.psi import Psi
@@ -33,6 +34,7 @@ __all__ = [
     "FirstHitting",
     "GeometricGrid",
     "GibbsCorrector",
+    "InformedCorrector",
     "Latent",
     "LinearGrid",
     "NextToken",

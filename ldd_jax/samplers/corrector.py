@@ -15,9 +15,23 @@ from ldd_jax.samplers.base import Net, SampleState, Step
 from ldd_jax.samplers.leaps import check_leap, leap_all
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Corrector:
+    """What correctors share; see `Step` for `calls` and `latent`."""
+
+    calls: ClassVar[int] = 1
+    latent: ClassVar[str] = "native"
+
+    def __call__(
+        self, net: Net, state: SampleState, length: Any, draw: Draw, segment: Array | None
+    ) -> SampleState:
+        """One correction at the state's clock, after a step of that length; counts its calls."""
+        raise TypeError(f"{type(self).__name__} defines no correction")
+
+
 @register("corrector", "rate")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RateCorrector:
+class RateCorrector(Corrector):
     """A leap of length size * (t - s) at time s with reverse plus forward intensities.
 
     The generator R + Q has p_s as its stationary law, R being the reversal of Q at s
@@ -29,8 +43,7 @@ class RateCorrector:
     error of a leap is of order share^2.
     """
 
-    calls: ClassVar[int] = 1
-    latent: ClassVar[str] = "untrained"
+    latent = "untrained"
     size: float = 1.0
     share: float = 0.1
     leap: str = "first_jump"
@@ -54,7 +67,7 @@ class RateCorrector:
 
 @register("corrector", "gibbs")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GibbsCorrector:
+class GibbsCorrector(Corrector):
     """Draw `positions` settled positions anew from p(z^i | the others), chosen at random.
 
     Masked: the chosen ones are masked for the call, as a network with carry-over predicts nothing
@@ -63,8 +76,7 @@ class GibbsCorrector:
     has seen the tokens to be forgotten, so it is refused.
     """
 
-    calls: ClassVar[int] = 1
-    latent: ClassVar[str] = "refused"
+    latent = "refused"
     positions: int = 1
 
     def __post_init__(self):
