@@ -210,12 +210,13 @@ def problems(
 
 
 def methods_of(config: ConfigDict) -> list[str]:
-    """Names of the methods with the process, objective and latent of a config."""
+    """Names of the methods with the process, network, objective and latent of a config."""
     named = lambda part: part.registered[1]
     return [
         name
         for name, m in methods().items()
         if named(m.process) == config.process.name
+        and named(m.model) == config.model.name
         and named(m.objective) == config.objective.name
         and m.latent == config.model.latent
     ]
@@ -259,11 +260,13 @@ def fine_tune(workdir: str, method: str = "") -> ConfigDict:
     config = ConfigDict(base.to_dict())
     if method:
         chosen = method_of(method)
-        process, objective = (c.registered[1] for c in (chosen.process, chosen.objective))
-        fits = [n for n, m in methods().items() if m.process.registered[1] == base.process.name]
+        kinds = lambda m: (m.process.registered[1], m.model.registered[1])
+        objective = chosen.objective.registered[1]
+        fits = [n for n, m in methods().items() if kinds(m) == (base.process.name, base.model.name)]
         require(
-            process == base.process.name,
-            f"{workdir} has a {base.process.name} process; {nearest(method, fits)}",
+            method in fits,
+            f"{workdir} has a {base.process.name} process and a {base.model.name} network; "
+            f"{nearest(method, fits)}",
         )
         if objective != base.objective.name:
             config.objective = section(chosen.objective, **chosen.scored)

@@ -22,6 +22,7 @@ from ldd_jax.core import writing
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.registry import build, find, parse, section
 from ldd_jax.data import MASK_TEXT, IdTokenizer, Tokenizer, find_tokenizer, load_tokenizer
+from ldd_jax.denoisers import DiT
 from ldd_jax.interop import recorded, reference, sources
 from ldd_jax.interop.sources import Source
 from ldd_jax.training import sharding
@@ -154,7 +155,9 @@ def _method(source: Source, choices: Choices) -> str:
     fits = [
         n
         for n, m in methods().items()
-        if m.latent == sizes["latent"] and m.network.get("causal", False) == sizes["causal"]
+        if m.model.registered == DiT.registered  # type: ignore[attr-defined]
+        and m.latent == sizes["latent"]
+        and m.network.get("causal", False) == sizes["causal"]
     ]
     require(
         bool(method),

@@ -139,6 +139,7 @@ def test_an_import_is_tuned(tmp_path):
         ("nowhere", (), (), "is not a workdir"),
         ("mdlm", ("method=lddm_x",), (), "lddm_m"),
         ("mdlm", ("method=lddm_u",), (), "masked process"),
+        ("mdlm", ("method=hollow",), (), "dit network"),
         ("lddm_m", ("method=mdlm",), (), "trunk.latent_norm.norm.bias is not known here"),
         ("mdlm", (), ("--config.model.width=32",), "model.width: 16 there, 32 here"),
         ("mdlm", (), ("--config.model.causal=True",), "model.causal: False there, True here"),
