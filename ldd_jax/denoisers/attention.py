@@ -127,10 +127,37 @@ _attend.defvjp(_attend_forward, _attend_backward)
 def fused(
     q: Array, k: Array, v: Array, segment_BL: Array | None = None, attend: Attend = FULL
 ) -> Array:
-    """jax.nn.dot_product_attention: cuDNN on a GPU when the types allow it, XLA elsewhere."""
+    """jax.nn.dot_product_attention as XLA compiles it: holds the scores, [B, heads, L, L]."""
+    return _library(q, k, v, segment_BL, attend, "xla")
+
+
+def cudnn(
+    q: Array, k: Array, v: Array, segment_BL: Array | None = None, attend: Attend = FULL
+) -> Array:
+    """Flash attention of cuDNN on a GPU, which never holds the scores.
+
+    float16 or bfloat16, channels of a head a multiple of 8 and at most 128; full and causal bring
+    no array, segments and other masks one of [B, 1, L, L].
+    """
+    if not for_cudnn(q):
+        raise ValueError(
+            f"cuDNN attention needs float16 or bfloat16 and at most 128 channels of a head, a "
+            f"multiple of 8, not {q.dtype} and {q.shape[-1]}; use attention plain, fused or auto"
+        )
+    return _library(q, k, v, segment_BL, attend, "cudnn")
+
+
+def for_cudnn(q: Array) -> bool:
+    """Whether cuDNN takes queries of this type and shape."""
+    return q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
+
+
+def _library(q, k, v, segment_BL, attend, implementation):
     causal = attend.kind == "causal"
     mask = allowed(q.shape[1], segment_BL, FULL if causal else attend)
-    return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal)
+    return jax.nn.dot_product_attention(
+        q, k, v, mask=mask, is_causal=causal, implementation=implementation
+    )
 
 
 def splash(
@@ -185,10 +212,12 @@ def splash(
 def by_platform(
     q: Array, k: Array, v: Array, segment_BL: Array | None = None, attend: Attend = FULL
 ) -> Array:
-    """`splash` on a TPU, `fused` on a GPU, `plain` elsewhere; chosen when it is lowered.
+    """`splash` on a TPU, `cudnn` on a GPU, `plain` elsewhere; chosen when it is lowered.
 
-    What `splash` does not understand is `plain` on a TPU too.
+    What `splash` does not understand is `plain` on a TPU too, what `cudnn` does not take `fused` on
+    a GPU. cuDNN's kernel can be traced only where there is a GPU.
     """
+    on_gpu = cudnn if for_cudnn(q) and "gpu" in {d.platform for d in jax.devices()} else fused
     if q.shape[1] % 128:
         return plain(q, k, v, segment_BL, attend)
     with jax.named_scope(BY_PLATFORM):
@@ -199,7 +228,7 @@ def by_platform(
             segment_BL,
             attend,
             tpu=splash if attend.kind in STATIC else plain,
-            cuda=fused,
+            cuda=on_gpu,
             default=plain,
         )
 
@@ -207,6 +236,7 @@ def by_platform(
 KERNELS: dict[str, Kernel] = {
     "plain": plain,
     "fused": fused,
+    "cudnn": cudnn,
     "splash": splash,
     "auto": by_platform,
 }

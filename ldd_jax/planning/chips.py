@@ -1,4 +1,4 @@
-"""Published figures of TPU chips, for estimates that are called estimates."""
+"""Published figures of TPU chips and GPUs, for estimates that are called estimates."""
 
 from __future__ import annotations
 
@@ -31,6 +31,15 @@ CHIPS = {
 }
 
 
+# Dense bfloat16 TFLOP/s of GPUs, by what JAX calls them (data sheets of the SXM boards).
+GPUS = {
+    "NVIDIA A100-SXM4-40GB": 312,
+    "NVIDIA A100-SXM4-80GB": 312,
+    "NVIDIA H100 80GB HBM3": 989,
+    "NVIDIA H200": 989,
+    "NVIDIA B200": 2250,
+}
+
 # What JAX calls a device of each.
 KINDS = {
     "TPU v4": "v4",
@@ -46,7 +55,10 @@ KINDS = {
 
 def peak(devices: Any) -> float | None:
     """bfloat16 FLOP/s of these devices together at their published peak; None if not known."""
-    name = KINDS.get(devices[0].device_kind)
+    kind = devices[0].device_kind
+    if kind in GPUS:
+        return len(devices) * GPUS[kind] * 1e12
+    name = KINDS.get(kind)
     if name is None:
         return None
     return len(devices) * CHIPS[name].tflops * 1e12 / CHIPS[name].cores
