@@ -149,6 +149,29 @@ class Geometric(FromSigma):
         return self.sigma(t) * math.log(self.sigma_max / self.sigma_min)
 
 
+@register("schedule", "exponential_sigma")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExponentialSigma(FromSigma):
+    """sigma = sigma_max (e^(k t) - 1) / growth, k = log(1 + growth): from 0 on, later geometric.
+
+    Equal times for equal ratios of 1 + growth sigma / sigma_max, as suits data whose noise is felt
+    over orders of magnitude: with scud and a slow kernel, growth = its events at t = 1.
+    """
+
+    sigma_max: float = 9.21
+    growth: float = 100.0
+
+    def __post_init__(self):
+        if not (self.growth > 0 and self.sigma_max > 0):
+            raise ValueError(
+                f"sigma_max is {self.sigma_max} and growth {self.growth}; both must be above 0"
+            )
+
+    def sigma(self, t: Array) -> Array:
+        """The defining curve."""
+        return self.sigma_max * jnp.expm1(t * math.log1p(self.growth)) / self.growth
+
+
 @register("schedule", "cosine")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cosine(Schedule):

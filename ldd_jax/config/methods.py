@@ -9,9 +9,25 @@ from typing import Any
 from ldd_jax.core import registry
 from ldd_jax.core.registry import register
 from ldd_jax.denoisers import DiT, Hollow
-from ldd_jax.objectives import GridTimes, Mgdm, Nelbo, NextToken, NoContext, PseudoContext
-from ldd_jax.processes import LeftToRight, Masked, MaskedMean, MaskedScore, Uniform, UniformScore
-from ldd_jax.samplers import Analytic, Ancestral, EasyFirst
+from ldd_jax.objectives import (
+    EventTimes,
+    GridTimes,
+    Mgdm,
+    Nelbo,
+    NextToken,
+    NoContext,
+    PseudoContext,
+)
+from ldd_jax.processes import (
+    LeftToRight,
+    Masked,
+    MaskedMean,
+    MaskedScore,
+    Scud,
+    Uniform,
+    UniformScore,
+)
+from ldd_jax.samplers import Analytic, Ancestral, EasyFirst, Events
 from ldd_jax.samplers import NextToken as NextTokenStep
 
 
@@ -147,6 +163,25 @@ class D3pm(Method):
     process: Any = MaskedMean
     time_conditioning: bool = True
     scored: Mapping[str, Any] = of(times=GridTimes)
+
+
+@register("method", "scud")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScudMethod(Method):
+    """Diffusion by events that the network counts (SCUD, arXiv 2506.08316)."""
+
+    process: Any = Scud
+    step: Any = Events
+    time_conditioning: bool = True
+    scored: Mapping[str, Any] = of(times=EventTimes)
+
+
+@register("method", "lddm_scud")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LddmScud(ScudMethod):
+    """SCUD with loopholing, the latent carried from count to count."""
+
+    context: Any = PseudoContext
 
 
 @register("method", "mgdm")

@@ -223,6 +223,7 @@ class Process(Protocol):
     predicts: str
     absorbing: bool  # going back in time, a position changes once, from the mask
     by_position: bool  # positions have times of their own
+    counts_events: bool  # the clock is a number of events that are drawn, not a time
 
     def check(self, *, timed: bool) -> None:
         """Refuse a schedule that cannot be; `timed`: the network is told the time."""

@@ -90,7 +90,8 @@ class Network(nn.Module):
         sigma = jnp.zeros(batch) if not self.config.time_conditioning else cond.clock
         c = nn.silu(self.time(sigma))
         if self.config.num_classes and cond.label is not None:
-            c = c + nn.silu(self.classes(cond.label))
+            label = nn.silu(self.classes(cond.label))
+            c = c + (label if c.ndim == 2 else layers.spread(label))
         return c
 
     def __call__(

@@ -10,10 +10,11 @@ from ldd_jax.objectives.context import (
 from ldd_jax.objectives.mgdm import Mgdm, StepTimes
 from ldd_jax.objectives.nelbo import Nelbo
 from ldd_jax.objectives.next_token import NextToken
-from ldd_jax.objectives.times import GridTimes, ImportanceTimes, UniformTimes
+from ldd_jax.objectives.times import EventTimes, GridTimes, ImportanceTimes, UniformTimes
 
 __all__ = [
     "BatchGate",
+    "EventTimes",
     "ExampleGate",
     "FractionGate",
     "GridTimes",

@@ -61,6 +61,12 @@ class Nelbo:
             raise ValueError(
                 f"condition_dropout is {self.condition_dropout}; it must lie in [0, 1)"
             )
+        if self.process is not None and self.process.counts_events != self.times.events:
+            raise ValueError(
+                f"times {self.times.registered[1]} do not go with process "
+                f"{type(self.process).__name__.lower()}; times events are for processes that count "
+                "events (scud), and those for no other"
+            )
         if self.condition_dropout and not (self.process.absorbing or self.num_classes):
             raise ValueError(
                 "condition_dropout needs classes (model.num_classes), or masked diffusion, which "

@@ -47,6 +47,7 @@ class Continuous:
     """Times in [0, 1]: the integrand is the process's own."""
 
     chain = ""
+    events = False
 
     def unclipped(self) -> Any:
         """Those of evaluation: uniform on all of (0, 1]."""
@@ -112,6 +113,7 @@ class GridTimes:
     """
 
     steps: int = 1000
+    events = False
 
     def __post_init__(self):
         if self.steps < 1:
@@ -142,6 +144,28 @@ class GridTimes:
         return self.steps * kl(true, law(process.read(logits_NV, z_N, t_N)))
 
 
+@register("times", "events")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EventTimes(UniformTimes):
+    """Uniform on (eps, 1] for a process of counted events: the factor is sigma'(t) / sigma(t).
+
+    What the events of a position cost together, S KL, has no weight of time of its own: with a
+    Poisson mean m, d/dm E[F(S)] = E[S (F(S) - F(S - 1))] / m, and m'/m is sigma'/sigma whatever the
+    kernel (SCUD, arXiv 2506.08316).
+    """
+
+    events = True
+
+    def unclipped(self) -> EventTimes:
+        """Those of evaluation."""
+        return EventTimes(eps=0.0)
+
+    def __call__(self, u_B: Array, schedule: Any) -> tuple[Array, Array]:
+        """Times and their factor."""
+        t, _ = super().__call__(u_B, schedule)
+        return t, schedule.d_sigma(t) / schedule.sigma(t)
+
+
 @dataclasses.dataclass(frozen=True)
 class WithReconstruction:
     """Other times, and for a `share` of the examples t = 0 with the term -log p(x | z_0).
@@ -157,6 +181,11 @@ class WithReconstruction:
     def chain(self) -> str:
         """That of the others."""
         return self.inner.chain
+
+    @property
+    def events(self) -> bool:
+        """Those of the others."""
+        return self.inner.events
 
     def unclipped(self) -> WithReconstruction:
         """The same."""

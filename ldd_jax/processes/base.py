@@ -65,6 +65,7 @@ class Diffusion:
     predicts = "clean"
     absorbing = False
     by_position = False
+    counts_events = False
 
     def check(self, *, timed: bool) -> None:
         """Refuse a schedule without a signal at t = 1 where one is needed.

@@ -36,6 +36,7 @@ class LeftToRight:
     schedule = None
     predicts = "clean"
     by_position = False
+    counts_events = False
 
     def __post_init__(self):
         if self.tokens is not None and self.tokens.mask is None:

@@ -10,6 +10,7 @@ from ldd_jax.samplers.corrector import GibbsCorrector, PredictorCorrector, RateC
 from ldd_jax.samplers.easy_first import EasyFirst
 from ldd_jax.samplers.entropy_bounded import EntropyBounded
 from ldd_jax.samplers.euler import Euler
+from ldd_jax.samplers.events import Events
 from ldd_jax.samplers.first_hitting import FirstHitting
 from ldd_jax.samplers.grids import CosineGrid, GeometricGrid, LinearGrid, TableGrid
 from ldd_jax.samplers.informed import InformedCorrector
@@ -30,6 +31,7 @@ __all__ = [
     "EasyFirst",
     "EntropyBounded",
     "Euler",
+    "Events",
     "Fill",
     "FirstHitting",
     "GeometricGrid",

@@ -272,7 +272,7 @@ class Step:
     of a grid leaves nothing to remove, so the tail is spared wherever that is so. one_way: why the
     rule needs a process whose positions change once, from the mask; "" = it does not. processes: in
     words, where that does not tell. one_clock: why the rule needs the same time at all positions;
-    "" = it does not.
+    "" = it does not. events: the clock is a number of events that are drawn; False = a time.
     """
 
     calls: ClassVar[int] = 1
@@ -281,6 +281,7 @@ class Step:
     finishes: ClassVar[bool] = False
     one_way: ClassVar[str] = ""
     one_clock: ClassVar[str] = ""
+    events: ClassVar[bool] = False
     processes: ClassVar[str] = ""
 
     def check(self, process: Process, *, latent: bool, timed: bool) -> None:
@@ -300,6 +301,14 @@ class Step:
             )
         process.check(timed=timed)
         name = self.registered[1]  # type: ignore[attr-defined]
+        if self.events != process.counts_events:
+            kind = process.registered[1]  # type: ignore[attr-defined]
+            raise ValueError(
+                f"sampler {name} undoes counted events; process {kind} has none (use ancestral)"
+                if self.events
+                else f"sampler {name} walks in time, but the clock of process {kind} counts events "
+                "(use events)"
+            )
         if self.one_way and not process.absorbing:
             raise ValueError(
                 f"sampler {name} {self.one_way}; {type(process).__name__.lower()} diffusion has no "

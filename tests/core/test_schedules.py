@@ -20,6 +20,11 @@ CLOSED = [  # schedule, alpha, -alpha'
         lambda t: 1e-4 ** (1 - t) * 20**t * np.log(2e5) * np.exp(-(1e-4 ** (1 - t)) * 20**t),
     ),
     (
+        s.ExponentialSigma(sigma_max=5.0, growth=20.0),
+        lambda t: np.exp(-(21**t - 1) / 4),
+        lambda t: np.log(21) * 21**t / 4 * np.exp(-(21**t - 1) / 4),
+    ),
+    (
         s.Cosine(),
         lambda t: 1e-3 + 0.999 * np.cos(pi * t / 2),
         lambda t: 0.999 * pi / 2 * np.sin(pi * t / 2),

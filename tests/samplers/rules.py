@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from ldd_jax.core import positions
 from ldd_jax.core.types import TokenSpace, Trunk
-from ldd_jax.processes import Masked, MaskedScore, Uniform, UniformScore
+from ldd_jax.processes import Masked, MaskedScore, Scud, Uniform, UniformScore
 from ldd_jax.samplers import (
     Analytic,
     Ancestral,
@@ -17,6 +18,7 @@ from ldd_jax.samplers import (
     EasyFirst,
     EntropyBounded,
     Euler,
+    Events,
     FirstHitting,
     GibbsCorrector,
     PredictorCorrector,
@@ -56,6 +58,7 @@ RULES = {
     "predictor_corrector two": PredictorCorrector(corrections=2, below=0.7),
     "psi": Psi(),
     "cached_ancestral": CachedAncestral(),
+    "events": Events(most_calls=7),
 }
 
 SIZE, MASK = 5, 2  # the mask stands in the middle
@@ -64,6 +67,7 @@ PROCESSES = {
     "masked": Masked(tokens=TOKENS["masked"]),
     "uniform": Uniform(tokens=TOKENS["uniform"]),
 }
+EVENTS = {"scud": Scud(tokens=TOKENS["uniform"])}
 SCORES = {
     "masked_score": MaskedScore(tokens=TOKENS["masked"]),
     "uniform_score": UniformScore(tokens=TOKENS["uniform"]),
@@ -121,7 +125,7 @@ class Toy:
         mean = jnp.sum(e * real[..., None], 1, keepdims=True) / jnp.sum(real, 1)[:, None, None]
         features = e + mean
         if self.timed:
-            features = features + jnp.tanh(cond.clock)[:, None, None]
+            features = features + jnp.tanh(positions.column(cond.clock))[..., None]
         if self.carry:
             features = features + 0.3 * jnp.sin(h)
         return Trunk(features=features, latent=h + 1 if self.carry else None)

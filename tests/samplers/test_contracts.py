@@ -9,7 +9,7 @@ from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.samplers import Ancestral, Clamp, Latent, sample
 from ldd_jax.samplers.base import Net
 from tests.lab import jit
-from tests.samplers.rules import MASK, PROCESSES, RULES, SCORES, Toy, runs
+from tests.samplers.rules import EVENTS, MASK, PROCESSES, RULES, SCORES, Toy, runs
 
 B, L, STEPS = 4, 6, 5
 INDEX = jnp.arange(B)
@@ -19,7 +19,7 @@ SEGMENT = jnp.ones((B, L), jnp.int32).at[1, 4:].set(0)
 
 # Variants of a rule run in the whole set only.
 VARIANT = pytest.mark.slow
-BOTH = PROCESSES | SCORES
+BOTH = PROCESSES | SCORES | EVENTS
 PAIRS = [
     pytest.param(
         rule,
@@ -55,6 +55,9 @@ def expected_calls(step, found, steps, free):
     if name == "predictor_corrector" and step.below < 1:
         times = np.linspace(1, 1e-5, steps + 1)[1:]
         return np.full(B, steps + step.corrections * (times <= step.below).sum() + 1)
+    if name == "events":
+        assert (found <= step.most_calls).all() and (found >= 1).all()
+        return None
     if step.clock == "own" or name == "cached_ancestral":
         assert (found <= np.where(step.clock == "own", free.sum(1), steps + 1)).all()
         assert (found >= 1).all()
@@ -122,12 +125,15 @@ REFUSED = [
     ("cached_ancestral", "masked", dict(carry=True), "cannot carry a latent"),
     ("cached_ancestral", "masked", dict(carry=False, timed=True), "time conditioning"),
     ("predictor_corrector gibbs", "masked", dict(carry=True), "cannot carry a latent"),
+    ("events", "masked", {}, "masked has none"),
+    ("events", "uniform", {}, "uniform has none"),
+    *((rule, "scud", {}, "process scud counts events") for rule in RULES if rule != "events"),
 ]
 
 
 @pytest.mark.parametrize("rule, kind, network, why", REFUSED)
 def test_refusals(rule, kind, network, why):
-    net = Net(Toy.make(**{"carry": False, **network}), PROCESSES[kind])
+    net = Net(Toy.make(**{"carry": False, **network}), (PROCESSES | EVENTS)[kind])
     draw = Production.of(jax.random.key(2), INDEX)
     with pytest.raises(ValueError, match=why) as caught:
         sample(net, RULES[rule], draw, (TOKENS, jnp.ones(len(TOKENS))), 2)
@@ -136,7 +142,7 @@ def test_refusals(rule, kind, network, why):
 
 def test_every_refusal_is_in_the_list():
     for rule, step in RULES.items():
-        for kind, process in PROCESSES.items():
+        for kind, process in (PROCESSES | EVENTS).items():
             if not runs(step, process, latent=False, timed=False):
                 assert any(r[0].split()[0] == rule.split()[0] and r[1] == kind for r in REFUSED)
 

@@ -46,6 +46,7 @@ def _distill(values: flags.FlagValues) -> None:
     require(values.num_samples >= 0, f"--num_samples={values.num_samples}; it must be 0 or more")
     check_seed(values.seed)
     from ldd_jax.config.experiment import read_corpus
+    from ldd_jax.config.sections import check_sampler
     from ldd_jax.core import writing
     from ldd_jax.inference import distill, generate, pipeline, scaling
     from ldd_jax.inference.settings import overlaid
@@ -62,6 +63,8 @@ def _distill(values: flags.FlagValues) -> None:
         "this network takes no latent; --latent does not apply",
     )
     sampling = overlaid(experiment.sampling, sampler="ancestral", steps=steps, latent=values.latent)
+    if not by_grid:  # a grid is learned for a process of masks, which ancestral always samples
+        check_sampler(sampling, experiment.process, experiment.model)
     corpus = read_corpus(experiment)
     common: dict[str, Any] = dict(sequences=values.num_samples, seed=values.seed)
     found: Any
