@@ -122,11 +122,17 @@ HEADER = (
     "cells",
 )
 MAUVE = "MAUVE-style +- s.e."
+OWN = "own bound +- s.e."
 
 
 def header(found: list[Row]) -> list[str]:
     """Names of the table's columns."""
-    return [*HEADER, *([MAUVE] if "mauve" in found[0].cells[0] else [])]
+    first = found[0].cells[0]
+    return [
+        *HEADER,
+        *([MAUVE] if "mauve" in first else []),
+        *([OWN] if "own" in first else []),
+    ]
 
 
 def fields(row: Row) -> list[str]:
@@ -150,7 +156,17 @@ def fields(row: Row) -> list[str]:
         number(row.mean("tokens_per_s"), 0),
         str(len(row.cells)),
         *(["{:.3f} +- {:.3f}".format(*row.mauve())] if "mauve" in row.cells[0] else []),
+        *([_own(row)] if "own" in row.cells[0] else []),
     ]
+
+
+def _own(row: Row) -> str:
+    """The likelihood of the row's own sampler, or its bound; nothing where it is not known."""
+    if row.cells[0]["own"] is None:
+        return ""
+    nats, error = mean_and_error(row.cells, "own")
+    sign = "=" if row.cells[0]["own_exact"] else "<="
+    return f"{sign} {nats:.3f} +- {error:.3f}"
 
 
 def table(found: list[Row]) -> str:

@@ -25,9 +25,12 @@ from ldd_jax.core.console import ERR, harmless, say
 from ldd_jax.core.registry import names, section
 from ldd_jax.data import Corpus
 from ldd_jax.evaluation.judges import Judge
-from ldd_jax.inference import pipeline
+from ldd_jax.inference import carried, pipeline
 from ldd_jax.inference.generate import Sampler
 from ldd_jax.samplers.loop import fetched
+
+# The sampler's own bound, where it is not known.
+OWN: dict[str, Any] = {"own": None, "own_se": None, "own_exact": False}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,7 @@ class Settings:
     every: bool = False
     mauve: bool = False
     show_data: bool = False
+    bound_sequences: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +124,7 @@ class Bench:
         self.tokenizer = first.experiment.tokenizer
         self.length = settings.length or int(first.experiment.config.data.length)
         self._corpus: Corpus | None = None
-        self._programs: dict[tuple, Sampler] = {}
+        self._programs: dict[tuple, Any] = {}
         self._warm: set[int] = set()
         for text in settings.samplers:  # before anything is loaded
             self._check(text)
@@ -138,6 +142,7 @@ class Bench:
                 "corpus": self.corpus().fingerprint,
                 "judges": [j.fingerprint for j in judges],
                 **({"mauve": True} if settings.mauve else {}),
+                **({"bound_sequences": n} if (n := settings.bound_sequences) else {}),
             },
         )
         self.jobs = self._jobs()
@@ -275,12 +280,38 @@ class Bench:
         tokens, calls = (
             np.concatenate([a[: job.sampling.batch_size] for a in part]) for part in zip(*states)
         )
-        return cell | {
-            "calls": float(calls[:count].mean()),
-            "seconds": seconds,
-            "tokens_per_s": len(tokens) * self.length / seconds,
-            **self.measures(tokens[:count], cell["seed"], job.contender.experiment.tokens.mask),
-        }
+        return (
+            cell
+            | self._own_bound(job, cell)
+            | {
+                "calls": float(calls[:count].mean()),
+                "seconds": seconds,
+                "tokens_per_s": len(tokens) * self.length / seconds,
+                **self.measures(tokens[:count], cell["seed"], job.contender.experiment.tokens.mask),
+            }
+        )
+
+    def _own_bound(self, job: Job, cell: dict[str, Any]) -> dict[str, Any]:
+        """The likelihood of the very sampler of a cell on validation rows, where it is known."""
+        if not self.settings.bound_sequences:
+            return {}
+        e, s = job.contender.experiment, job.sampling
+        try:
+            carried.check(e, s)
+        except UserError:
+            return OWN
+        key = (job.contender.group, job.name, s.readout, job.latent, carried)
+        if key not in self._programs:
+            self._programs[key] = carried.program(e, s)
+        found = carried.evaluate_split(
+            e,
+            self.corpus(),
+            job.contender.params,
+            dataclasses.replace(s, num_steps=cell["steps"] or s.num_steps),
+            run=self._programs[key],
+            sequences=self.settings.bound_sequences,
+        )
+        return {"own": found.nats, "own_se": found.se, "own_exact": found.exact}
 
     def _baselines(self) -> None:
         s, corpus = self.settings, self.corpus()
@@ -303,6 +334,7 @@ class Bench:
                     counts = np.bincount(train.reshape(-1), minlength=self.tokenizer.size)
                 tokens = make(corpus, counts, s.num_samples, self.length, seed)
                 same = {"calls": 0.0, "seconds": None, "tokens_per_s": None}
+                same |= OWN if s.bound_sequences else {}
                 found = self.measures(tokens, seed)
                 if name in QUOTES and not s.show_data:
                     found["sample"] = ""

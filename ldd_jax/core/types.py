@@ -301,6 +301,10 @@ class Process(Protocol):
         """Prior term of the bound, nats per token."""
         ...
 
+    def drawn_boundary(self, z0_N: Array, z_N: Array) -> Array:
+        """Log q(z_1 | x) - log prior(z_1) of each row."""
+        ...
+
     def rate(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
         """Reverse intensities by target token, 0 at the present one."""
         ...

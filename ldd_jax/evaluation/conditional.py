@@ -33,7 +33,8 @@ class Score(NamedTuple):
     greedy: whether the most probable token is the target's at every position when all of the target
     is hidden (left to right: given those before); False where it was not asked.
     passes: network passes of each draw. unknown: share of the target's tokens that the tokenizer
-    does not know, which are all one symbol.
+    does not know, which are all one symbol. importance: of paths of a sampler, -log of the mean
+    of exp(-nats) over them, a bound that is tighter in the mean.
     """
 
     nats: float
@@ -44,6 +45,7 @@ class Score(NamedTuple):
     greedy: bool
     passes: int = 1
     unknown: float = 0.0
+    importance: float | None = None
 
 
 class Subsets(NamedTuple):

@@ -127,6 +127,29 @@ class Estimate:
         )
 
 
+def per_token(nats: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
+    """Nats per token of sequences [S], and the standard error over them; NaN for one.
+
+    Raises:
+      UserError: if no token is scored.
+    """
+    size, total = len(tokens), float(tokens.sum())
+    require(total > 0, "nothing is left to be scored: every token of these rows is given")
+    mean = float(nats.sum() / total)
+    residual = nats - mean * tokens
+    spread = float((residual**2).sum()) * size / (size - 1) if size > 1 else math.nan
+    return mean, math.sqrt(spread) / total
+
+
+def of_draws(nats: np.ndarray, tokens: np.ndarray) -> float:
+    """Standard error, nats per token, that is due to the draws [S, D] alone; NaN for one."""
+    draws = nats.shape[1]
+    if draws == 1:
+        return math.nan
+    within = nats.var(1, ddof=1).sum() / draws
+    return math.sqrt(within) / float(tokens.sum())
+
+
 def score_fn(
     model: Model, objective: Callable[..., Loss]
 ) -> Callable[[Any, dict, Array], tuple[Array, Array]]:
@@ -175,19 +198,13 @@ def estimate(
         nats.append(np.stack(rows, 1)[real])
         tokens.append(np.asarray(count, np.float64)[real])
     all_nats, n = np.concatenate(nats), np.concatenate(tokens)
-    size, total = len(n), float(n.sum())
-    require(total > 0, "nothing is left to be scored: every token of these rows is given")
-    mean = float(all_nats.mean(1).sum() / total)
-    residual = all_nats.mean(1) - mean * n
-    spread = float((residual**2).sum()) * size / (size - 1) if size > 1 else math.nan
-    se = math.sqrt(spread) / total
-    within = all_nats.var(1, ddof=1).sum() / draws if draws > 1 else float("nan")
+    mean, se = per_token(all_nats.mean(1), n)
     return Estimate(
         nats=mean + boundary,
         se=se,
-        monte_carlo_se=math.sqrt(within) / total if draws > 1 else float("nan"),
-        tokens=int(total),
-        sequences=size,
+        monte_carlo_se=of_draws(all_nats, n),
+        tokens=int(n.sum()),
+        sequences=len(n),
         draws=draws,
         passes=passes,
         calls=passes * draws,

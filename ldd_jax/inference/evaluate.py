@@ -63,34 +63,15 @@ def evaluate_split(
     passes = passes or settings.passes
     exact = experiment.objective.exact
     draws = 1 if exact else draws or settings.draws  # nothing is drawn
-    available = corpus.rows(split)
-    rows = Spread(available, settings.max_sequences if sequences is None else sequences)
-    pieces = sharding.shards(experiment.mesh)
-    size = -(-min(settings.batch_size, len(rows)) // pieces) * pieces
     compiled = {} if compiled is None else compiled
     scored_by = objective(experiment, passes, estimator)
     key = (passes, estimator)
     if key not in compiled:
         compiled[key] = program(experiment, passes, estimator)
-    stream = batches(
-        rows,
-        batch_size=size,
-        shuffle=False,
-        repeat=False,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-
-    def scored() -> Iterator[dict[str, np.ndarray]]:
-        for number, batch in enumerate(stream, 1):
-            check()
-            yield kept(batch, prompt)
-            report(number, -(-len(rows) // size))
-
     return likelihood.estimate(
         compiled[key],
         params,
-        scored(),
+        rows_of(experiment, corpus, split, prompt, sequences, check, report),
         key=experiment.key(2),
         passes=passes,
         draws=draws,
@@ -99,11 +80,39 @@ def evaluate_split(
         exact=exact,
         estimator=estimator,
         prompt=prompt,
-        available=len(available),
+        available=len(corpus.rows(split)),
         unknown=corpus.unknown_share(split),
         bound=scored_by.bounds,
         chain=scored_by.chain,
     )
+
+
+def rows_of(
+    experiment: Experiment,
+    corpus: Corpus,
+    split: str,
+    prompt: int = 0,
+    sequences: int | None = None,
+    check: Callable[[], None] = lambda: None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Batches of a split, the last one filled up; see `evaluate_split`."""
+    settings = experiment.evaluation
+    rows = Spread(corpus.rows(split), settings.max_sequences if sequences is None else sequences)
+    pieces = sharding.shards(experiment.mesh)
+    size = -(-min(settings.batch_size, len(rows)) // pieces) * pieces
+    stream = batches(
+        rows,
+        batch_size=size,
+        shuffle=False,
+        repeat=False,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    for number, batch in enumerate(stream, 1):
+        check()
+        yield kept(batch, prompt)
+        report(number, -(-len(rows) // size))
 
 
 def kept(arrays: dict[str, np.ndarray], prompt: int) -> dict[str, np.ndarray]:

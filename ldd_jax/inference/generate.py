@@ -43,17 +43,11 @@ def program(
     with classes is guided towards the label with `sampling.guidance` (the label after the last
     means none), one without towards the clamped tokens.
     """
-    process, model, mesh = experiment.process, experiment.model, experiment.mesh
+    process, mesh = experiment.process, experiment.mesh
 
     def sampler(params, seed, index, label, fixed_tokens, fixed, num_steps):
         key = jax.random.key(seed)
-        net = Net(
-            model.bind(params), process, sampling.readout, sampling.tile, sharding.shards(mesh)
-        )
-        if model.num_classes:
-            net = guide(net, label, null=model.num_classes, gamma=sampling.guidance)
-        else:
-            net = guide_prompt(net, gamma=sampling.guidance)
+        net = network(experiment, sampling, params, label)
         prior = process.prior(example_keys(jax.random.fold_in(key, PRIOR), index), length)
         state, trace = sample_blocks(
             net,
@@ -73,6 +67,36 @@ def program(
         return state._replace(z=process.decode(state.z), h=None), trace
 
     return sharding.on(mesh, sampler)
+
+
+def network(experiment: Experiment, sampling: Sampling, params: Any, label: Any) -> Net:
+    """What a sampler asks for predictions: read-out, tiles, guidance towards a label or a prompt.
+
+    Args:
+      experiment: its model, process and devices.
+      sampling: its settings.
+      params: of the model.
+      label: classes [B], of a network that takes them.
+    """
+    model, pieces = experiment.model, sharding.shards(experiment.mesh)
+    net = Net(model.bind(params), experiment.process, sampling.readout, sampling.tile, pieces)
+    if model.num_classes:
+        return guide(net, label, null=model.num_classes, gamma=sampling.guidance)
+    return guide_prompt(net, gamma=sampling.guidance)
+
+
+def check_settings(experiment: Experiment, sampling: Sampling) -> None:
+    """Refuse a sampler that cannot run with this network.
+
+    Raises:
+      UserError: saying why.
+    """
+    check_sampler(sampling, experiment.process, experiment.model)
+    require(
+        sampling.guidance == 1 or experiment.objective.condition_dropout > 0,
+        f"guidance is {sampling.guidance}, but this model never saw its condition missing; "
+        "train with objective.condition_dropout, or use guidance 1",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,12 +124,7 @@ class Sampler:
         Raises:
           UserError: for a step rule that cannot run with this network.
         """
-        check_sampler(sampling, experiment.process, experiment.model)
-        require(
-            sampling.guidance == 1 or experiment.objective.condition_dropout > 0,
-            f"guidance is {sampling.guidance}, but this model never saw its condition missing; "
-            "train with objective.condition_dropout, or use guidance 1",
-        )
+        check_settings(experiment, sampling)
         try:
             sampling.blocks.spans(length, min(experiment.config.data.length, length))
         except ValueError as error:

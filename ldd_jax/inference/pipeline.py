@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ldd_jax.config.workdir import check_tokenizer
 from ldd_jax.core.checks import check_seed, nearest, require, typed
 from ldd_jax.data import unknown
 from ldd_jax.evaluation.conditional import Score
-from ldd_jax.inference import generate
+from ldd_jax.inference import carried, generate
 from ldd_jax.inference.scorer import Scorer, item
 from ldd_jax.inference.settings import HOW, WHAT, given, overlaid
 from ldd_jax.training import state as states
@@ -186,6 +186,9 @@ class Pipeline:
         num_passes: int | None = None,
         seed: int = 0,
         batch_size: int = 64,
+        bound: str = "",
+        trajectories: int = 4,
+        sampling: Mapping[str, Any] | None = None,
     ) -> list[Score]:
         """-log p(text | context) of every text, nats, with the standard error of its draws.
 
@@ -197,10 +200,15 @@ class Pipeline:
             takes, the config's evaluation.passes. The score says how many there were.
           seed: of the draws.
           batch_size: rows at a time.
+          bound: "carried": the likelihood of the sampler itself, latent carried, instead
+            (docs/carried.md); a score's `importance` is the tighter of its two bounds.
+          trajectories: paths of each text for it; one where the text determines its path.
+          sampling: which sampler, options of `sample`, such as dict(steps=64, top_p=0.9).
 
         Raises:
-          UserError: for a text without tokens, one longer than the model's rows, or one of which
-            more than a fifth is unknown to the tokenizer.
+          UserError: for a text without tokens, one longer than the model's rows, one of which
+            more than a fifth is unknown to the tokenizer, or a sampler whose likelihood is not
+            known.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         texts = [typed("a text", text, str) for text in texts]
@@ -219,7 +227,14 @@ class Pipeline:
         require(
             not long, f"a text of {max(long, default=0)} tokens is longer than a row ({length})"
         )
-        scorer = self._scorer(passes=how.pop("num_passes", None), **how)
+        passes = how.pop("num_passes", None)
+        if bound:
+            require(bound == "carried", f"bound {bound!r}; {nearest(bound, ['carried'])}")
+            require(passes is None, "num_passes does not go with bound='carried'")
+            passes, how["draws"] = 1, typed("trajectories", trajectories, int)
+            how["sampling"] = carried.settings(self.experiment, **(sampling or {}))
+        require(bool(bound) or sampling is None, "sampling is for bound='carried'")
+        scorer = self._scorer(passes=passes, **how)
         scorer.seed = seed  # no part of the program
         return scorer(items)[0]
 

@@ -10,11 +10,13 @@ import jax
 import numpy as np
 
 from ldd_jax.config.experiment import Experiment
+from ldd_jax.config.sections import Sampling
 from ldd_jax.core import console
 from ldd_jax.core.checks import require
 from ldd_jax.data import unknown
 from ldd_jax.evaluation import conditional
 from ldd_jax.evaluation.conditional import Score, Subsets
+from ldd_jax.inference import carried
 from ldd_jax.training import distributed, metrics, sharding
 
 SHORTEST = 16
@@ -46,6 +48,8 @@ class Scorer:
     draws: of each item (see `conditional.subsets`); passes: network passes of one draw, None =
     those that the run is evaluated with; length: longest row, longer ones lose their beginning;
     batch_size: rows at a time; seed: no part of the program, so that it may be set anew.
+    sampling: a sampler (`carried.settings`) whose own likelihood is bounded instead, with `draws`
+    paths of `sampling.num_steps` steps each.
     """
 
     experiment: Experiment
@@ -55,6 +59,7 @@ class Scorer:
     length: int = 0
     batch_size: int = 64
     seed: int = 0
+    sampling: Sampling | None = None
     say: Callable[[str], None] = lambda text: console.say(text, error=True)
 
     def __post_init__(self):
@@ -69,7 +74,7 @@ class Scorer:
             e.model.latent or self.passes == 1,
             f"passes is {self.passes}, but a network without latent has one pass",
         )
-        self.exact = e.objective.exact
+        self.one_draw = self.exact = e.objective.exact
         clean = e.process.predicts == "clean" and not e.model.time_conditioning
         self.by_subsets = self.exact or (clean and e.process.absorbing)
         self.boundary = 0.0 if self.by_subsets else float(e.process.boundary())
@@ -77,7 +82,19 @@ class Scorer:
         tile = e.objective.tile or min(TILE, -(-TILE_BYTES // (4 * e.tokens.size)))
         self.batch_size = -(-self.batch_size // self.pieces) * self.pieces
         mesh, model = e.mesh, dataclasses.replace(e.model, dtype="float32")  # type: ignore[type-var]
-        if self.by_subsets:
+        program: Callable
+        if self.sampling is not None:
+            self.by_subsets, self.boundary = False, 0.0
+            self.one_draw = carried.way(e, self.sampling).exact
+            own = dataclasses.replace(e, model=model)
+            sampling = dataclasses.replace(self.sampling, tile=tile)
+
+            def program(p, seed, row, z0, hidden, segment, index):
+                arrays = dict(z0=z0, keep=~hidden, segment=segment, index=index)
+                key, steps = jax.random.key(seed), sampling.num_steps
+                return row, carried.paid(own, sampling, p, arrays, key, steps).nats, row < 0
+
+        elif self.by_subsets:
             reveal = conditional.reveal_fn(
                 model, e.process, self.passes, tile=tile, groups=self.pieces
             )
@@ -98,6 +115,13 @@ class Scorer:
             )
         precise = jax.default_matmul_precision("float32")(program)
         self.run = jax.jit(sharding.on(mesh, precise), out_shardings=sharding.replicated(mesh))
+
+    @property
+    def whose(self) -> dict[str, str]:
+        """Which sampler's likelihood it is, where it is a sampler's own."""
+        if self.sampling is None:
+            return {}
+        return {"sampler": carried.describe(self.experiment, self.sampling)}
 
     def __call__(self, items: Sequence[Item]) -> tuple[list[Score], Cut]:
         """A score of every item, and how many were cut.
@@ -127,6 +151,9 @@ class Scorer:
             own = slice(at, at + len(one.hidden))
             at += len(one.hidden)
             score = conditional.combine(found[own], one, bool(hits[own][-1]))
+            if self.sampling is not None:
+                tighter = float(carried.importance(found[own][None])[0])
+                score = score._replace(importance=tighter)
             nats = score.nats + self.boundary * score.tokens
             target = items[len(out)].tokens[-score.tokens :]
             strange = unknown.share_of(self.experiment.tokenizer, target)
@@ -134,7 +161,7 @@ class Scorer:
         return out, cut
 
     def _chosen(self, count: int) -> Subsets:
-        if self.exact:
+        if self.one_draw:
             return conditional.left_to_right(count)
         if self.by_subsets:
             return conditional.subsets(count, self.draws, self.seed)

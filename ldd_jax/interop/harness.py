@@ -15,6 +15,7 @@ from ldd_jax.core import reading
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.data import unknown
 from ldd_jax.evaluation.conditional import Score
+from ldd_jax.inference import carried
 from ldd_jax.inference.pipeline import Pipeline, load
 from ldd_jax.inference.scorer import Item, Scorer, item
 from ldd_jax.interop.continuing import Continuer
@@ -29,7 +30,8 @@ except ImportError as error:
         "lm-evaluation-harness is not installed; pip install 'ldd-jax[lm-eval]'"
     ) from error
 
-LIKELIHOODS = ("conditional", "joint")
+CARRIED = "carried"
+LIKELIHOODS = ("conditional", "joint", CARRIED)
 BATCH = 64
 # A checkpoint has no template of its own: a line for each message, and who speaks next.
 PLAIN = (
@@ -49,11 +51,15 @@ class Harness(LM):
       workdir: of a run or an import.
       likelihood: "conditional": -log p(continuation | context), summed, the context never noised;
         "joint": context and continuation noised together, the mean over all their tokens, as the
-        adapters of the LDDM and Duo code have it (`acc` is then normalised by length unseen).
+        adapters of the LDDM and Duo code have it (`acc` is then normalised by length unseen);
+        "carried": the bound of the sampler itself, latent carried, of the config's settings and
+        `steps` (docs/carried.md).
       draws: of each request; short continuations are scored exactly (`evaluation.conditional`).
       passes: network passes per draw, for models with a latent; None = those that `evaluate` takes.
       batch_size: rows at a time.
-      steps: of the sampler in generate_until; 0 = one for each token to come, at most.
+      steps: of the sampler in generate_until; 0 = one for each token to come, at most. Of
+        "carried"; 0 = the config's.
+      trajectories: of "carried", paths of each request.
       ema: averaged parameters.
       seed: of all draws.
       pipeline: a model that is loaded already.
@@ -69,6 +75,7 @@ class Harness(LM):
         passes: int | None = None,
         batch_size: int = BATCH,
         steps: int = 0,
+        trajectories: int = carried.TRAJECTORIES,
         ema: bool = True,
         seed: int = 0,
         pipeline: Pipeline | None = None,
@@ -89,8 +96,7 @@ class Harness(LM):
         self.scorer = Scorer(
             self.pipeline.experiment,
             self.pipeline.params,
-            draws=int(draws),
-            passes=None if passes is None else int(passes),
+            **self._what(likelihood, int(draws), passes, int(steps), int(trajectories)),
             batch_size=int(batch_size),
             seed=self.seed,
         )
@@ -103,6 +109,17 @@ class Harness(LM):
         )
         self.scores: list[Score] = []
         self.cut = {"context": 0, "target": 0}
+
+    def _what(
+        self, likelihood: str, draws: int, passes: Any, steps: int, trajectories: int
+    ) -> dict[str, Any]:
+        """Whose likelihood the scorer bounds."""
+        if likelihood != CARRIED:
+            return dict(draws=draws, passes=None if passes is None else int(passes))
+        require(passes is None, "passes does not go with likelihood=carried; it takes steps")
+        options = {"steps": steps} if steps else {}
+        sampling = carried.settings(self.pipeline.experiment, **options)
+        return dict(draws=trajectories, passes=1, sampling=sampling)
 
     @classmethod
     def create_from_arg_obj(
@@ -134,6 +151,7 @@ class Harness(LM):
         drawn = [s.se for s in self.scores if not s.exact]
         return {
             "likelihood": self.likelihood,
+            **self.scorer.whose,
             "requests": len(self.scores),
             "scored_exactly": len(self.scores) - len(drawn),
             "mean_standard_error": float(np.mean(drawn)) if drawn else 0.0,

@@ -138,6 +138,10 @@ class Diffusion:
         """Log p(x0 | z), normalised, from the prediction: a step to alpha = 1."""
         return self.log_posterior(pred_NV, z_N, t_N, None)
 
+    def drawn_boundary(self, z0_N: Array, z_N: Array) -> Array:
+        """Log q(z_1 | x) - log prior(z_1) of a row, whose mean over z_1 is `boundary`."""
+        raise TypeError(f"{type(self).__name__} defines no prior term")
+
     def noise_law(self, dtype: Any) -> Array:
         """What a token becomes when it is replaced, [V]."""
         raise TypeError(f"{type(self).__name__} defines no law of noise")

@@ -83,6 +83,11 @@ class Masked(Diffusion):
         """Prior term, nats per token: 0, as `corrupt_to_prior` ends in nothing but masks."""
         return jnp.zeros((), dtype)
 
+    def drawn_boundary(self, z0_N: Array, z_N: Array) -> Array:
+        """0 of every row."""
+        del z_N
+        return jnp.zeros(z0_N.shape, jnp.result_type(float))
+
     def read(self, logits_NV: Array, z_N: Array, clock_N: Array) -> Array:
         """SUBS: no mask column; unmasked rows carry their token over with probability 1."""
         del clock_N

@@ -85,6 +85,12 @@ class Uniform(Diffusion):
         same = 1 - (size - 1) * other
         return same * jnp.log(size * same) + (size - 1) * other * jnp.log(size * other)
 
+    def drawn_boundary(self, z0_N: Array, z_N: Array) -> Array:
+        """Log V q(z_1 | x)."""
+        size = self.tokens.size
+        other = self.schedule.noise(jnp.ones((), jnp.result_type(float))) / size
+        return jnp.log(size * jnp.where(z0_N == z_N, 1 - (size - 1) * other, other))
+
     def read(self, logits_NV: Array, z_N: Array, clock_N: Array) -> Array:
         """Log softmax over all states."""
         del z_N, clock_N

@@ -16,7 +16,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from ldd_jax.core import reading
-from ldd_jax.core.checks import UserError, is_number, require, spread
+from ldd_jax.core.checks import UserError, is_number, parse_json, require, spread
 from ldd_jax.core.colours import colours
 from ldd_jax.report.player import MARKUP, SCRIPT, STYLE
 from ldd_jax.training.metrics import read_metrics
@@ -41,6 +41,15 @@ COLUMNS = (
     ("unigram_entropy", "unigram entropy"),
     ("step", "updates"),
     ("parameters", "parameters"),
+)
+
+BOUNDS = (
+    "nelbo_nats_per_token",
+    "nelbo_se",
+    "importance_nats_per_token",
+    "importance_se",
+    "sequences",
+    "draws",
 )
 
 
@@ -130,6 +139,21 @@ def table(head: list[str], body: list[list[Any]]) -> str:
     return f"<table><thead><tr>{row('th', head)}</tr></thead><tbody>{rows}</tbody></table>"
 
 
+def bounds(runs: list[dict[str, Any]]) -> str:
+    """What `WORKDIR/bounds.jsonl` holds: bounds, and whose they are."""
+    head = ["run", "nats/token", "importance weighted", "of what", "sequences", "draws or paths"]
+    body = []
+    for run in runs:
+        for r in run["bounds"]:
+            pair = lambda n, e, r=r: spread(r[n], r[e], 4) if is_number(r.get(n)) else ""
+            whose = r.get("sampler") or r.get("bounds") or "exact"
+            many = [number(r.get(n)) for n in ("sequences", "draws")]
+            nats = pair("nelbo_nats_per_token", "nelbo_se")
+            tighter = pair("importance_nats_per_token", "importance_se")
+            body.append([run["label"], nats, tighter, whose, *many])
+    return table(head, body) if body else ""
+
+
 def number(value: Any) -> str:
     """A cell."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
@@ -195,7 +219,7 @@ def page(runs: list[dict[str, Any]], bench: Path | None) -> str:
         f"<h2>Likelihood</h2>{table(head, body)}"
         '<p class="note">Bounds (exact = no) are those of the sampler that runs so many passes a '
         "step from h = 0; errors over sequences.</p>"
-        f"{training(runs)}<h2>Denoising, step by step</h2>{MARKUP}"
+        f"{bounds(runs)}{training(runs)}<h2>Denoising, step by step</h2>{MARKUP}"
         f"<h2>Mechanism</h2><p class='note'>{watched}; bands: two standard "
         "errors over samples. Busy steps: those that change a row; the closed form holds for "
         f"ancestral masked sampling.</p>{mechanism(runs)}{counts(runs)}"
@@ -219,5 +243,19 @@ def read_run(workdir: Path) -> dict[str, Any]:
             value is None or type(value) is bool or is_number(value),
             f"{summary}: {name} is {value!r}, expected a number",
         )
+    lines = workdir / "bounds.jsonl"
+    try:
+        text = reading.read_text(lines) if lines.is_file() else ""
+        told = [parse_json(line) for line in text.splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{lines} cannot be read: {error}") from error
+    whole = lambda r: (
+        isinstance(r, dict) and all(n not in r or r[n] is None or is_number(r[n]) for n in BOUNDS)
+    )
+    require(all(map(whole, told)), f"{lines} holds what `evaluate --output` does not write")
     metrics = workdir / "metrics.jsonl"
-    return {"summary": found, "metrics": read_metrics(metrics) if metrics.is_file() else []}
+    return {
+        "summary": found,
+        "bounds": told,
+        "metrics": read_metrics(metrics) if metrics.is_file() else [],
+    }

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from ldd_jax.core import positions
 from ldd_jax.core.registry import register
-from ldd_jax.core.types import Array, Draw
+from ldd_jax.core.types import Array, Draw, Process
 from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.dictation import Way
 
 
 @register("step", "analytic")
@@ -20,6 +21,11 @@ class Analytic(Step):
     For a network that predicts normalised x_theta it is the plug-in posterior, that is `ancestral`,
     by another computation; for a free score network the two differ.
     """
+
+    def way(self, process: Process) -> Way:
+        """By its own law with the text plugged in."""
+        del process
+        return Way(law=lambda process, pred, z, t, s: process.log_analytic(pred, z, t, s))
 
     def __call__(
         self,

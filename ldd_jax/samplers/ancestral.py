@@ -7,8 +7,9 @@ from typing import Any
 
 from ldd_jax.core import positions
 from ldd_jax.core.registry import register
-from ldd_jax.core.types import Array, Draw, Trunk
+from ldd_jax.core.types import Array, Draw, Process, Trunk
 from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.dictation import Way
 
 
 def reveal(net: Net, state: SampleState, features: Array, s: Any, draw: Draw) -> Any:
@@ -32,10 +33,22 @@ def reveal(net: Net, state: SampleState, features: Array, s: Any, draw: Draw) ->
     return positions.where(moves, z, state.z)
 
 
+def _posterior(process: Process, pred: Array, z: Array, t: Array, s: Any) -> Array:
+    return process.log_posterior(pred, z, t, s)
+
+
+POSTERIOR = Way(law=_posterior)
+
+
 @register("step", "ancestral")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ancestral(Step):
     """Each free position independently from the process's posterior with x_theta plugged in."""
+
+    def way(self, process: Process) -> Way:
+        """By the posterior that knows the text."""
+        del process
+        return POSTERIOR
 
     def __call__(
         self,

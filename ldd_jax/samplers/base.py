@@ -13,6 +13,7 @@ from flax import struct
 from ldd_jax.core import positions, vocabulary_tiles
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Cond, Denoiser, Draw, Head, Process, Trunk
+from ldd_jax.samplers.dictation import Dictation, Way
 from ldd_jax.samplers.logits import Readout
 
 
@@ -104,7 +105,7 @@ class Net:
     """A denoiser with its process and read-out settings; never hands out [B, L, V] logits.
 
     `policy` says what becomes of the latent at a call, `number` which step the call belongs to;
-    `sample` sets both.
+    `sample` sets both. `dictation`: a text that is priced and not drawn (`samplers.dictation`).
     """
 
     denoiser: Denoiser
@@ -115,6 +116,7 @@ class Net:
     label: Array | None = None
     policy: Latent = Latent()
     number: Array | int = 0
+    dictation: Dictation | None = None
 
     @property
     def passes(self) -> int:
@@ -193,15 +195,21 @@ class Net:
         do not say.
         """
 
-        def read(logits, inner):
-            (z, t, more), args = inner
-            drawn = self.predict(logits, z, t, more)
-            same = self.readout == Readout()
-            own = drawn if same else self.plain.predict(logits, z, t, more)
-            return fn((drawn, own), z, t, args)
+        def walk(fn, args):
+            def read(logits, inner):
+                (z, t, more), args = inner
+                drawn = self.predict(logits, z, t, more)
+                same = self.readout == Readout()
+                own = drawn if same else self.plain.predict(logits, z, t, more)
+                return fn((drawn, own), z, t, args)
 
-        inner = (self._inputs(z, clock), args)
-        return self._walk(read, positions.flat(trunk.features), inner, positions.shape(z), where)
+            inner = (self._inputs(z, clock), args)
+            features = positions.flat(trunk.features)
+            return self._walk(read, features, inner, positions.shape(z), where)
+
+        if self.dictation is not None:
+            return self.dictation.rows(self, fn, args, where, walk)
+        return walk(fn, args)
 
     def rows_of_two(
         self,
@@ -272,7 +280,8 @@ class Step:
     of a grid leaves nothing to remove, so the tail is spared wherever that is so. one_way: why the
     rule needs a process whose positions change once, from the mask; "" = it does not. processes: in
     words, where that does not tell. one_clock: why the rule needs the same time at all positions;
-    "" = it does not. events: the clock is a number of events that are drawn; False = a time.
+    "" = it does not. events: the clock is a number of events that are drawn; False = a time. no_way:
+    why its own likelihood is not known, of a rule without a `way`.
     """
 
     calls: ClassVar[int] = 1
@@ -283,6 +292,7 @@ class Step:
     one_clock: ClassVar[str] = ""
     events: ClassVar[bool] = False
     processes: ClassVar[str] = ""
+    no_way: ClassVar[str] = "the rule does not say how it comes to a given text (Step.way)"
 
     def check(self, process: Process, *, latent: bool, timed: bool) -> None:
         """Refuse what the mathematics does not allow.
@@ -329,6 +339,16 @@ class Step:
         """The memory before the first step."""
         del net, state
         return ()
+
+    def way(self, process: Process) -> Way:
+        """How the rule comes to a given text, from which its own likelihood follows.
+
+        Raises:
+          ValueError: one line that says why that is not known (`no_way`).
+        """
+        del process
+        name = self.registered[1]  # type: ignore[attr-defined]
+        raise ValueError(f"sampler {name}: its own likelihood is not known, as {self.no_way}")
 
     def done(self, net: Net, state: SampleState) -> Array:
         """Clock "own": rows that need no further step, [B]."""

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw, Process
-from ldd_jax.samplers.ancestral import reveal
+from ldd_jax.samplers.ancestral import POSTERIOR, reveal
 from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.dictation import Way
 from ldd_jax.samplers.loop import choose
 
 
@@ -25,6 +26,11 @@ class CachedAncestral(Step):
     """
 
     latent = "refused"
+
+    def way(self, process: Process) -> Way:
+        """As ancestral."""
+        del process
+        return POSTERIOR
 
     def check(self, process: Process, *, latent: bool, timed: bool) -> None:
         """Refuse a latent and a network that is told the time."""

@@ -8,8 +8,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from ldd_jax.core.registry import register
-from ldd_jax.core.types import Array, Draw
+from ldd_jax.core.types import Array, Draw, Process
+from ldd_jax.samplers import orders
 from ldd_jax.samplers.base import Net, SampleState, Step, masked_and_free
+from ldd_jax.samplers.dictation import Way
 from ldd_jax.samplers.orders import candidates, check_order, rank, share_masked
 
 WHY = "reveals masked positions one after the other, so it needs masked diffusion"
@@ -28,6 +30,11 @@ class OwnClock(Step):
 
     def __post_init__(self):
         check_order(self.order)
+
+    def way(self, process: Process) -> Way:
+        """In its order, which nobody but the network decides where it has no noise."""
+        del process
+        return orders.way(self.registered[1], self.order)  # type: ignore[attr-defined]
 
     def init(self, net: Net, state: SampleState) -> Any:
         """Number of positions to reveal, [B]."""
@@ -87,6 +94,11 @@ class Confidence(OwnClock):
         if self.noise < 0:
             raise ValueError(f"noise is {self.noise}; it must be 0 (none) or more")
 
+    def way(self, process: Process) -> Way:
+        """In its order, with its noise."""
+        del process
+        return orders.way("confidence", self.order, self.noise)
+
     def _chosen(self, found, wanted: Array, draw: Draw) -> Array:
         place = rank(found.cost, wanted, draw, order=self.order, noise=self.noise)
         first = place < self.count
@@ -112,6 +124,11 @@ class ScheduledConfidence(Step):
         check_order(self.order)
         if self.noise < 0:
             raise ValueError(f"noise is {self.noise}; it must be 0 (none) or more")
+
+    def way(self, process: Process) -> Way:
+        """In its order, with its noise."""
+        del process
+        return orders.way("scheduled_confidence", self.order, self.noise)
 
     def init(self, net: Net, state: SampleState) -> Any:
         """Number of positions to reveal, [B]."""

@@ -110,6 +110,7 @@ class GibbsCorrector(Corrector):
 class PredictorCorrector(Step):
     """`predictor` from t to s, then `corrections` of `corrector` at s wherever s <= `below`."""
 
+    no_way = "corrections draw tokens anew, and a text does not say what stood there before"
     predictor: Any = component("step", Ancestral)
     corrector: Any = component("corrector", RateCorrector)
     corrections: int = 1

@@ -30,6 +30,7 @@ class EasyFirst(Step):
     finishes = True
     one_way = "reveals masked positions one after the other, so it needs masked diffusion"
     one_clock = "leaves as many masks as the time says"
+    no_way = "it takes the most probable token, so that nearly all texts have probability 0"
     noise: float = 0.5
     revise: bool = False
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 from ldd_jax.core.registry import register
-from ldd_jax.core.types import Array, Draw
+from ldd_jax.core.types import Array, Draw, Process
 from ldd_jax.samplers.base import Net, SampleState, Step
-from ldd_jax.samplers.leaps import check_scales, leap_all, scaled
+from ldd_jax.samplers.dictation import Way
+from ldd_jax.samplers.leaps import check_scales, leap_all, leaping, scaled
 
 
 @register("step", "euler")
@@ -24,6 +25,10 @@ class Euler(Step):
 
     def __post_init__(self):
         check_scales(self.scales)
+
+    def way(self, process: Process) -> Way:
+        """At times that do not look at the network, where that is so."""
+        return leaping("euler", process)
 
     def __call__(
         self,

@@ -7,8 +7,9 @@ import dataclasses
 import jax.numpy as jnp
 
 from ldd_jax.core.registry import register
-from ldd_jax.core.types import Array, Draw
+from ldd_jax.core.types import Array, Draw, Process
 from ldd_jax.samplers.base import Net, SampleState, Step, masked_and_free
+from ldd_jax.samplers.dictation import Way
 
 
 @register("step", "first_hitting")
@@ -23,6 +24,11 @@ class FirstHitting(Step):
     clock = "own"
     one_way = "reveals masked positions at their hitting times, so it needs masked diffusion"
     one_clock = "draws the next of hitting times that are all alike"
+
+    def way(self, process: Process) -> Way:
+        """In an order and at times that never look at the network."""
+        del process
+        return Way()
 
     def done(self, net: Net, state: SampleState) -> Array:
         """Rows without masks."""

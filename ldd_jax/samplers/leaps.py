@@ -16,8 +16,9 @@ import jax.numpy as jnp
 
 from ldd_jax.core import positions
 from ldd_jax.core.checks import nearest
-from ldd_jax.core.types import Array, Draw
+from ldd_jax.core.types import Array, Draw, Process
 from ldd_jax.samplers.base import Net, SampleState
+from ldd_jax.samplers.dictation import Way
 
 
 def _first_jump(total: Array) -> Array:
@@ -85,6 +86,20 @@ def scaled(duration: Array, scales: tuple[float, ...], number: Array | int) -> A
         return duration
     factors = jnp.asarray(scales, duration.dtype)
     return duration * factors[jnp.minimum(number, len(scales) - 1)]
+
+
+def leaping(name: str, process: Process) -> Way:
+    """The way of one leap a step: known where no prediction says whether a position jumps.
+
+    Raises:
+      ValueError: elsewhere.
+    """
+    if not process.absorbing or process.predicts != "clean":
+        raise ValueError(
+            f"sampler {name}: its own likelihood is known for masked diffusion that predicts "
+            "x_theta, where the schedule alone says when a position jumps (use ancestral)"
+        )
+    return Way()
 
 
 def leap_all(

@@ -25,6 +25,7 @@ class NextToken(Step):
     clock = "own"
     latent = "refused"
     processes = "left to right"
+    no_way = "nothing is left to bound: evaluate gives it exactly without --bound"
 
     def check(self, process: Process, *, latent: bool, timed: bool) -> None:
         """Refuse a diffusion process."""

@@ -16,6 +16,7 @@ from ldd_jax.core.draws import ranks
 from ldd_jax.core.kl import entropy
 from ldd_jax.core.types import Array, Draw, Trunk
 from ldd_jax.samplers.base import Net, SampleState, masked_and_free
+from ldd_jax.samplers.dictation import Way
 
 ORDERS = ("confidence", "entropy", "margin", "random", "sampled")
 
@@ -40,6 +41,22 @@ def check_order(order: str) -> None:
     """
     if order not in ORDERS:
         raise ValueError(f"order {order!r}: {nearest(order, ORDERS)}")
+
+
+def way(name: str, order: str, noise: float = 0.0) -> Way:
+    """How a rule that reveals in `order` comes to a text: exactly where nothing is drawn for it.
+
+    Noise on the order is chance that does not look at the network.
+
+    Raises:
+      ValueError: for an order by tokens that are drawn and then thrown away.
+    """
+    if order == "sampled":
+        raise ValueError(
+            f"sampler {name}: its own likelihood is not known, as order=sampled ranks positions by "
+            "tokens that are drawn and thrown away (use order=confidence)"
+        )
+    return Way(exact=order != "random" and noise == 0)
 
 
 def _cost(order: str, logp: Array, token: Array) -> Array:

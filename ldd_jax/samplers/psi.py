@@ -10,6 +10,7 @@ from ldd_jax.core import positions
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw, Process
 from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.dictation import Way
 
 
 def log_psi(
@@ -36,11 +37,21 @@ class Psi(Step):
     Below 1 settled positions may be drawn again, so all free rows are projected.
     """
 
+    no_way = "it takes tokens back, and a text does not say what stood in its places before"
     kappa: float = 0.5
 
     def __post_init__(self):
         if not 0 <= self.kappa <= 1:
             raise ValueError(f"kappa is {self.kappa}; it must lie in [0, 1]")
+
+    def way(self, process: Process) -> Way:
+        """By its own law with the text plugged in, where that leads everywhere.
+
+        A masked one would be told the text at once; the rule may write others and take them back.
+        """
+        if process.absorbing and self.kappa < 1:
+            return super().way(process)
+        return Way(law=lambda process, pred, z, t, s: log_psi(process, pred, z, t, s, self.kappa))
 
     def __call__(
         self,

@@ -43,6 +43,7 @@ class ReMDM(Step):
 
     one_way = "takes tokens back to the mask, so it needs masked diffusion"
     one_clock = "shares remasking out over a row"
+    no_way = "it takes tokens back, and a text does not say what stood in its places before"
     strength: str = "rescale"
     eta: float = 0.05
     t_on: float = 0.55

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 from ldd_jax.core.registry import register
-from ldd_jax.core.types import Array, Draw
+from ldd_jax.core.types import Array, Draw, Process
 from ldd_jax.samplers.base import Net, SampleState, Step
-from ldd_jax.samplers.leaps import check_leap, check_scales, leap_all, scaled
+from ldd_jax.samplers.dictation import Way
+from ldd_jax.samplers.leaps import check_leap, check_scales, leap_all, leaping, scaled
 
 
 @register("step", "tau_leaping")
@@ -26,6 +27,10 @@ class TauLeaping(Step):
     def __post_init__(self):
         check_leap(self.leap)
         check_scales(self.scales)
+
+    def way(self, process: Process) -> Way:
+        """At times that do not look at the network, where that is so."""
+        return leaping("tau_leaping", process)
 
     def __call__(
         self,

@@ -26,6 +26,7 @@ class _TwoStages(Step):
 
     calls = 2
     latent = "untrained"
+    no_way = "the network has a say in whether its second stage moves a position"
     theta: float = 0.5
     leap: str = "first_jump"
 

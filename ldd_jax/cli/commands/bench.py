@@ -42,6 +42,8 @@ def _bench_flags(values: flags.FlagValues) -> None:
         "Also a MAUVE-style distance of every cell to validation texts, as the first judge sees "
         "them.",
     )
+    text = "Validation rows of each sampler's own bound (docs/carried.md), a column; 0: none."
+    d(flags.DEFINE_integer, "bound_sequences", 0, text)
     d(
         flags.DEFINE_boolean,
         "show_data",
@@ -57,6 +59,10 @@ def _bench(values: flags.FlagValues) -> None:
     require(values.num_samples >= 2, f"--num_samples={values.num_samples}; it must be at least 2")
     length = values.length
     require(length is None or length >= 1, f"--length={length}; it must be at least 1")
+    require(
+        values.bound_sequences >= 0,
+        f"--bound_sequences={values.bound_sequences}; it must be 0 (none) or more",
+    )
     from ldd_jax.bench import cells, report, run
 
     seeds = cells.numbers("seeds", values.seeds, least=0)
@@ -79,6 +85,7 @@ def _bench(values: flags.FlagValues) -> None:
         every=values.samplers == "all",
         mauve=values.mauve,
         show_data=values.show_data,
+        bound_sequences=values.bound_sequences,
     )
     bench = run.Bench(settings)
     found = bench.execute()

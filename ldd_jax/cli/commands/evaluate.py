@@ -9,7 +9,7 @@ from typing import Any
 from absl import flags
 
 from ldd_jax.cli.command_line import Command
-from ldd_jax.cli.commands.shared import need, workdir_flag
+from ldd_jax.cli.commands.shared import need, sampler_flags, workdir_flag
 from ldd_jax.core.checks import is_whole, nearest, require
 from ldd_jax.core.console import say
 
@@ -22,6 +22,16 @@ def _evaluate_flags(values: flags.FlagValues) -> None:
     d(flags.DEFINE_integer, "draws", None, "Times drawn per sequence; default: the config's.")
     text = "Rows scored at most, spread over the split; 0: all; default: the config's."
     d(flags.DEFINE_integer, "max_sequences", None, text)
+    text = "Instead of --passes: carried, the bound of the sampler that the flags below describe."
+    d(flags.DEFINE_string, "bound", "", text)
+    d(flags.DEFINE_integer, "trajectories", None, "Paths of --bound=carried per row; default: 4.")
+    d(
+        flags.DEFINE_string,
+        "steps",
+        None,
+        "Of --bound=carried, such as 4,16; default: config.",
+    )
+    sampler_flags(values)
     d(flags.DEFINE_string, "estimator", "nelbo", "nelbo, k_form, time_free, lambda; or several.")
     d(flags.DEFINE_integer, "prompt_tokens", 0, "First tokens of each row, given and not scored.")
     d(flags.DEFINE_integer, "step", None, "Checkpoint; default: the newest.")
@@ -39,8 +49,7 @@ def _evaluate(values: flags.FlagValues) -> None:
     from ldd_jax.config.stored import fingerprint
     from ldd_jax.core import registry, writing
     from ldd_jax.data import Corpus, zero_shot
-    from ldd_jax.inference import evaluate, generate, pipeline
-    from ldd_jax.training import metrics
+    from ldd_jax.inference import generate, pipeline
 
     warn = lambda text: say(text, error=True)
     draws = values.draws
@@ -73,10 +82,11 @@ def _evaluate(values: flags.FlagValues) -> None:
     )
     splits = ("train", "validation")
     require(values.split in splits, f"split {values.split!r}; {nearest(values.split, splits)}")
-    compiled = {
-        (k, name): evaluate.program(experiment, k, name)
-        for k, name in itertools.product(passes, values.estimator.split(","))
-    }
+    asked = _asked(values)
+    if values.bound:
+        score = _carried(values, experiment, asked, warn)
+    else:
+        score = _passes(values, experiment, passes, draws, warn)
     told: list[tuple[Corpus, dict[str, Any]]] = []
     if datasets:
         for dataset in datasets:
@@ -100,8 +110,53 @@ def _evaluate(values: flags.FlagValues) -> None:
     for corpus, about in told:
         said = [_about(about), *corpus.warnings()] if datasets else [corpus.describe()]
         say(*said)
-        for k, estimator in itertools.product(passes, values.estimator.split(",")):
-            found = evaluate.evaluate_split(
+        for found in score(corpus, params):
+            say(f"{found}\n  {found.meaning}")
+            records.append(found.record() | about | {"step": step})
+    if output:
+        generate.write_json_lines(output, records)
+
+
+def _asked(values: flags.FlagValues) -> dict[str, Any]:
+    """What is said of the sampler, for its own bound only.
+
+    Raises:
+      UserError: where flags of one kind of bound are given with the other.
+    """
+    from ldd_jax.inference.settings import HOW
+
+    asked = {n: getattr(values, n) for n in HOW if n in values and values[n].present}
+    bounds = ("carried",)
+    require(
+        not values.bound or values.bound in bounds,
+        f"--bound={values.bound}: {nearest(values.bound, bounds)}",
+    )
+    if values.bound:
+        others = [n for n in ("passes", "draws", "estimator") if values[n].present]
+        require(
+            not others,
+            f"--{others[0] if others else ''} does not go with --bound=carried; it takes --steps "
+            "and --trajectories",
+        )
+        m = values.trajectories
+        require(m is None or m >= 1, f"--trajectories={m}; it must be at least 1")
+        return asked
+    more = [*asked, *(["trajectories"] if values.trajectories is not None else [])]
+    require(not more, f"--{more[0] if more else ''} is about a sampler; add --bound=carried")
+    return {}
+
+
+def _passes(values: flags.FlagValues, experiment: Any, passes: Any, draws: Any, warn: Any) -> Any:
+    """(corpus, params) -> the bounds of so many passes, one after the other."""
+    from ldd_jax.inference import evaluate
+    from ldd_jax.training import metrics
+
+    asked = list(itertools.product(passes, values.estimator.split(",")))
+    compiled = {(k, name): evaluate.program(experiment, k, name) for k, name in asked}
+
+    def score(corpus: Any, params: Any) -> Any:
+        for k, estimator in asked:
+            yield evaluate.evaluate_split(
                 experiment,
                 corpus,
                 params,
@@ -114,10 +169,40 @@ def _evaluate(values: flags.FlagValues) -> None:
                 compiled=compiled,
                 report=metrics.Ticker(f"{estimator}, passes {k}", warn),
             )
-            say(f"{found}\n  {found.meaning}")
-            records.append(found.record() | about | {"step": step})
-    if output:
-        generate.write_json_lines(output, records)
+
+    return score
+
+
+def _carried(values: flags.FlagValues, experiment: Any, asked: Any, warn: Any) -> Any:
+    """(corpus, params) -> the bound of the sampler's own."""
+    from ldd_jax.inference import carried
+    from ldd_jax.training import metrics
+
+    steps: list[int | None] = [None]
+    if asked.get("steps") is not None:
+        parts = asked["steps"].split(",")
+        bad = [p for p in parts if not is_whole(p, 1)]
+        require(not bad, f"--steps={asked['steps']}: {bad} are not positive whole numbers")
+        steps = [int(p) for p in parts]
+    some = [carried.settings(experiment, **(asked | {"steps": n})) for n in steps]
+    run = carried.program(experiment, some[0])  # of any number of steps
+
+    def score(corpus: Any, params: Any) -> Any:
+        for sampling in some:
+            yield carried.evaluate_split(
+                experiment,
+                corpus,
+                params,
+                sampling,
+                run=run,
+                trajectories=values.trajectories or carried.TRAJECTORIES,
+                split=values.split,
+                prompt=values.prompt_tokens,
+                sequences=values.max_sequences,
+                report=metrics.Ticker(f"carried, {sampling.num_steps} steps", warn),
+            )
+
+    return score
 
 
 def _about(about: dict[str, Any]) -> str:

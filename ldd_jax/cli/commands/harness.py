@@ -20,14 +20,15 @@ def _harness_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "likelihood",
         "conditional",
-        ["conditional", "joint"],
-        "Of multiple choice; joint = all noised together, mean over tokens.",
+        ["conditional", "joint", "carried"],
+        "Of multiple choice; joint: all noised together, mean over tokens; carried: see docs.",
         flag_values=values,
     )
     d(flags.DEFINE_integer, "draws", 64, "Of each request; short options are scored exactly.")
     d(flags.DEFINE_integer, "passes", None, "Network passes per draw; default: as evaluate.")
     d(flags.DEFINE_integer, "batch_size", 64, "Rows at a time.")
-    d(flags.DEFINE_integer, "steps", 0, "Of generation; 0 = one for each token.")
+    d(flags.DEFINE_integer, "steps", 0, "Of generation; 0 = one for each token. Of carried.")
+    d(flags.DEFINE_integer, "trajectories", 4, "Of carried: paths of each request.")
     d(flags.DEFINE_integer, "num_fewshot", None, "Examples before each question.")
     d(flags.DEFINE_float, "limit", None, "Documents of each task, below 1 a share; default: all.")
     d(flags.DEFINE_string, "gen_kwargs", "", "Of generation, over the tasks': temperature=0.8,...")
@@ -58,6 +59,7 @@ def _harness(values: flags.FlagValues) -> None:
         passes=values.passes,
         batch_size=values.batch_size,
         steps=values.steps,
+        trajectories=values.trajectories,
         ema=values.ema,
         seed=values.seed,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import flags
 
 from ldd_jax.cli.command_line import Command
-from ldd_jax.cli.commands.shared import need, workdir_flag
+from ldd_jax.cli.commands.shared import need, sampler_flags, workdir_flag
 from ldd_jax.core.checks import RunError
 from ldd_jax.core.console import OUT, say
 
@@ -19,25 +19,9 @@ def _sample_flags(values: flags.FlagValues) -> None:
     d = lambda f, name, default, text: f(name, default, text, flag_values=values)
     d(flags.DEFINE_integer, "num_samples", None, "Samples; default: the config's.")
     d(flags.DEFINE_integer, "steps", None, "Steps of the sampler; default: the config's.")
-    d(flags.DEFINE_string, "sampler", None, "Step rule, NAME or NAME:field=value,...; see docs.")
-    d(flags.DEFINE_string, "grid", None, "Time grid, as --sampler, or FILE.json of distill.")
-    d(flags.DEFINE_string, "blocks", None, "whole, fill:size=32 or slide:size=32; see docs.")
+    sampler_flags(values)
     d(flags.DEFINE_integer, "seed", 0, "Sample i of a seed is always the same.")
-    d(flags.DEFINE_float, "temperature", None, "Of p(x0 | z_t); 0 = greedy.")
-    d(flags.DEFINE_float, "top_p", None, "Nucleus of p(x0 | z_t).")
-    d(flags.DEFINE_integer, "top_k", None, "Most probable tokens of p(x0 | z_t); 0 = all.")
-    flags.DEFINE_enum(
-        "latent",
-        "carry",
-        ["carry", "off", "frozen"],
-        "The latent between steps.",
-        flag_values=values,
-    )
-    d(flags.DEFINE_integer, "reset_every", None, "Put h = 0 every k steps; 0 = never.")
-    d(flags.DEFINE_bool, "reset_on_remask", None, "Put h = 0 where a token is masked again.")
     d(flags.DEFINE_string, "label", None, "Class of the samples, of a model trained with classes.")
-    d(flags.DEFINE_float, "guidance", None, "Strength of the condition; 1 = none added.")
-    d(flags.DEFINE_string, "tail", None, "Last call: sample, greedy or none.")
     d(flags.DEFINE_integer, "length", None, "Tokens of a sample; default: the training length.")
     d(flags.DEFINE_integer, "batch_size", None, "Samples at a time.")
     d(flags.DEFINE_string, "prompt", None, "Text that every sample begins with.")

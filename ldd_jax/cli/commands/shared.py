@@ -16,6 +16,28 @@ def workdir_flag(values: flags.FlagValues, text: str) -> None:
     flags.DEFINE_string("workdir", None, text, flag_values=values)
 
 
+def sampler_flags(values: flags.FlagValues) -> None:
+    """Those that say which sampler runs, and how; `--steps` aside."""
+    d = lambda f, name, default, text: f(name, default, text, flag_values=values)
+    d(flags.DEFINE_string, "sampler", None, "Step rule, NAME or NAME:field=value,...; see docs.")
+    d(flags.DEFINE_string, "grid", None, "Time grid, as --sampler, or FILE.json of distill.")
+    d(flags.DEFINE_string, "blocks", None, "whole, fill:size=32 or slide:size=32; see docs.")
+    d(flags.DEFINE_float, "temperature", None, "Of p(x0 | z_t); 0 = greedy.")
+    d(flags.DEFINE_float, "top_p", None, "Nucleus of p(x0 | z_t).")
+    d(flags.DEFINE_integer, "top_k", None, "Most probable tokens of p(x0 | z_t); 0 = all.")
+    flags.DEFINE_enum(
+        "latent",
+        "carry",
+        ["carry", "off", "frozen"],
+        "The latent between steps.",
+        flag_values=values,
+    )
+    d(flags.DEFINE_integer, "reset_every", None, "Put h = 0 every k steps; 0 = never.")
+    d(flags.DEFINE_bool, "reset_on_remask", None, "Put h = 0 where a token is masked again.")
+    d(flags.DEFINE_float, "guidance", None, "Strength of the condition; 1 = none added.")
+    d(flags.DEFINE_string, "tail", None, "Last call: sample, greedy or none.")
+
+
 def config_flag(values: flags.FlagValues) -> None:
     """--config, with overrides."""
     config_flags.DEFINE_config_file(

@@ -1,0 +1,311 @@
+"""The bound of the sampler that runs: of a split, of texts, given prompts, on all devices."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldd_jax.config.experiment import Experiment
+from ldd_jax.config.sections import Sampling
+from ldd_jax.core.checks import UserError, require, spread
+from ldd_jax.core.draws import Production, example_keys
+from ldd_jax.data import Corpus
+from ldd_jax.evaluation import likelihood
+from ldd_jax.evaluation.carried import Paid, along_text
+from ldd_jax.inference.evaluate import rows_of
+from ldd_jax.inference.generate import check_settings, network
+from ldd_jax.inference.settings import overlaid
+from ldd_jax.samplers.blocks import Whole
+from ldd_jax.samplers.dictation import Way
+from ldd_jax.training import sharding
+
+START, PATH = 0, 1
+TRAJECTORIES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate(likelihood.Estimate):
+    """`nats`: the mean over paths, a bound for every number of them.
+
+    `importance`: -log mean_m exp(-l_m), a bound that is tighter in the mean, with its standard
+    error over sequences; `sampler` in words.
+    """
+
+    importance: float = math.nan
+    importance_se: float = math.nan
+    sampler: str = ""
+
+    @property
+    def meaning(self) -> str:
+        """Whose likelihood it is."""
+        kind = "the exact likelihood of" if self.exact else "an upper bound for"
+        return f"{kind} {self.sampler}"
+
+    @property
+    def _bounds(self) -> str:
+        return "" if self.exact else self.sampler
+
+    def record(self) -> dict[str, Any]:
+        """A JSON line."""
+        return super().record() | {
+            "sampler": self.sampler,
+            "importance_nats_per_token": self.importance,
+            "importance_se": self.importance_se,
+        }
+
+    def __str__(self) -> str:
+        some = f"{self.sequences}" + f" of {self.available}" * (self.available > self.sequences)
+        paths = f"{self.draws} path{'s' * (self.draws > 1)} each"
+        tighter = (
+            ""
+            if self.exact or self.draws == 1
+            else f"; importance weighted {spread(self.importance, self.importance_se, 4)}"
+        )
+        return (
+            f"{self.name} {spread(self.nats, self.se, 4)} nats/token{tighter} ({some} sequences, "
+            f"{self.tokens} tokens, {paths}{self._how})"
+        )
+
+
+def settings(experiment: Experiment, **options: Any) -> Sampling:
+    """The config's sampling with `sample`'s options laid over it, where its bound is known.
+
+    Raises:
+      UserError: one line that says why it is not, or for options that do not fit.
+    """
+    require(
+        not experiment.objective.exact,
+        "--bound=carried: a left-to-right model's likelihood is exact as it is; leave --bound out",
+    )
+    sampling = overlaid(experiment.sampling, **options)
+    asked = options.get("latent") not in (None, "carry")
+    asked |= bool(options.get("reset_every") or options.get("reset_on_remask"))
+    require(
+        experiment.model.latent or not asked,
+        "this network takes no latent; --latent, --reset_every, --reset_on_remask do not apply",
+    )
+    check(experiment, sampling)
+    return sampling
+
+
+def check(experiment: Experiment, sampling: Sampling) -> None:
+    """Refuse a sampler whose own likelihood is not known.
+
+    Raises:
+      UserError: one line that says why.
+    """
+    check_settings(experiment, sampling)
+    require(
+        isinstance(sampling.blocks, Whole),
+        "--bound=carried is of whole rows; give --blocks=whole",
+    )
+    require(
+        sampling.step.clock == "own" or sampling.tail == "sample",
+        f"tail {sampling.tail}: only with --tail=sample does every text have a probability",
+    )
+    require(
+        sampling.readout.temperature > 0,
+        "temperature 0 draws one text only, so that all others have probability 0",
+    )
+    way(experiment, sampling)
+
+
+def way(experiment: Experiment, sampling: Sampling) -> Way:
+    """How its rule comes to a text.
+
+    Raises:
+      UserError: where that is not known.
+    """
+    try:
+        return sampling.step.way(experiment.process)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def describe(experiment: Experiment, sampling: Sampling) -> str:
+    """Whose likelihood it is, in words."""
+    latent, readout = sampling.latent, sampling.readout
+    steps = f"{sampling.num_steps} step" + "s" * (sampling.num_steps > 1)
+    on_grid = sampling.step.clock == "grid"
+    if not experiment.model.latent:
+        what = f"runs {steps}" if on_grid else "runs until all is revealed"
+    elif latent.off:
+        what = f"runs {steps}" if on_grid else "runs until all is revealed"
+        what += " with h = 0 at every call"
+    else:
+        how = ""
+        how += f", h = 0 every {latent.reset_every} steps" if latent.reset_every else ""
+        how += ", that of the first call kept" if latent.frozen else ""
+        what = f"carries h for {steps}" if on_grid else "carries h until all is revealed"
+        what += how
+    more = [sampling.step.registered[1]]  # type: ignore[attr-defined]
+    more += [f"{sampling.grid.registered[1]} grid"] if on_grid else []
+    more += [f"temperature {readout.temperature:g}"] if readout.temperature != 1 else []
+    more += ["temperatures by step"] if readout.temperatures else []
+    more += [f"top-k {readout.top_k}"] if readout.top_k else []
+    more += [f"top-p {readout.top_p:g}"] if readout.top_p < 1 else []
+    more += [f"guidance {sampling.guidance:g}"] if sampling.guidance != 1 else []
+    return f"the sampler that {what} ({', '.join(more)})"
+
+
+def paid(
+    experiment: Experiment,
+    sampling: Sampling,
+    params: Any,
+    arrays: dict[str, Any],
+    key: Any,
+    num_steps: Any,
+) -> Paid:
+    """What every row of a batch costs on one path, which depends on the key and its index alone.
+
+    Args:
+      experiment: its model, process and devices.
+      sampling: of `settings`.
+      params: of the model.
+      arrays: z0 and keep [B, L], index [B]; segment [B, L] and label [B] where there are any.
+      key: of the paths.
+      num_steps: traced or not.
+    """
+    text, given = arrays["z0"], arrays["keep"]
+    index, segment = arrays["index"], arrays.get("segment")
+    label, classes = arrays.get("label"), experiment.model.num_classes
+    if classes and label is None:
+        label = jnp.full(len(text), classes, jnp.int32)
+    if segment is not None:
+        given = given | (segment == 0)
+    ones = jnp.ones(len(text), jnp.result_type(float))
+    keys = example_keys(jax.random.fold_in(key, START), index)
+    return along_text(
+        network(experiment, sampling, params, label),
+        sampling.step,
+        Production.of(jax.random.fold_in(key, PATH), index),
+        experiment.process.corrupt_to_prior(keys, text, ones, given),
+        text,
+        num_steps,
+        grid=sampling.grid,
+        latent=sampling.latent,
+        fixed=given,
+        segment=segment,
+    )
+
+
+def program(experiment: Experiment, sampling: Sampling) -> Callable[..., Paid]:
+    """(params, arrays, key, num_steps) -> `paid` on all devices; one for every number of steps."""
+    mesh = experiment.mesh
+    run = lambda *inputs: paid(experiment, sampling, *inputs)
+    jitted = jax.jit(sharding.on(mesh, run), out_shardings=sharding.replicated(mesh))
+    return lambda params, arrays, key, steps: jitted(
+        params, arrays, sharding.everywhere(mesh, key), np.int32(steps)
+    )
+
+
+def importance(nats: np.ndarray) -> np.ndarray:
+    """-log mean_m exp(-l_m) of rows [S, M]."""
+    least = nats.min(1, keepdims=True)
+    shift = np.where(np.isfinite(least), least, 0)
+    with np.errstate(divide="ignore"):
+        return (shift - np.log(np.exp(shift - nats).mean(1, keepdims=True)))[:, 0]
+
+
+def estimate(
+    run: Callable[..., Paid],
+    params: Any,
+    batches: Iterator[dict[str, np.ndarray]],
+    experiment: Experiment,
+    sampling: Sampling,
+    *,
+    key: Any,
+    trajectories: int,
+    **about: Any,
+) -> Estimate:
+    """Over all sequences and paths, in float64 on the host; `about`: further fields.
+
+    Raises:
+      UserError: if no token is scored.
+    """
+    exact = way(experiment, sampling).exact
+    trajectories = 1 if exact else trajectories
+    nats, tokens, calls = [], [], 0.0
+    for i, arrays in enumerate(batches):
+        local = sharding.put(experiment.mesh, arrays)
+        at = jax.random.fold_in(key, i)
+        found = [
+            jax.device_get(run(params, local, jax.random.fold_in(at, d), sampling.num_steps))
+            for d in range(trajectories)
+        ]
+        real = found[0].tokens > 0
+        stack = lambda name, found=found, real=real: np.stack(
+            [np.asarray(getattr(f, name), np.float64)[real] for f in found], 1
+        )
+        nats.append(stack("nats"))
+        tokens.append(np.asarray(found[0].tokens, np.float64)[real])
+        calls += float(stack("calls").mean(1).sum())
+    all_nats, n = np.concatenate(nats), np.concatenate(tokens)
+    mean, se = likelihood.per_token(all_nats.mean(1), n)
+    tighter, tighter_se = likelihood.per_token(importance(all_nats), n)
+    return Estimate(
+        nats=mean,
+        se=se,
+        monte_carlo_se=likelihood.of_draws(all_nats, n),
+        tokens=int(n.sum()),
+        sequences=len(n),
+        draws=trajectories,
+        passes=1,
+        calls=round(trajectories * calls / len(n)),
+        exact=exact,
+        estimator="carried",
+        importance=tighter,
+        importance_se=tighter_se,
+        sampler=describe(experiment, sampling),
+        **about,
+    )
+
+
+def evaluate_split(
+    experiment: Experiment,
+    corpus: Corpus,
+    params: Any,
+    sampling: Sampling,
+    *,
+    run: Callable[..., Paid] | None = None,
+    trajectories: int = TRAJECTORIES,
+    split: str = "validation",
+    prompt: int = 0,
+    sequences: int | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Estimate:
+    """The sampler's own bound of a split, given the first `prompt` tokens of each row.
+
+    Args:
+      experiment: of a workdir.
+      corpus: whose split.
+      params: of the model.
+      sampling: of `settings`; it runs `num_steps`.
+      run: `program` of it, where that is kept.
+      trajectories: paths of every row; one where it is exact.
+      split: train or validation.
+      prompt: first tokens, given and not priced.
+      sequences: rows at most, spread over the split; 0 = all, None = the config's number.
+      report: told the number of batches done and of all.
+
+    Raises:
+      UserError: if no token is scored.
+    """
+    return estimate(
+        run or program(experiment, sampling),
+        params,
+        rows_of(experiment, corpus, split, prompt, sequences, report=report),
+        experiment,
+        sampling,
+        key=experiment.key(2),
+        trajectories=trajectories,
+        prompt=prompt,
+        available=len(corpus.rows(split)),
+        unknown=corpus.unknown_share(split),
+    )
