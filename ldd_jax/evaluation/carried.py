@@ -53,9 +53,12 @@ class Dictated(Step):
         self.inner.check(process, latent=latent, timed=timed)
 
     def init(self, net: Net, state: SampleState) -> Any:
-        """The rule's memory, and nothing paid."""
-        none = jnp.zeros(len(state.calls), jnp.result_type(float))
-        return self.inner.init(net, state), none
+        """The rule's memory, and what the start costs: log q(z_0 | x) - log prior(z_0)."""
+        z = state.z
+        text = jnp.broadcast_to(self.text, z.shape)
+        begun = net.process.drawn_boundary(text.reshape(-1), z.reshape(-1)).reshape(z.shape)
+        paid = jnp.sum(jnp.where(state.free, begun, 0), axis=1)
+        return self.inner.init(net, state), paid.astype(jnp.result_type(float))
 
     def done(self, net: Net, state: SampleState) -> Array:
         """As the rule."""
@@ -124,7 +127,6 @@ def along_text(
     fixed = jnp.zeros(text.shape, bool) if fixed is None else fixed
     free = ~fixed if segment is None else ~fixed & (segment > 0)
     clamp = Clamp(text, fixed, segment)
-    begun = process.drawn_boundary(text.reshape(-1), start[0].reshape(-1)).reshape(text.shape)
     tokens = jnp.sum(free, axis=1)
     rule = Dictated(inner=step, text=text, known=way)
     state, _ = sample(
@@ -148,5 +150,4 @@ def along_text(
         removal = end(last, before, None, draw.at(step=num_steps), segment)
         calls = jnp.where(spared, state.calls, state.calls + net.passes)
         state = removal._replace(calls=calls)
-    nats = state.memory[1] + jnp.sum(jnp.where(free, begun, 0), axis=1)
-    return Paid(nats, tokens, state.calls)
+    return Paid(state.memory[1], tokens, state.calls)

@@ -116,6 +116,15 @@ def check(experiment: Experiment, sampling: Sampling) -> None:
     way(experiment, sampling)
 
 
+def is_known(experiment: Experiment, sampling: Sampling) -> bool:
+    """Whether its own likelihood can be told."""
+    try:
+        check(experiment, sampling)
+    except UserError:
+        return False
+    return not experiment.objective.exact
+
+
 def way(experiment: Experiment, sampling: Sampling) -> Way:
     """How its rule comes to a text.
 

@@ -71,6 +71,7 @@ def histories(
         start = law.z, noise[law.z].prod(1)
     z, p = (a[start[1] > 0] for a in start)
     state = at_rest(net, step, jnp.asarray(z))
+    state = state._replace(memory=step.init(net, state))
     on_grid = step.clock == "grid"
     times = [float(grid(jnp.asarray(float(i)), num_steps)) for i in range(num_steps + 1)]
     at = lambda i: dataclasses.replace(net, policy=latent, number=i)

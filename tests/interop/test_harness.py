@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from ldd_jax.core.checks import UserError
 from tests.cli import tools
 
 pytest.importorskip("lm_eval")
@@ -194,6 +195,24 @@ def test_both_likelihoods_of_requests(trained, monkeypatch):
     rolling = usual.loglikelihood_rolling([Instance("loglikelihood_rolling", {}, (text,), 0)])
     parts = usual.pipeline.nll(pieces, draws=31)
     assert rolling == pytest.approx([-sum(p.nats for p in parts)])
+
+
+@pytest.mark.slow
+def test_the_sampler_s_own_likelihood(trained):
+    from lm_eval.api.instance import Instance
+
+    from ldd_jax.interop import harness
+
+    how = dict(likelihood="carried", steps=3, trajectories=2)
+    own = harness.Harness(str(trained("lddm_m")), **how)
+    ask = Instance("loglikelihood", {}, ("the old", " house"), 0)
+    ((found, _),) = own.loglikelihood([ask])
+    how = dict(bound="carried", sampling=dict(steps=3), trajectories=2)
+    (score,) = own.pipeline.nll(" house", context="the old", **how)
+    assert found == pytest.approx(-score.nats, rel=1e-5)
+    assert "carries h for 3 steps" in own.report()["sampler"]
+    with pytest.raises(UserError, match="passes does not go with"):
+        harness.Harness(pipeline=own.pipeline, likelihood="carried", passes=2)
 
 
 @pytest.mark.slow

@@ -9,9 +9,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from ldd_jax.inference import carried
+from ldd_jax.training import sharding
 from ldd_jax.training import state as states
 from ldd_jax.training.checkpoints import Checkpoints
-from tests.training.common import experiment, run
+from tests.training.common import experiment, run, stream
 
 STEPS, MORE = 4, 2
 MESHES = {
@@ -37,6 +39,15 @@ def on(method: str, place: tuple):
     return experiment(method, jax.devices()[:count], **shape)
 
 
+def carried_nats(built) -> list[float]:
+    """What rows cost the sampler that carries h, on one path."""
+    sampling = carried.settings(built, steps=3)
+    state = states.initial(built.model, built.update.optimizer, built.mesh, built.key(0))
+    arrays = sharding.put(built.mesh, next(iter(stream(1))))
+    found = carried.program(built, sampling)(state.params, arrays, built.key(2), 3)
+    return np.asarray(found.nats).tolist()
+
+
 def main(folder: Path, method: str) -> None:
     """Write the losses on one device and on each mesh, and each mesh's checkpoint."""
     assert len(jax.devices()) == 8
@@ -55,6 +66,8 @@ def main(folder: Path, method: str) -> None:
         if "fsdp" in name:
             embed = state.params["trunk"]["embed"]["table"]
             out["embed"] = str(embed.sharding.spec)
+    places = {"one": (1, {})} | {name: MESHES[name] for name in ("data4", "data2_fsdp2")}
+    out["carried"] = {name: carried_nats(on(method, place)) for name, place in places.items()}
     # What eight devices wrote goes on elsewhere, with the same next examples.
     out["continued"] = {}
     for name, place in NEXT.items():

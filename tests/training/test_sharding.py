@@ -55,6 +55,16 @@ def test_four_and_eight_devices_do_what_one_does(eight):
 
 
 @pytest.mark.slow
+def test_the_carried_bound_is_the_same_on_many_devices(eight):
+    """Rows have the draws of their own index, wherever they lie."""
+    _, _, found = eight
+    one = np.array(found["carried"]["one"])
+    assert (one > 5).all() and np.std(one) > 0.1
+    for name in ("data4", "data2_fsdp2"):
+        np.testing.assert_allclose(found["carried"][name], one, rtol=1e-5)
+
+
+@pytest.mark.slow
 def test_what_eight_devices_wrote_goes_on_elsewhere(eight):
     """With the next examples, on 1, 4 and 2 x 4 devices."""
     _, _, found = eight
