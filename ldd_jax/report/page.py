@@ -145,7 +145,7 @@ def bounds(runs: list[dict[str, Any]]) -> str:
     body = []
     for run in runs:
         for r in run["bounds"]:
-            pair = lambda n, e, r=r: spread(r[n], r[e], 4) if is_number(r.get(n)) else ""
+            pair = lambda n, e, r=r: spread(r[n], r.get(e), 4) if is_number(r.get(n)) else ""
             whose = r.get("sampler") or r.get("bounds") or "exact"
             many = [number(r.get(n)) for n in ("sequences", "draws")]
             nats = pair("nelbo_nats_per_token", "nelbo_se")
