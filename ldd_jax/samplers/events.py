@@ -37,6 +37,7 @@ class Events(Step):
     clock = "own"
     events = True
     processes = "counted events (scud)"
+    no_way = "nobody has written the prior term of a given text with its counts (docs/carried.md)"
 
     def __post_init__(self):
         at_least_one(self, "most_calls")
