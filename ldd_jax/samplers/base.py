@@ -280,8 +280,8 @@ class Step:
     of a grid leaves nothing to remove, so the tail is spared wherever that is so. one_way: why the
     rule needs a process whose positions change once, from the mask; "" = it does not. processes: in
     words, where that does not tell. one_clock: why the rule needs the same time at all positions;
-    "" = it does not. events: the clock is a number of events that are drawn; False = a time. no_way:
-    why its own likelihood is not known, of a rule without a `way`.
+    "" = it does not. events: the clock is a number of events that are drawn; False = a time.
+    no_way: why its own likelihood is not known, of a rule without a `way`.
     """
 
     calls: ClassVar[int] = 1
