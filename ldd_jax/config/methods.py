@@ -17,6 +17,7 @@ from ldd_jax.objectives import (
     NextToken,
     NoContext,
     PseudoContext,
+    Sic,
 )
 from ldd_jax.processes import (
     LeftToRight,
@@ -102,6 +103,14 @@ class HollowLddm(Method):
 
     context: Any = PseudoContext
     model: Any = Hollow
+
+
+@register("method", "hollow_sic")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HollowSic(HollowMdlm):
+    """The same, trained on tokens that it has just revealed as well (objective sic)."""
+
+    objective: Any = Sic
 
 
 @register("method", "lddm_m")

@@ -10,6 +10,7 @@ from ldd_jax.objectives.context import (
 from ldd_jax.objectives.mgdm import Mgdm, StepTimes
 from ldd_jax.objectives.nelbo import Nelbo
 from ldd_jax.objectives.next_token import NextToken
+from ldd_jax.objectives.sic import Sic
 from ldd_jax.objectives.times import EventTimes, GridTimes, ImportanceTimes, UniformTimes
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "NextToken",
     "NoContext",
     "PseudoContext",
+    "Sic",
     "StepTimes",
     "UniformTimes",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from ldd_jax.core import positions
 from ldd_jax.core.draws import example_keys, fold, uniforms
 from ldd_jax.core.registry import component, register, runtime
-from ldd_jax.core.types import Array, Batch, Denoiser, Loss, Process
+from ldd_jax.core.types import Array, Batch, Cond, Denoiser, Loss, Process, Trunk
 from ldd_jax.core.vocabulary_tiles import rows_loss
 from ldd_jax.objectives.context import NoContext, PseudoContext
 from ldd_jax.objectives.times import UniformTimes, WithReconstruction, stratified
@@ -146,26 +147,56 @@ class Nelbo:
         keys_B: Array | None,
     ) -> Loss:
         """The loss of given corrupted tokens: context, scored pass, bound."""
+        trunk = self.scored_pass(denoiser, batch, z, clock, gate, keys_B)
+        clock_N = positions.of_rows(clock, batch.z0.shape[1])
+        args = (*positions.flat((batch.z0, z)), clock_N)
+        on = self.process.scored(z) & ~batch.keep
+        return self.summed(denoiser, batch, trunk.features, self.integrand, args, factor, on)
+
+    def scored_pass(
+        self,
+        denoiser: Denoiser,
+        batch: Batch,
+        z: Any,
+        clock: Any,
+        gate: Array,
+        keys_B: Array | None,
+    ) -> Trunk:
+        """The network's pass that is scored, after that of the context."""
         keys_B = keys_B if self.dropout else None
         again = None if keys_B is None else fold(keys_B, 1)
-        batch_size, length = positions.shape(z)
-        cond = batch.cond.of_none(self.num_classes or 0, batch_size)
-        cond = cond._replace(clock=self.process.conditioning(clock))
+        cond = self.condition(batch, z, clock)
         h = self.context(denoiser, z, cond, again, gate, batch.index)
-        features = denoiser.trunk(z, cond, h, key=keys_B).features
-        clock_N = positions.of_rows(clock, length)
-        on = self.process.scored(z) & ~batch.keep
+        return denoiser.trunk(z, cond, h, key=keys_B)
+
+    def condition(self, batch: Batch, z: Any, clock: Any) -> Cond:
+        """What the network is told beside z."""
+        cond = batch.cond.of_none(self.num_classes or 0, positions.shape(z)[0])
+        return cond._replace(clock=self.process.conditioning(clock))
+
+    def summed(
+        self,
+        denoiser: Denoiser,
+        batch: Batch,
+        features: Any,
+        integrand: Callable[..., Array],
+        args: Any,
+        factor: Array,
+        on_BL: Array,
+    ) -> Loss:
+        """Sum over `on_BL` of weight * factor * integrand(logits, *args) / norm; args are rows."""
+        batch_size, length = on_BL.shape
         factor = positions.column(factor)
-        weight = jnp.where(on, batch.weight * factor / batch.norm, 0)
-        flat = positions.flat
+        weight = jnp.where(on_BL, batch.weight * factor / batch.norm, 0)
         total, loss = rows_loss(
-            lambda logits, args: self.integrand(logits, *args),
+            lambda logits, args: integrand(logits, *args),
             denoiser.head,
-            flat(features),
-            (*flat((batch.z0, z)), clock_N),
-            flat(weight),
+            positions.flat(features),
+            args,
+            positions.flat(weight),
             tile=self.tile,
             groups=self.groups or 1,
         )
         loss_BL = loss.reshape(batch_size, length) * factor * batch.weight
-        return Loss(total, {"loss_B": jnp.sum(loss_BL, -1), "scored": jnp.sum(on, dtype=jnp.int32)})
+        scored = jnp.sum(on_BL, dtype=jnp.int32)
+        return Loss(total, {"loss_B": jnp.sum(loss_BL, -1), "scored": scored})
