@@ -20,17 +20,28 @@ BY_PLATFORM = "attention_by_platform"
 ROTARY_BASE = 10_000.0
 
 
-def rotary(x_BLHK: Array, position: Array, base: float = ROTARY_BASE) -> Array:
+def rotary(x_BLHK: Array, position: Array, base: float = ROTARY_BASE, torus: int = 0) -> Array:
     """Rotary embedding, half-split pairs (RoFormer, arXiv 2104.09864), in float32.
+
+    On a torus the positions are the raster of a periodic square: the first half of the pairs turns
+    by the row and the second by the column, 1, 2, .. side / 2 times round the border, so that
+    scores know by how much two sites are apart and no border.
 
     Args:
       x_BLHK: queries or keys.
       position: [L] or [B, L].
       base: wavelength base.
+      torus: its side; 0 = a line.
     """
     half = x_BLHK.shape[-1] // 2
-    frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = position[..., None].astype(jnp.float32) * frequency
+    if torus:
+        turns = 1 + jnp.arange(half // 2) % max(torus // 2, 1)
+        place = jnp.stack([position // torus, position % torus], axis=-1)
+        angle = place[..., None] * turns * (2 * jnp.pi / torus)
+        angle = angle.reshape(*position.shape, half).astype(jnp.float32)
+    else:
+        frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
+        angle = position[..., None].astype(jnp.float32) * frequency
     cos, sin = (f(angle)[..., None, :] for f in (jnp.cos, jnp.sin))
     x1, x2 = jnp.split(x_BLHK.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], axis=-1)

@@ -61,6 +61,7 @@ class Network(nn.Module):
             attention=c.attention,
             adaln=c.adaln,
             remat=REMAT[c.remat],
+            torus=c.torus,
         )
         self.final_norm = layers.Norm()
         if c.adaln:
@@ -245,6 +246,7 @@ class DiT:
       causal: a position attends to itself and to those before it only.
       adaln: modulate by time and class; False leaves all conditioning out.
       input: how a state enters: tokens by a table, or linear for points.
+      torus: side of the periodic square lattice whose raster the positions are; 0 = a line.
     """
 
     width: int = 64
@@ -265,6 +267,7 @@ class DiT:
     causal: bool = False
     adaln: bool = True
     input: Any = component("input", Tokens)
+    torus: int = 0
     tokens: TokenSpace = runtime()
 
     def __post_init__(self):
@@ -283,6 +286,11 @@ class DiT:
         if self.width % (2 * self.heads):
             raise ValueError(
                 f"width {self.width} must be a multiple of twice the {self.heads} heads (rotary)"
+            )
+        if self.torus < 0 or (self.torus and self.width % (4 * self.heads)):
+            raise ValueError(
+                f"torus is {self.torus} with width {self.width} and {self.heads} heads; it must be "
+                "0 or a side, and then the width a multiple of four times the heads"
             )
         if self.remat not in REMAT:
             raise ValueError(f"remat {self.remat!r} is not one of {', '.join(REMAT)}")

@@ -178,6 +178,7 @@ class Block(nn.Module):
     attention: str
     adaln: bool = True
     remat: Any = None
+    torus: int = 0
 
     def __call__(self, carry, c, position, segment, attend, keys_B, cache=None):
         """Carry is (x [C, B / C, L, D], layer index); returns the same, and the cache if given.
@@ -217,7 +218,7 @@ class Block(nn.Module):
         q, k, v = (
             a.reshape(*a.shape[:2], self.heads, d // self.heads) for a in jnp.split(qkv, 3, axis=-1)
         )
-        q, k = rotary(q, position), rotary(k, position)
+        q, k = (rotary(a, position, torus=self.torus) for a in (q, k))
         if cache is None:
             y = kernel(self.attention)(q, k, v, segment, attend)
         else:

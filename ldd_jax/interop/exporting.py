@@ -58,6 +58,8 @@ def save(
             isinstance(experiment.model, DiT),
             f"the reference knows no network {experiment.config.model.name!r}; give --names=own",
         )
+        line = not experiment.config.model.get("torus", 0)
+        require(line, "the reference knows no positions on a torus; give --names=own")
         tensors = _as_stored(reference.to_reference(host), workdir, experiment.model)
         tensors = {prefix + n: a for n, a in tensors.items()}
     else:
