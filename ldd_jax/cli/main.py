@@ -13,6 +13,7 @@ from ldd_jax.cli.command_line import config_file, describe, named_plugins, parse
 from ldd_jax.cli.commands.bench import BENCH, GEN_PPL
 from ldd_jax.cli.commands.describe import CONFIG, LIST
 from ldd_jax.cli.commands.distill import DISTILL
+from ldd_jax.cli.commands.energy import ENERGY
 from ldd_jax.cli.commands.evaluate import EVALUATE
 from ldd_jax.cli.commands.harness import LM_EVAL
 from ldd_jax.cli.commands.import_export import EXPORT, IMPORT
@@ -34,6 +35,7 @@ COMMANDS = {
     "evaluate": EVALUATE,
     "sample": SAMPLE,
     "distill": DISTILL,
+    "energy": ENERGY,
     "import": IMPORT,
     "export": EXPORT,
     "bench": BENCH,

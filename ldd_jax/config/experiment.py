@@ -43,6 +43,19 @@ class Experiment:
     evaluation: Evaluation
     sampling: Sampling
     mesh: Mesh
+    target: Any = None
+
+    def aux(self, batch: int = 0) -> Any:
+        """Shapes of what the objective keeps from update to update; batch 0 = the run's own."""
+        return self.objective.aux(batch or self.training.batch_size, self.config.data.length)
+
+    def abstract(self, batch: int = 0) -> states.TrainState:
+        """Shapes and places of the training state on the mesh; batch 0 = the run's own."""
+        return states.abstract(self.model, self.optim.make(), self.mesh, self.aux(batch))
+
+    def initial(self) -> states.TrainState:
+        """The state before the first update."""
+        return states.initial(self.model, self.optim.make(), self.mesh, self.key(0), self.aux())
 
     @property
     def update(self) -> Update:
@@ -85,14 +98,19 @@ def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) ->
     training = registry.build("training", config.training)
     process = registry.build("process", config.process, **facts)
     model = registry.build("model", config.model, **facts)
+    target = registry.build("target", config.data.target) if "target" in config.data else None
     objective = registry.build(
         "objective",
         config.objective,
         process=process,
         dropout=model.dropout > 0,
+        latent=model.latent,
         num_classes=model.num_classes,
+        target=target,
+        rollouts=samplers.Rollouts(process=process),
         **facts,
     )
+    _check_target(config, objective, model)
     needs_latent = isinstance(objective.context, objectives.PseudoContext)
     require(
         model.latent or not needs_latent,
@@ -124,6 +142,27 @@ def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) ->
         evaluation=evaluation,
         sampling=sampling,
         mesh=mesh,
+        target=target,
+    )
+
+
+def _check_target(config: ConfigDict, objective: Any, model: Model) -> None:
+    """Refuse data and losses that do not go together."""
+    here, name = "target" in config.data, config.objective.name
+    require(
+        here or not objective.needs_target,
+        f"objective {name} learns from a target, but the data are {config.data.name}; set data to "
+        "a section of TargetData (configs/ising.py)",
+    )
+    require(
+        objective.needs_target or not here,
+        f"objective {name} learns from data, and a target has none; choose method=mdns, mdns_lv, "
+        "lddm_mdns or lddm_mdns_lv",
+    )
+    require(
+        not (here and model.time_conditioning),
+        "a sampler of a target reveals one site a call at no time of a grid; set "
+        "model.time_conditioning to False",
     )
 
 

@@ -12,12 +12,14 @@ from ldd_jax.denoisers import DiT, Hollow
 from ldd_jax.objectives import (
     EventTimes,
     GridTimes,
+    LogVariance,
     Mgdm,
     Nelbo,
     NextToken,
     NoContext,
     PseudoContext,
     Sic,
+    Wdce,
 )
 from ldd_jax.processes import (
     LeftToRight,
@@ -28,7 +30,7 @@ from ldd_jax.processes import (
     Uniform,
     UniformScore,
 )
-from ldd_jax.samplers import Analytic, Ancestral, EasyFirst, Events
+from ldd_jax.samplers import Analytic, Ancestral, EasyFirst, Events, FirstHitting
 from ldd_jax.samplers import NextToken as NextTokenStep
 
 
@@ -219,3 +221,36 @@ class Ar(Method):
     objective: Any = NextToken
     step: Any = NextTokenStep
     network: Mapping[str, Any] = of(causal=True, adaln=False)
+
+
+@register("method", "mdns")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mdns(Method):
+    """A sampler of a target by weighted cross-entropy (MDNS, arXiv 2508.10684)."""
+
+    objective: Any = Wdce
+    step: Any = FirstHitting
+
+
+@register("method", "lddm_mdns")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LddmMdns(Mdns):
+    """The same with loopholing: h from a first pass where it is trained, carried where it rolls."""
+
+    context: Any = PseudoContext
+
+
+@register("method", "mdns_lv")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MdnsLv(Mdns):
+    """A sampler of a target by the variance of its log-weights along the path."""
+
+    objective: Any = LogVariance
+
+
+@register("method", "lddm_mdns_lv")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LddmMdnsLv(MdnsLv):
+    """The same with the latent carried along the path, and gradients through it."""
+
+    network: Mapping[str, Any] = of(latent=True)

@@ -274,6 +274,10 @@ def fine_tune(workdir: str, method: str = "") -> ConfigDict:
         config.objective.context = section(chosen.context)
         config.model.latent = chosen.latent
         config.evaluation.passes = 1 + chosen.latent
+    require(
+        "path" in config.data,
+        f"{workdir} learned from {base.data.name} data, which have no path to be tuned on another",
+    )
     own = registry.find("data", base.data.name).of_path  # type: ignore[attr-defined]
     path = config.data.get_ref("path")
     for name, elsewhere in own.items():

@@ -105,7 +105,8 @@ class Batch(NamedTuple):
     z0 [B, L] clean tokens; keep [B, L] positions never corrupted (prompt, padding); weight [B, L]
     share of a position in the loss; cond; index [B] position in the global step batch, from which
     times and keys come; total: size of that global batch; norm: sum of weights over it; step: the
-    update's number, 0 in evaluation.
+    update's number, 0 in evaluation; drawn: what an objective drew for the update (`Objective.
+    drawn`), leaves [B, ...].
     """
 
     z0: Array
@@ -116,6 +117,7 @@ class Batch(NamedTuple):
     total: Any
     norm: Any
     step: Any = 0
+    drawn: Any = ()
 
 
 def as_batch(arrays: dict[str, Array]) -> Batch:
@@ -140,6 +142,25 @@ class Loss(NamedTuple):
 
     total: Array
     metrics: dict[str, Array]
+
+
+class Objective(Protocol):
+    """What an update minimises."""
+
+    def aux(self, batch: int, length: int) -> Any:
+        """Shapes and dtypes of what is kept from update to update, leaves [batch, ...]; or ()."""
+        ...
+
+    def drawn(self, denoiser: Denoiser, batch: Batch, aux: Any, key: Array) -> tuple[Any, Batch]:
+        """What to keep now, and the batch to be scored; no gradient is taken through it.
+
+        Sees the whole global batch: microbatches get their share of the one that it returns.
+        """
+        ...
+
+    def __call__(self, denoiser: Denoiser, batch: Batch, key: Array) -> Loss:
+        """The loss of a (micro)batch."""
+        ...
 
 
 class Head(Protocol):

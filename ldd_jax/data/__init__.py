@@ -10,6 +10,7 @@ from ldd_jax.data.pipeline import Batches, Spread, batches
 from ldd_jax.data.prepare import prepare
 from ldd_jax.data.problems import ProblemData
 from ldd_jax.data.subwords import Json, SentencePiece
+from ldd_jax.data.target import TargetData
 from ldd_jax.data.text import Corpus, TextData
 from ldd_jax.data.tokenizers import MASK_TEXT, Tokenizer, load_tokenizer
 
@@ -26,6 +27,7 @@ __all__ = [
     "ProblemData",
     "SentencePiece",
     "Spread",
+    "TargetData",
     "TextData",
     "Tokenizer",
     "batches",

@@ -25,10 +25,10 @@ import numpy as np
 
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.draws import example_keys, ranks, uniforms
-from ldd_jax.core.types import Array, Batch, Denoiser, Loss, Process
+from ldd_jax.core.types import Array, Batch, Denoiser, Loss
 from ldd_jax.objectives import Nelbo
 from ldd_jax.objectives.nelbo import CORRUPT, DROPOUT, GATE, TIMES
-from ldd_jax.objectives.times import stratified
+from ldd_jax.objectives.times import CrossEntropy, stratified
 
 NELBO = "nelbo"
 
@@ -68,18 +68,6 @@ def by_level(u_B: Array, u_BL: Array, open_BL: Array) -> tuple[Array, Array, Arr
 
 
 ESTIMATORS = {"k_form": by_count(k_form), "time_free": by_count(time_free), "lambda": by_level}
-
-
-@dataclasses.dataclass(frozen=True)
-class CrossEntropy:
-    """In the place of an objective's times: -log p(x | z) of a row, unweighted."""
-
-    def integrand(
-        self, process: Process, logits_NV: Array, z0_N: Array, z_N: Array, t_N: Array
-    ) -> Array:
-        """Nats of each row."""
-        logp = process.clean(process.read(logits_NV, z_N, t_N), z_N, t_N)
-        return -jnp.take_along_axis(logp, z0_N[:, None], -1)[:, 0]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -99,6 +99,11 @@ class Estimate:
         """By how many per cent it is below the unigram entropy of the same tokens."""
         return 100 * (1 - self.nats / unigram) if unigram else math.nan
 
+    def summary(self, unigram: float) -> dict[str, Any]:
+        """What a run keeps of it."""
+        compared = {"unigram_entropy": unigram, "percent_below_unigram": self.below(unigram)}
+        return compared | self.record()
+
     def beside(self, unigram: float) -> str:
         """The number beside that entropy, which the best model without context reaches."""
         below = self.below(unigram)

@@ -15,9 +15,9 @@ from ldd_jax.core.draws import Production, example_keys, uniforms
 from ldd_jax.data import Corpus, Spread, batches
 from ldd_jax.evaluation.matching import match
 from ldd_jax.evaluation.path import MaskLosses, path_nats
-from ldd_jax.evaluation.trajectory import Along, along
 from ldd_jax.samplers import LinearGrid
 from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.trajectory import Along, along
 from ldd_jax.training import sharding
 
 FINER, MATCHED = 8, 256  # steps of the teacher for one of the student, rows of both

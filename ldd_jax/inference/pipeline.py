@@ -20,7 +20,6 @@ from ldd_jax.evaluation.conditional import Score
 from ldd_jax.inference import carried, generate
 from ldd_jax.inference.scorer import Scorer, item
 from ldd_jax.inference.settings import HOW, WHAT, given, overlaid
-from ldd_jax.training import state as states
 from ldd_jax.training.checkpoints import Checkpoints
 
 # Programs of a kind that a model keeps, the last used ones.
@@ -286,7 +285,7 @@ def load_trained(
     """The experiment of a workdir, its (averaged) parameters and their step."""
     experiment = experiments.restore(Path(workdir))
     checkpoints = Checkpoints(Path(workdir), read_only=True)
-    like = states.abstract(experiment.model, experiment.update.optimizer, experiment.mesh).params
+    like = experiment.abstract().params
     params, meta = checkpoints.restore_params(like, ema=ema, step=step)
     check_tokenizer(experiment, meta, workdir)
     return experiment, params, int(meta["step"])

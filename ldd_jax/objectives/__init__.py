@@ -1,5 +1,7 @@
 """Losses: times, pseudo-context, and the negative evidence lower bound."""
 
+from ldd_jax.objectives.annealing import Stages
+from ldd_jax.objectives.base import OfData
 from ldd_jax.objectives.context import (
     BatchGate,
     ExampleGate,
@@ -10,6 +12,7 @@ from ldd_jax.objectives.context import (
 from ldd_jax.objectives.mgdm import Mgdm, StepTimes
 from ldd_jax.objectives.nelbo import Nelbo
 from ldd_jax.objectives.next_token import NextToken
+from ldd_jax.objectives.rollouts import LogVariance, Wdce
 from ldd_jax.objectives.sic import Sic
 from ldd_jax.objectives.times import EventTimes, GridTimes, ImportanceTimes, UniformTimes
 
@@ -20,12 +23,16 @@ __all__ = [
     "FractionGate",
     "GridTimes",
     "ImportanceTimes",
+    "LogVariance",
     "Mgdm",
     "Nelbo",
     "NextToken",
     "NoContext",
+    "OfData",
     "PseudoContext",
     "Sic",
+    "Stages",
     "StepTimes",
     "UniformTimes",
+    "Wdce",
 ]

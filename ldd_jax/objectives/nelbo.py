@@ -14,6 +14,7 @@ from ldd_jax.core.draws import example_keys, fold, uniforms
 from ldd_jax.core.registry import component, register, runtime
 from ldd_jax.core.types import Array, Batch, Cond, Denoiser, Loss, Process, Trunk
 from ldd_jax.core.vocabulary_tiles import rows_loss
+from ldd_jax.objectives.base import OfData
 from ldd_jax.objectives.context import NoContext, PseudoContext
 from ldd_jax.objectives.times import UniformTimes, WithReconstruction, stratified
 
@@ -22,7 +23,7 @@ TIMES, GATE, CORRUPT, DROPOUT, CONDITION = range(5)
 
 @register("objective", "nelbo")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Nelbo:
+class Nelbo(OfData):
     """E_t E_{z_t} sum_i bound_i(x_theta(z_t, h)), nats per scored token.
 
     `tile` rows of logits exist at a time (0 = all at once), `groups` is the number of data shards.

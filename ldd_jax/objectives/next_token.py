@@ -11,6 +11,7 @@ from ldd_jax.core.draws import example_keys
 from ldd_jax.core.registry import component, register, runtime
 from ldd_jax.core.types import Array, Batch, Denoiser, Loss, Process
 from ldd_jax.core.vocabulary_tiles import rows_loss
+from ldd_jax.objectives.base import OfData
 from ldd_jax.objectives.context import NoContext
 
 
@@ -30,7 +31,7 @@ def shifted(z0_BL: Array, segment_BL: Array | None, start: int) -> Array:
 
 @register("objective", "next_token")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NextToken:
+class NextToken(OfData):
     """-sum_i log p(x_i | x_1 .. x_{i-1}), nats per scored token; every token of a row counts.
 
     The first token is predicted from the start state, so that the sum is the whole row's

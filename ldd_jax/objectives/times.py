@@ -204,3 +204,15 @@ class WithReconstruction:
         path = self.inner.integrand(process, logits_NV, z0_N, z_N, t_N)
         law = process.log_posterior(process.read(logits_NV, z_N, t_N), z_N, t_N, None)
         return jnp.where(t_N == 0, -jnp.take_along_axis(law, z0_N[:, None], -1)[:, 0], path)
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossEntropy:
+    """In the place of an objective's times: -log p(x | z) of a row, unweighted."""
+
+    def integrand(
+        self, process: Process, logits_NV: Array, z0_N: Array, z_N: Array, t_N: Array
+    ) -> Array:
+        """Nats of each row."""
+        logp = process.clean(process.read(logits_NV, z_N, t_N), z_N, t_N)
+        return -jnp.take_along_axis(logp, z0_N[:, None], -1)[:, 0]

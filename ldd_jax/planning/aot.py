@@ -75,7 +75,7 @@ class Compiled:
 def train_step(experiment: Experiment, batch: int) -> Compiled:
     """The real training step for a global batch on the experiment's mesh."""
     update, mesh = experiment.update, experiment.mesh
-    like = states.abstract(experiment.model, update.optimizer, mesh)
+    like = experiment.abstract(batch)
     key = jax.eval_shape(lambda: jax.random.key(0))
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding.replicated(mesh))
     step = jax.jit(
@@ -102,7 +102,7 @@ def tree_bytes(tree: Any) -> int:
 
 def split(experiment: Experiment) -> dict[str, int]:
     """Bytes per device of parameters, average and optimizer."""
-    like = states.abstract(experiment.model, experiment.update.optimizer, experiment.mesh)
+    like = experiment.abstract()
     return {
         "parameters": tree_bytes(like.params),
         "average": tree_bytes(like.ema),

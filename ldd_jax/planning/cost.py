@@ -17,7 +17,6 @@ from ldd_jax.objectives.times import stratified
 from ldd_jax.planning.flops import Count, count
 from ldd_jax.samplers.loop import STEPS
 from ldd_jax.training import sharding
-from ldd_jax.training import state as states
 
 
 def arrays(experiment: Experiment, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -37,7 +36,7 @@ def sampler_arrays(experiment: Experiment, batch: int, length: int) -> tuple:
     """Shapes of the sampler's arguments: parameters, seed, index, label, tokens, fixed, steps."""
     mesh = experiment.mesh
     one, rows = sharding.replicated(mesh), sharding.batch(mesh)
-    like = states.abstract(experiment.model, experiment.update.optimizer, mesh)
+    like = experiment.abstract()
     shape = lambda s, dtype, place: jax.ShapeDtypeStruct(s, dtype, sharding=place)
     return (
         like.params,
@@ -101,7 +100,7 @@ def measured(experiment: Experiment, batch: int, shards: int, draws: int = 200) 
 def step_count(experiment: Experiment, batch: int) -> Count:
     """Operations of one update on a global batch."""
     update = experiment.update
-    like = states.abstract(experiment.model, update.optimizer, experiment.mesh)
+    like = experiment.abstract(batch)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return count(
         update, like, arrays(experiment, batch), key, expected=expectations(experiment, batch)

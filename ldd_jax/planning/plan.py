@@ -72,7 +72,7 @@ def parameters(config: ConfigDict, vocabulary: int) -> str:
     from clu import parameter_overview
 
     experiment = build(with_fields(config, mesh__data=1), vocabulary, _first_device())
-    like = states.abstract(experiment.model, experiment.update.optimizer, experiment.mesh)
+    like = experiment.abstract()
     table = parameter_overview.get_parameter_overview(like.params, include_stats=False)
     return f"parameters of {config.recipe}\n{table}"
 
@@ -84,7 +84,7 @@ def _first_device() -> list:
 
 
 def _parameters(experiment: Experiment) -> int:
-    like = states.abstract(experiment.model, experiment.update.optimizer, experiment.mesh)
+    like = experiment.abstract()
     return states.count(like.params)
 
 

@@ -22,7 +22,6 @@ from ldd_jax.config import experiment as experiments
 from ldd_jax.config.experiment import Experiment
 from ldd_jax.core import reading, writing
 from ldd_jax.core.checks import UserError, is_whole, nearest, require
-from ldd_jax.core.types import as_batch
 from ldd_jax.data import batches
 from ldd_jax.training import distributed, sharding
 from ldd_jax.training import state as states
@@ -106,19 +105,17 @@ def replay(workdir: Path, step: int) -> dict[str, Any]:
     place = have[str(step)]
     arrays, experiment = read_batch(place), experiments.restore(workdir)
     state = _state_before(experiment, place, step)
-    values, bad = _examine(experiment, state.params, arrays, int(state.step))
+    values, bad = _examine(experiment, state, arrays)
     return values | {"step": step} | bad
 
 
 def _state_before(experiment: Experiment, place: Path, step: int) -> states.TrainState:
     """The state that update `step` started from."""
-    like = states.abstract(experiment.model, experiment.update.optimizer, experiment.mesh)
+    like = experiment.abstract()
     if (place / "checkpoints").is_dir():
         state, _ = Checkpoints(place, read_only=True).restore(like)
     else:
-        state = states.initial(
-            experiment.model, experiment.update.optimizer, experiment.mesh, experiment.key(0)
-        )
+        state = experiment.initial()
     corpus = experiments.read_corpus(experiment)
     stream = batches(
         corpus.train, batch_size=experiment.training.batch_size, seed=experiment.config.seed
@@ -133,23 +130,24 @@ def _state_before(experiment: Experiment, place: Path, step: int) -> states.Trai
 
 
 def _examine(
-    experiment: Experiment, params: Any, arrays: dict[str, np.ndarray], number: int
+    experiment: Experiment, state: states.TrainState, arrays: dict[str, np.ndarray]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Loss and gradient of one batch, and where they are not finite."""
     update = experiment.update
 
-    def measure(params, arrays, key):
+    def measure(state, arrays, key):
         import optax
 
-        loss, g = update.gradients(params, as_batch(arrays), jax.random.fold_in(key, number))
+        _, batch, key = update.begin(state, arrays, key)
+        loss, g = update.gradients(state.params, batch, key)
         broken = lambda tree: jax.tree.map(lambda a: jnp.any(~jnp.isfinite(a)), tree)
         row = ~jnp.isfinite(loss.metrics["loss_B"])
-        return loss.total, optax.global_norm(g), row, broken(params), broken(g)
+        return loss.total, optax.global_norm(g), row, broken(state.params), broken(g)
 
     mesh = experiment.mesh
     run = jax.jit(sharding.on(mesh, measure), out_shardings=sharding.replicated(mesh))
     key = sharding.everywhere(mesh, experiment.key(1))
-    found = jax.device_get(run(params, sharding.put(mesh, arrays), key))
+    found = jax.device_get(run(state, sharding.put(mesh, arrays), key))
     loss, norm, row, params_bad, grads_bad = found
     names = lambda tree: [
         jax.tree_util.keystr(path) for path, bad in jax.tree_util.tree_leaves_with_path(tree) if bad

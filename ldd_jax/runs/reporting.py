@@ -120,14 +120,14 @@ class Profile:
         self.before(PROFILE_AFTER + self.steps, state)
 
 
-def summarise(workdir: Path, title: str, summary: dict[str, Any], unigram: float) -> None:
+def summarise(workdir: Path, title: str, summary: dict[str, Any]) -> None:
     """Write `summary.json` and the curve, and say where they are.
 
     Args:
       workdir: of the run.
       title: of the curve.
-      summary: what is written.
-      unigram: entropy of single tokens, nats: the line that a curve should get below.
+      summary: what is written; `unigram_entropy`, where it has one, is the line that a curve should
+        get below.
     """
     text = json.dumps(metrics.finite(summary), indent=2)
     writing.write(workdir / "summary.json", text + "\n")
@@ -135,6 +135,6 @@ def summarise(workdir: Path, title: str, summary: dict[str, Any], unigram: float
         metrics.read_metrics(workdir / "metrics.jsonl"),
         workdir / "curve.png",
         title=title,
-        baseline=unigram,
+        baseline=summary.get("unigram_entropy"),
     )
     say(f"curve: {workdir / 'curve.png'}   summary: {workdir / 'summary.json'}")

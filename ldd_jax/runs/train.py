@@ -18,8 +18,9 @@ from ldd_jax.core.checks import RunError, require
 from ldd_jax.core.console import say
 from ldd_jax.data import Corpus, Tokenizer, batches
 from ldd_jax.evaluation import likelihood
-from ldd_jax.inference import evaluate
+from ldd_jax.inference.energy import Energy
 from ldd_jax.inference.generate import Sampler, json_line
+from ldd_jax.inference.validate import validate
 from ldd_jax.runs import reporting, warm_start
 from ldd_jax.runs.reporting import SAMPLES, WORK
 from ldd_jax.training import distributed, metrics, sharding
@@ -52,7 +53,7 @@ class Run:
         self.corpus: Corpus = data.load(tokenizer)
         self.experiment = experiments.build(config, self.corpus.tokenizer)
         refusals.check_classes(self.experiment, self.corpus.classes)
-        self.like = _abstract(self.experiment)
+        self.like = self.experiment.abstract()
         require(
             self.experiment.training.batch_size <= len(self.corpus.train),
             f"training.batch_size {self.experiment.training.batch_size} is larger than the "
@@ -87,13 +88,13 @@ class Run:
                 "behind it",
             )
         if experiment.training.initial and not (self.workdir / "config.json").exists():
-            warm_start.check(experiment, _abstract(experiment).params)
+            warm_start.check(experiment, experiment.abstract().params)
 
     def _restore(self) -> dict[str, Any]:
         """Set the state, from the newest checkpoint if there is one; returns its record."""
         newest, e = self.checkpoints.latest(), self.experiment
         if newest is None:
-            self.state = states.initial(e.model, e.update.optimizer, e.mesh, e.key(0))
+            self.state = e.initial()
             if e.training.initial:
                 self.state, self.origin = warm_start.begin(e, self.state)
             return {"step": 0, "owed": []}
@@ -101,7 +102,7 @@ class Run:
         check_tokenizer(e, meta, self.workdir)
         require(
             meta["corpus"] == self.corpus.fingerprint,
-            f"{e.config.data.path} has changed since {self.workdir} was trained on it "
+            f"{self.corpus.source} has changed since {self.workdir} was trained on it "
             f"({meta['corpus']} then, {self.corpus.fingerprint} now); give another --workdir",
         )
         self.seam = reporting.seam(e, meta, newest)
@@ -173,7 +174,7 @@ class Run:
         self.stop.check()
         self.recorder.rest()
 
-    def _evaluate(self, step: int) -> likelihood.Estimate:
+    def _evaluate(self, step: int) -> likelihood.Estimate | Energy:
         self.recorder.status("evaluating")
         tick = metrics.Ticker(f"step {step}  validation", self.recorder.progress.line)
 
@@ -182,7 +183,7 @@ class Run:
             tick(done, total)
 
         settings, last = self.experiment.evaluation, step == self.experiment.training.num_steps
-        found = evaluate.evaluate_split(
+        found = validate(
             self.experiment,
             self.corpus,
             self.state.ema,
@@ -252,23 +253,16 @@ class Run:
         progress.say(f"validation {found.beside(unigram)}")
         summary = {
             "step": step,
-            "unigram_entropy": unigram,
-            "percent_below_unigram": found.below(unigram),
             "seconds": time.monotonic() - progress.began,
             "tokens_per_second": self.recorder.speed.overall,
             "parameters": states.count(self.state.params),
-            **found.record(),
+            **found.summary(unigram),
         }
         self.recorder.close()
         self.checkpoints.close()
         if distributed.leader():
-            reporting.summarise(self.workdir, self.experiment.config.recipe, summary, unigram)
+            reporting.summarise(self.workdir, self.experiment.config.recipe, summary)
         return summary
-
-
-def _abstract(experiment: experiments.Experiment) -> states.TrainState:
-    """Shapes and places of the state, which the mesh must divide."""
-    return states.abstract(experiment.model, experiment.update.optimizer, experiment.mesh)
 
 
 def train(config: ConfigDict, workdir: Path, profile: int = 0) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def check(experiment: Experiment, new: Any) -> Any:
     other = [n for n in there if n in here and n not in INDIFFERENT and there[n] != here[n]]
     shown = "; ".join(f"model.{n}: {there[n]!r} there, {here[n]!r} here" for n in other)
     require(not other, f"{workdir} holds another network ({shown})")
-    old = states.abstract(base.model, base.update.optimizer, experiment.mesh).params
+    old = base.abstract().params
     have, want = _named(old), _named(new)
     wrong = [f"{n} is not known here" for n in have if n not in want]
     wrong += [f"{n} is not there" for n in want if n not in have and ADDED not in n]

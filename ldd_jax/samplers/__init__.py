@@ -18,6 +18,7 @@ from ldd_jax.samplers.loop import sample
 from ldd_jax.samplers.next_token import NextToken
 from ldd_jax.samplers.psi import Psi
 from ldd_jax.samplers.remdm import ReMDM
+from ldd_jax.samplers.rollout import Rollouts
 from ldd_jax.samplers.tau_leaping import TauLeaping
 from ldd_jax.samplers.theta import ThetaRK2, ThetaTrapezoidal
 
@@ -44,6 +45,7 @@ __all__ = [
     "Psi",
     "RateCorrector",
     "ReMDM",
+    "Rollouts",
     "SampleState",
     "ScheduledConfidence",
     "Slide",

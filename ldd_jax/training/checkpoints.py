@@ -87,13 +87,15 @@ class Checkpoints:
         Raises:
           RunError: if this save, or the one before, cannot be written.
         """
-        args = ocp.args.Composite(
+        items = dict(
             params=ocp.args.StandardSave(state.params),
             ema=ocp.args.StandardSave(state.ema),
             optim=ocp.args.StandardSave({"step": state.step, "opt_state": state.opt_state}),
             meta=ocp.args.JsonSave({"format": FORMAT, **meta}),
         )
-        self._save(int(state.step), args)
+        if jax.tree.leaves(state.aux):
+            items["aux"] = ocp.args.StandardSave(state.aux)
+        self._save(int(state.step), ocp.args.Composite(**items))
 
     def _save(self, step: int, args: Any) -> None:
         self._wait()
@@ -139,8 +141,11 @@ class Checkpoints:
             ema=ocp.args.StandardRestore(like.ema),
             optim=ocp.args.StandardRestore({"step": like.step, "opt_state": like.opt_state}),
         )
+        if jax.tree.leaves(like.aux):
+            args["aux"] = ocp.args.StandardRestore(like.aux)
         found = self._read(args, step)
-        state = TrainState(params=found["params"], ema=found["ema"], **found["optim"])
+        parts = {name: found[name] for name in args if name != "optim"}
+        state = TrainState(**parts, **found["optim"])
         return state, found["meta"]
 
     def restore_params(self, like: Any, *, ema: bool, step: int | None = None) -> tuple[Any, dict]:

@@ -16,15 +16,21 @@ from ldd_jax.training import sharding
 
 @struct.dataclass
 class TrainState:
-    """step: updates done; params; ema: their moving average; opt_state of optax."""
+    """step: updates done; params; ema: their moving average; opt_state of optax.
+
+    aux: what the objective keeps from update to update (a buffer of rollouts), leaves [batch, ...].
+    """
 
     step: Any
     params: Any
     ema: Any
     opt_state: Any
+    aux: Any = ()
 
 
-def create(model: Model, optimizer: optax.GradientTransformation, key: Array) -> TrainState:
+def create(
+    model: Model, optimizer: optax.GradientTransformation, key: Array, aux: Any = ()
+) -> TrainState:
     """The state before the first update; ema is a copy, so that both can be donated."""
     params = model.init(key)
     return TrainState(
@@ -32,11 +38,21 @@ def create(model: Model, optimizer: optax.GradientTransformation, key: Array) ->
         params=params,
         ema=jax.tree.map(jnp.copy, params),
         opt_state=optimizer.init(params),
+        aux=jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), aux),
     )
 
 
-def abstract(model: Model, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """Shapes, dtypes and shardings of the state on a mesh; nothing is allocated."""
+def abstract(
+    model: Model, optimizer: optax.GradientTransformation, mesh: Mesh, aux: Any = ()
+) -> TrainState:
+    """Shapes, dtypes and shardings of the state on a mesh; nothing is allocated.
+
+    Args:
+      model: has the parameters.
+      optimizer: of optax.
+      mesh: of the run.
+      aux: shapes and dtypes of what the objective keeps, cut like the batch.
+    """
     shapes = jax.eval_shape(lambda k: create(model, optimizer, k), jax.random.key(0))
     sharding.check(mesh, model.axes(), shapes.params)
     placed = sharding.parameters(mesh, model.axes())
@@ -54,6 +70,7 @@ def abstract(model: Model, optimizer: optax.GradientTransformation, mesh: Mesh) 
         params=jax.tree.map(like, shapes.params, placed),
         ema=jax.tree.map(like, shapes.ema, placed),
         opt_state=opt_state,
+        aux=jax.tree.map(lambda a: like(a, sharding.batch(mesh)), aux),
     )
 
 
@@ -63,11 +80,11 @@ def shardings(state: TrainState) -> TrainState:
 
 
 def initial(
-    model: Model, optimizer: optax.GradientTransformation, mesh: Mesh, key: Array
+    model: Model, optimizer: optax.GradientTransformation, mesh: Mesh, key: Array, aux: Any = ()
 ) -> TrainState:
     """The first state, made in place on the mesh."""
-    out = shardings(abstract(model, optimizer, mesh))
-    return jax.jit(lambda k: create(model, optimizer, k), out_shardings=out)(key)
+    out = shardings(abstract(model, optimizer, mesh, aux))
+    return jax.jit(lambda k: create(model, optimizer, k, aux), out_shardings=out)(key)
 
 
 def update_ema(ema: Any, params: Any, step: Array, decay: float) -> Any:

@@ -1,16 +1,15 @@
-"""One update: times, corruption, context, scored pass, gradients, optimizer, moving average."""
+"""One update: what is drawn, corruption, scored pass, gradients, optimizer, moving average."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from ldd_jax.core.types import Array, Batch, Loss, Model, as_batch
+from ldd_jax.core.types import Array, Batch, Loss, Model, Objective, as_batch
 from ldd_jax.training.optimizers import skipped
 from ldd_jax.training.state import TrainState, update_ema
 
@@ -25,7 +24,7 @@ class Update:
     """
 
     model: Model
-    objective: Callable[..., Loss]
+    objective: Objective
     optimizer: optax.GradientTransformation
     ema_decay: float
     accumulate: int = 1
@@ -58,6 +57,15 @@ class Update:
         whole_B = loss_B.reshape(self.accumulate, self.groups, -1).swapaxes(0, 1).reshape(-1)
         return Loss(total, {"loss_B": whole_B, "scored": scored}), g
 
+    def begin(
+        self, state: TrainState, arrays: dict[str, Array], seed_key: Array
+    ) -> tuple[Any, Batch, Array]:
+        """What the objective keeps now, the batch to be scored, and the update's own key."""
+        batch = as_batch(arrays)._replace(step=state.step)
+        key = jax.random.fold_in(seed_key, state.step)
+        denoiser = self.model.bind(state.params)
+        return *self.objective.drawn(denoiser, batch, state.aux, key), key
+
     def _loss(self, params, batch, key):
         loss = self.objective(self.model.bind(params), batch, key)
         return loss.total, loss
@@ -71,8 +79,7 @@ class Update:
         place in its schedule move on: the update is skipped, optimizer and average included, and
         `finite` is False.
         """
-        batch = as_batch(arrays)._replace(step=state.step)
-        key = jax.random.fold_in(seed_key, state.step)
+        aux, batch, key = self.begin(state, arrays, seed_key)
         loss, g = self.gradients(state.params, batch, key)
         updates, opt_state = self.optimizer.update(g, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -82,8 +89,8 @@ class Update:
         finite = jnp.isfinite(loss.total) & jnp.isfinite(norm)
         moved = params, ema, opt_state
         stayed = state.params, state.ema, skipped(state.opt_state)
-        chosen = jax.tree.map(lambda a, b: jnp.where(finite, a, b), moved, stayed)
-        new = TrainState(step, *chosen)
+        params, ema, opt_state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), moved, stayed)
+        new = TrainState(step, params, ema, opt_state, aux)
         metrics = {
             "loss": loss.total,
             "grad_norm": norm,

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "ldd_jax"
 # From the ground up. Whatever a room may import stands before it in the list.
 ORDER = [
     {"core"},
-    {"schedules", "tasks"},
+    {"schedules", "tasks", "targets"},
     {"processes", "denoisers", "data"},
     {"objectives", "samplers"},
     {"training", "evaluation", "oracle"},

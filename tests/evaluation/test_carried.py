@@ -15,7 +15,6 @@ from ldd_jax.core.registry import find, names
 from ldd_jax.core.types import Cond
 from ldd_jax.denoisers import DiT
 from ldd_jax.evaluation.carried import Dictated, along_text
-from ldd_jax.evaluation.trajectory import along
 from ldd_jax.objectives.times import GridTimes
 from ldd_jax.oracle.histories import histories
 from ldd_jax.oracle.laws import Law, index
@@ -36,6 +35,7 @@ from ldd_jax.samplers import (
 )
 from ldd_jax.samplers.base import Latent, Net
 from ldd_jax.samplers.logits import Readout
+from ldd_jax.samplers.trajectory import along
 from ldd_jax.schedules import LogLinear
 from tests.lab import jit, live_params
 

@@ -13,13 +13,13 @@ from scipy.optimize import minimize
 from ldd_jax.core.types import Cond, TokenSpace
 from ldd_jax.denoisers import DiT
 from ldd_jax.evaluation.path import MaskLosses, best_levels, by_counts, path_nats
-from ldd_jax.evaluation.trajectory import along
 from ldd_jax.objectives.times import GridTimes
 from ldd_jax.oracle.lab import Enumeration, final_laws
 from ldd_jax.oracle.laws import Exact
 from ldd_jax.processes import Masked
 from ldd_jax.samplers import Ancestral, LinearGrid, TableGrid
 from ldd_jax.samplers.base import Latent, Net
+from ldd_jax.samplers.trajectory import along
 from ldd_jax.schedules import LogLinear
 from tests.lab import Law, index, jit, kl, live_params
 

@@ -66,6 +66,7 @@ def _distill(values: flags.FlagValues) -> None:
     if not by_grid:  # a grid is learned for a process of masks, which ancestral always samples
         check_sampler(sampling, experiment.process, experiment.model)
     corpus = read_corpus(experiment)
+    corpus.rows("train")  # refused where there are none
     common: dict[str, Any] = dict(sequences=values.num_samples, seed=values.seed)
     found: Any
     if by_grid:

@@ -104,7 +104,12 @@ def _evaluate(values: flags.FlagValues) -> None:
         name_files(data)
         chosen = registry.build("data", data)
         read = chosen.whole if values.data else chosen.load
-        told = [(read(experiment.tokenizer), {"split": values.split, "data": data["path"]})]
+        told = [
+            (
+                read(experiment.tokenizer),
+                {"split": values.split, "data": data.get("path", data["name"])},
+            )
+        ]
     say(f"checkpoint {step}, {'averaged' if values.ema else 'raw'} parameters")
     records = []
     for corpus, about in told:

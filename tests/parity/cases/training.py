@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +12,7 @@ import optax
 
 from ldd_jax.core.types import Cond, as_batch
 from ldd_jax.interop.reference import to_reference
-from ldd_jax.objectives import Nelbo, NoContext, PseudoContext
+from ldd_jax.objectives import Nelbo, NoContext, OfData, PseudoContext
 from ldd_jax.processes import Masked, Uniform
 from ldd_jax.training.optimizers import AdamW
 from ldd_jax.training.state import TrainState
@@ -74,9 +77,15 @@ def trajectory(golden: Golden) -> None:
     objective = Nelbo(context=context, process=process)
     batch, length = x0.shape[1:]
 
-    def fixed(z, clock):
-        factor = jnp.ones(batch)
-        return lambda d, b, key: objective.score(d, b, z, clock, factor, key, None)
+    @dataclasses.dataclass
+    class Fixed(OfData):
+        """Tokens that are corrupted already."""
+
+        z: Any
+        clock: Any
+
+        def __call__(self, denoiser, b, key):
+            return objective.score(denoiser, b, self.z, self.clock, jnp.ones(batch), key, None)
 
     # The first link of the chain remembers the gradients, so that they are compiled only once.
     remember = optax.GradientTransformation(
@@ -86,7 +95,7 @@ def trajectory(golden: Golden) -> None:
 
     @jax.jit
     def update(state, arrays, z, clock):
-        return Update(model, fixed(z, clock), chain, decay)(state, arrays, jax.random.key(0))
+        return Update(model, Fixed(z, clock), chain, decay)(state, arrays, jax.random.key(0))
 
     def arrays_of(i):
         return {
@@ -114,7 +123,7 @@ def trajectory(golden: Golden) -> None:
         rows = [jnp.asarray(a[0]).reshape(-1) for a in (x0, xt)]
         logits = denoiser.head(features.reshape(batch * length, -1))
         each = process.bound(logits, *rows, jnp.repeat(clock, length)).reshape(batch, length)
-        return each, fixed(z, clock)(denoiser, as_batch(arrays_of(0)), key).metrics["loss_B"]
+        return each, Fixed(z, clock)(denoiser, as_batch(arrays_of(0)), key).metrics["loss_B"]
 
     if "per_token_0" in golden:
         per_token, per_example = first_losses(params)

@@ -43,6 +43,7 @@ def along(
     fixed: Array | None = None,
     segment: Array | None = None,
     every: bool = False,
+    remat: bool = False,
 ) -> Along:
     """Run the sampler's calls on the states that lead to `z0`.
 
@@ -56,6 +57,7 @@ def along(
       fixed: never masked [B, L]; None = nothing.
       segment: packed documents [B, L].
       every: look at all masked positions of a call, not only at those it reveals.
+      remat: keep no more of a call for the backward pass than what it was given.
 
     Returns:
       See `Along`.
@@ -86,6 +88,7 @@ def along(
         mean = pick(where) / jnp.maximum(jnp.sum(where, axis=1), 1)
         return (trunk.latent, nats + pick(now)), (jnp.sum(masked, axis=1), mean)
 
+    call = jax.checkpoint(call, prevent_cse=False) if remat else call
     nats = jnp.zeros(batch, jnp.result_type(float))
     calls = jnp.arange(len(t))
     first = (net.latent(batch, length), nats)

@@ -1,0 +1,41 @@
+"""Samplers of a target on many devices: rollouts, weights and buffer are those of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.training import rolled
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lddm_mdns", "mdns_lv"])
+def test_eight_devices_and_microbatches_do_what_one_device_does(method, tmp_path):
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.training.rolled", str(tmp_path), method],
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    one = found["one"]
+    assert len(set(one)) == rolled.STEPS + rolled.MORE
+    for name in rolled.MESHES:
+        losses, furthest, same = found[name]
+        np.testing.assert_allclose(losses, one, rtol=1e-4, atol=1e-5)
+        assert furthest < 1e-3 and all(same), name
+    np.testing.assert_allclose(found["continued"], one[rolled.STEPS :], rtol=1e-4, atol=1e-5)
+    if method == "lddm_mdns":
+        assert len(found["spec"]) == 3 and all("data" in spec for spec in found["spec"])
