@@ -32,6 +32,14 @@ def build(config: ConfigDict, vocabulary: int, devices: list | None) -> Experime
     return experiment
 
 
+def _no_target(config: ConfigDict) -> None:
+    require(
+        "target" not in config.data,
+        "plan counts the operations of runs on data; those of a target roll out for as many calls "
+        "as there are sites, which the counts know nothing of",
+    )
+
+
 def with_fields(config: ConfigDict, **fields: Any) -> ConfigDict:
     """A copy with dotted fields (written with __) set."""
     config = copy.deepcopy(config)
@@ -46,6 +54,7 @@ def with_fields(config: ConfigDict, **fields: Any) -> ConfigDict:
 
 def flops(config: ConfigDict, vocabulary: int) -> dict[str, Any]:
     """Operations of an update, of the plain update of the same method, and their ratio."""
+    _no_target(config)
     experiment = build(with_fields(config, mesh__data=1), vocabulary, _first_device())
     batch = experiment.training.batch_size
     tokens = batch * config.data.length
@@ -149,6 +158,7 @@ def _common(what: str, experiment: Experiment, topology: str, per_chip: int, bat
 
 def train(config: ConfigDict, vocabulary: int, topology: str, per_chip: int) -> dict[str, Any]:
     """Compile the training step for `per_chip` sequences a chip and say what it needs."""
+    _no_target(config)
     chip = chips.chip(topology)
     experiment, batch = on_slice(config, vocabulary, topology, per_chip)
     found = aot.train_step(experiment, batch)
@@ -181,6 +191,7 @@ def sample(
     config: ConfigDict, vocabulary: int, topology: str, per_chip: int, num_steps: int = 0
 ) -> dict[str, Any]:
     """Compile the sampler for `per_chip` sequences a chip; one program for all steps."""
+    _no_target(config)
     chip = chips.chip(topology)
     num_steps = num_steps or config.sampling.num_steps
     experiment, batch = on_slice(config, vocabulary, topology, per_chip)

@@ -194,6 +194,11 @@ def test_measurements_that_are_refused(argv, words, runs, tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_plan_counts_no_rollouts():
+    run = tools.call("plan", ising("mdns"), "--what=flops")
+    refused(run, "plan counts the operations of runs on data")
+
+
 def test_energy_of_a_run_on_data_is_refused(trained):
     run = tools.call("energy", f"--workdir={trained('mdlm')}")
     refused(run, "learned from data (text), not from a target")

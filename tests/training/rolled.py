@@ -19,11 +19,7 @@ from ldd_jax.training import sharding
 from ldd_jax.training.checkpoints import Checkpoints
 
 STEPS, MORE = 4, 2
-MESHES = {
-    "data8": (8, dict(data=8)),
-    "data2_fsdp2": (4, dict(data=2, fsdp=2)),
-    "accumulate": (1, dict(data=1)),
-}
+MESHES = {"data4_fsdp2": (8, dict(data=4, fsdp=2)), "accumulate": (1, dict(data=1))}
 
 
 def experiment(method: str, place: tuple, accumulate: int = 1):
@@ -40,11 +36,10 @@ def experiment(method: str, place: tuple, accumulate: int = 1):
     return experiments.build(config, tokenizer, mesh)
 
 
-def run(built, last: int, begin=None):
+def run(built, step, last: int, begin=None):
     """(losses, last state) of updates up to `last`, as the loop does them."""
     rows = registry.build("data", built.config.data).load().train
     state = begin or built.initial()
-    step = experiments.step_function(built, built.abstract())
     stream = batches(rows, batch_size=16, seed=0, threads=0)
     stream.set_state({"next_step": int(state.step)})
     losses = []
@@ -58,23 +53,25 @@ def run(built, last: int, begin=None):
 def main(folder: Path, method: str) -> None:
     """Losses and the buffer on one device and on many; eight go on where one left off."""
     leaves = lambda tree: jax.tree.leaves(jax.device_get(tree))
+    update = lambda built: experiments.step_function(built, built.abstract())
     one = experiment(method, (1, dict(data=1)))
-    losses, state = run(one, STEPS + MORE)
-    _, early = run(one, STEPS)
+    step = update(one)
+    losses, state = run(one, step, STEPS)
     checkpoints = Checkpoints(folder / "one")
-    checkpoints.save(early, {"step": STEPS})
+    checkpoints.save(state, {"step": STEPS})
     checkpoints.close()
-    out = {"one": losses}
+    more, state = run(one, step, STEPS + MORE, state)
+    out = {"one": [*losses, *more]}
     for name, place in MESHES.items():
         built = experiment(method, place, 4 if name == "accumulate" else 1)
-        found, there = run(built, STEPS + MORE)
+        step = update(built)
+        found, there = run(built, step, STEPS + MORE)
         pairs = zip(leaves(state.params), leaves(there.params))
         same = [bool(np.array_equal(a, b)) for a, b in zip(leaves(state.aux), leaves(there.aux))]
         out[name] = [found, max(float(np.abs(a - b).max()) for a, b in pairs), same[:1]]
-    built = experiment(method, MESHES["data8"])
-    begin, _ = Checkpoints(folder / "one", read_only=True).restore(built.abstract())
-    out["continued"] = run(built, STEPS + MORE, begin)[0]
-    out["spec"] = [str(a.sharding.spec) for a in jax.tree.leaves(begin.aux)]
+        begin, _ = Checkpoints(folder / "one", read_only=True).restore(built.abstract())
+        out["spec"] = [str(a.sharding.spec) for a in jax.tree.leaves(begin.aux)]
+        out[name].append(run(built, step, STEPS + MORE, begin)[0])
     (folder / "found.json").write_text(json.dumps(out))
 
 

@@ -33,9 +33,9 @@ def test_eight_devices_and_microbatches_do_what_one_device_does(method, tmp_path
     one = found["one"]
     assert len(set(one)) == rolled.STEPS + rolled.MORE
     for name in rolled.MESHES:
-        losses, furthest, same = found[name]
+        losses, furthest, same, continued = found[name]
         np.testing.assert_allclose(losses, one, rtol=1e-4, atol=1e-5)
         assert furthest < 1e-3 and all(same), name
-    np.testing.assert_allclose(found["continued"], one[rolled.STEPS :], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(continued, one[rolled.STEPS :], rtol=1e-4, atol=1e-5)
     if method == "lddm_mdns":
         assert len(found["spec"]) == 3 and all("data" in spec for spec in found["spec"])
