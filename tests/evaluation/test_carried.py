@@ -41,7 +41,7 @@ from tests.lab import jit, live_params
 
 pytestmark = pytest.mark.usefixtures("x64")
 
-MASKED, UNIFORM = Law(1, 3, 3), Law(1, 2, 2, masked=False)
+MASKED, SMALL, UNIFORM = Law(1, 3, 3), Law(1, 2, 2), Law(1, 2, 2, masked=False)
 T = 4
 
 
@@ -266,15 +266,15 @@ def test_statement_2(name):
 @pytest.mark.parametrize("step", [Confidence(noise=1.0), FirstHitting()], ids=["noise", "hitting"])
 def test_orders_of_chance(step):
     """Chance that does not look at the network is a path's own: the mean of exp(-l) is the law."""
-    net, many = network(MASKED, time_conditioning=False), 600
+    net, many = network(SMALL, time_conditioning=False), 2000
     assert not step.way(net.process).exact
-    draw = Production.of(jax.random.key(3), jnp.arange(27 * many))
-    found = paid(net, step, np.repeat(MASKED.x, many, 0), draw)
-    p = np.exp(-found.nats).reshape(27, many)
-    law = histories(net, step, MASKED, 3).law(MASKED)[index(MASKED.x, MASKED.size)]
+    draw = Production.of(jax.random.key(3), jnp.arange(4 * many))
+    found = paid(net, step, np.repeat(SMALL.x, many, 0), draw)
+    p = np.exp(-found.nats).reshape(4, many)
+    law = histories(net, step, SMALL, 2).law(SMALL)[index(SMALL.x, SMALL.size)]
     assert abs(law.sum() - 1) < 1e-10
     error = p.std(1) / np.sqrt(many)
-    assert (np.abs(p.mean(1) - law) < 5 * error).all() and error.max() < 0.02 * law.max()
+    assert (np.abs(p.mean(1) - law) < 5 * error).all() and (error < 0.02 * law).all()
 
 
 def test_statement_3():
@@ -314,8 +314,8 @@ def own_bound(net, law, step, texts, steps, **how):
 
 
 RULES = {
-    "analytic": (Law(1, 2, 2), Analytic()),
-    "tau_leaping": (Law(1, 2, 2), TauLeaping(leap="rejection")),
+    "analytic": (SMALL, Analytic()),
+    "tau_leaping": (SMALL, TauLeaping(leap="rejection")),
     "psi": (UNIFORM, Psi(kappa=0.5)),
 }
 
@@ -331,11 +331,11 @@ def test_laws_of_other_rules(name):
 
 def test_rules_that_are_ancestral():
     """The same draws, the same price."""
-    net = network(MASKED, latent=False, time_conditioning=False)
-    draw = Production.of(jax.random.key(5), jnp.arange(27))
-    one = paid(net, Ancestral(), MASKED.x, draw)
+    net = network(SMALL, latent=False, time_conditioning=False)
+    draw = Production.of(jax.random.key(5), jnp.arange(4))
+    one = paid(net, Ancestral(), SMALL.x, draw)
     for step in (CachedAncestral(), Euler()):
-        np.testing.assert_allclose(paid(net, step, MASKED.x, draw).nats, one.nats, rtol=1e-9)
+        np.testing.assert_allclose(paid(net, step, SMALL.x, draw).nats, one.nats, rtol=1e-9)
 
 
 def test_uniform_paths_of_production():
