@@ -5,11 +5,12 @@ from __future__ import annotations
 from ldd_jax.data.characters import Bytes, Characters
 from ldd_jax.data.found import find_tokenizer
 from ldd_jax.data.ids import Ids, IdTokenizer
+from ldd_jax.data.json_vocabulary import Json
 from ldd_jax.data.labelled import LabelledText
 from ldd_jax.data.pipeline import Batches, Spread, batches
 from ldd_jax.data.prepare import prepare
 from ldd_jax.data.problems import ProblemData
-from ldd_jax.data.subwords import Json, SentencePiece
+from ldd_jax.data.sentencepieces import SentencePiece
 from ldd_jax.data.target import TargetData
 from ldd_jax.data.text import Corpus, TextData
 from ldd_jax.data.tokenizers import MASK_TEXT, Tokenizer, load_tokenizer

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ldd_jax.core import reading
 from ldd_jax.core.checks import UserError, require
-from ldd_jax.data.subwords import Json, SentencePiece
+from ldd_jax.data.json_vocabulary import Json
+from ldd_jax.data.sentencepieces import SentencePiece
 from ldd_jax.data.tokenizers import Tokenizer, is_ours, load_tokenizer
 
 

@@ -1,7 +1,8 @@
 """Text to token ids and back: the run-time `Tokenizer`, saved with a run and loaded from there.
 
-A config (`Bytes` and `Characters` in `characters`, `SentencePiece` and `Json` in `subwords`) is
-fitted on documents once; afterwards a run reads its saved tokenizer, so that it keeps its alphabet.
+A config (`Bytes` and `Characters` in `characters`, `SentencePiece` in `sentencepieces`, `Json` in
+`json_vocabulary`) is fitted on documents once; afterwards a run reads its saved tokenizer, so that
+it keeps its alphabet.
 None of them holds a mask state: the diffusion process adds its own, as id `size`.
 """
 
@@ -283,3 +284,15 @@ def load_tokenizer(directory: str | os.PathLike) -> Tokenizer:
         raise UserError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     require(tokenizer.size == size, f"{path} says {size} ids but describes {tokenizer.size}")
     return tokenizer
+
+
+def file_bytes(path: str, what: str) -> bytes:
+    """The bytes of a file of a vocabulary.
+
+    Raises:
+      UserError: if it cannot be read.
+    """
+    try:
+        return reading.read(Path(path).expanduser(), reading.LARGEST_VOCABULARY)
+    except OSError as error:
+        raise UserError(f"cannot read the {what} file {path}: {error.strerror}") from error

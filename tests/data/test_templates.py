@@ -12,7 +12,8 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from ldd_jax.core.checks import UserError
 from ldd_jax.data import Bytes, Characters, Json, SentencePiece
-from ldd_jax.data.subwords import JsonTokenizer, SentencePieceTokenizer
+from ldd_jax.data.json_vocabulary import JsonTokenizer
+from ldd_jax.data.sentencepieces import SentencePieceTokenizer
 
 TEXT = ["the cat sat on the mat, the catalogue of cats", "a dog; the cat?"] * 20
 TEMPLATES = (

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ldd_jax.core.checks import UserError, one_line
-from ldd_jax.data.subwords import SentencePiece
+from ldd_jax.data.sentencepieces import SentencePiece
 from ldd_jax.interop import sources
 from tests.cli import tools
 from tests.cli.test_refusals import refused
