@@ -210,6 +210,8 @@ class WithReconstruction:
 class CrossEntropy:
     """In the place of an objective's times: -log p(x | z) of a row, unweighted."""
 
+    events = False
+
     def integrand(
         self, process: Process, logits_NV: Array, z0_N: Array, z_N: Array, t_N: Array
     ) -> Array:
