@@ -64,7 +64,13 @@ def nearest(given: str, allowed: Iterable[str]) -> str:
 
 
 def spread(value: float, error: float | None, digits: int) -> str:
-    """`value +- error`, or the value alone where one sample tells no error."""
+    """`value +- error`, or the value alone where one sample tells no error.
+
+    Args:
+      value: the mean.
+      error: its standard error; None or not finite = unknown.
+      digits: places after the point, of both.
+    """
     known = error is not None and math.isfinite(error)
     return f"{value:.{digits}f}" + (f" +- {error:.{digits}f}" if known else "")
 
@@ -85,6 +91,11 @@ _KINDS: dict[type, tuple[type, str]] = {
 
 def typed(name: str, value: Any, kind: type) -> Any:
     """`value` as `kind` (bool, int, float or str), if it is one; numpy's numbers are numbers.
+
+    Args:
+      name: the flag or field, for the message.
+      value: what was given.
+      kind: the type that it must be, and is returned as.
 
     Raises:
       UserError: saying what was given and what is expected.

@@ -33,7 +33,13 @@ def uniforms(keys_B: Array, shape: tuple[int, ...]) -> Array:
 
 
 def integers(keys_B: Array, shape: tuple[int, ...], size: int) -> Array:
-    """int32 in [0, size) for every example, [B, *shape]."""
+    """int32 in [0, size) for every example, [B, *shape].
+
+    Args:
+      keys_B: a PRNG key per example.
+      shape: of one example's integers.
+      size: their number of values.
+    """
     return jax.vmap(lambda k: jax.random.randint(k, shape, 0, size, jnp.int32))(keys_B)
 
 

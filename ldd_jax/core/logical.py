@@ -22,7 +22,16 @@ class Layout(Protocol):
         ...
 
     def split(self, fn: Callable, inputs: tuple[Axes, ...], output: Axes) -> Callable:
-        """`fn` run by every device on its own share."""
+        """`fn` run by every device on its own share.
+
+        Args:
+          fn: function of arrays; sees one device's share of each.
+          inputs: logical axes of each argument, a name or None for every dimension.
+          output: those of what it returns.
+
+        Returns:
+          A function of the whole arrays.
+        """
         ...
 
     def pieces(self, axis: str) -> int:
@@ -40,7 +49,11 @@ def constrain(x: Array, *axes: str | None) -> Array:
 
 
 def split(fn: Callable, inputs: tuple[Axes, ...], output: Axes) -> Callable:
-    """`fn` on each device's share of its inputs (kernels cannot be partitioned by the compiler)."""
+    """`fn` on each device's share of its inputs (kernels cannot be partitioned by the compiler).
+
+    `fn`, `inputs` and `output` are those of `Layout.split`; without a layout `fn` is returned as it
+    is.
+    """
     layout = _LAYOUT.get()
     return fn if layout is None else layout.split(fn, inputs, output)
 

@@ -38,6 +38,12 @@ def column(clock: Array) -> Array:
 
 
 def where(chosen_BL: Array, new: Any, old: Any) -> Any:
-    """`new` at the chosen positions, `old` elsewhere; leaves [B, L, ...]."""
+    """`new` at the chosen positions, `old` elsewhere; leaves [B, L, ...].
+
+    Args:
+      chosen_BL: True where `new` is taken.
+      new: a state, leaves [B, L, ...].
+      old: another of the same structure.
+    """
     pick = lambda a, b: jnp.where(chosen_BL.reshape(*chosen_BL.shape, *(1,) * (b.ndim - 2)), a, b)
     return jax.tree.map(pick, new, old)

@@ -55,7 +55,18 @@ linear.defvjp(_forward, _backward)
 
 
 def dot_general(lhs, rhs, dimension_numbers, precision=None, preferred_element_type=None):
-    """`linear` in the place of `jax.lax.dot_general`: [..., D] times [D, F]."""
+    """`linear` in the place of `jax.lax.dot_general`: [..., D] times [D, F].
+
+    Args:
+      lhs: [..., D].
+      rhs: [D, F].
+      dimension_numbers: must contract the last axis of `lhs` with the first of `rhs`.
+      precision: must be None.
+      preferred_element_type: dtype of the sums and of the result, see `linear`.
+
+    Raises:
+      ValueError: for a product over other axes, or with a precision.
+    """
     expected = ((lhs.ndim - 1,), (0,)), ((), ())
     if dimension_numbers != expected or precision is not None:
         raise ValueError(

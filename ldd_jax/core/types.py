@@ -155,11 +155,30 @@ class Objective(Protocol):
         """What to keep now, and the batch to be scored; no gradient is taken through it.
 
         Sees the whole global batch: microbatches get their share of the one that it returns.
+
+        Args:
+          denoiser: network with the parameters of this update.
+          batch: global batch, as the pipeline gives it.
+          aux: what the update before kept, in the structure of `aux`.
+          key: PRNG key of this update, for what is drawn here.
+
+        Returns:
+          What to keep, and the batch, with the same leading axis B.
         """
         ...
 
     def __call__(self, denoiser: Denoiser, batch: Batch, key: Array) -> Loss:
-        """The loss of a (micro)batch."""
+        """The loss of a (micro)batch.
+
+        Args:
+          denoiser: network with the parameters that the gradient is taken in.
+          batch: of `drawn`, or a microbatch of it; `norm` and `total` are those of the global
+            batch.
+          key: PRNG key of this update; examples differ by `batch.index`.
+
+        Returns:
+          A total that adds up over microbatches and shards, and metrics that do too.
+        """
         ...
 
 
@@ -189,7 +208,21 @@ class Denoiser(Protocol):
     def trunk(
         self, z_BL: Any, cond: Cond, h: Any = None, *, key: Array | None = None, cache: Any = None
     ) -> Trunk:
-        """Run the network without its vocabulary projection; h None = zeros."""
+        """Run the network without its vocabulary projection; h None = zeros.
+
+        Args:
+          z_BL: the state, tokens [B, L], or what else the network's input reads.
+          cond: all that it is told beside them.
+          h: latent of the pass before, in the structure of `latent`; None = zeros.
+          key: a PRNG key per example, [B], for dropout; None = no dropout.
+          cache: what positions before left behind, of `cache`; None = there are none.
+
+        Returns:
+          Features before the vocabulary projection, the new latent, the cache with these positions.
+
+        Raises:
+          ValueError: saying what this network has no input for, or what is missing.
+        """
         ...
 
     def latent(self, batch: int, length: int) -> Any:
@@ -271,13 +304,29 @@ class Process(Protocol):
         ...
 
     def corrupt(self, keys_B: Array, z0: Array, t_B: Array, keep: Array) -> tuple[Array, Array]:
-        """Draw z_t given z_0 and return it with the clock."""
+        """Draw z_t given z_0 and return it with the clock.
+
+        Args:
+          keys_B: a PRNG key per example.
+          z0: clean state [B, L], as `encode` makes it.
+          t_B: times in [0, 1], 1 = noise.
+          keep: [B, L], True where nothing is replaced.
+
+        Returns:
+          z_t like z0, and its clock: [B], [B, L] or a tree of them.
+        """
         ...
 
     def corrupt_to_prior(
         self, keys_B: Array, z0: Array, t_B: Array, keep: Array
     ) -> tuple[Array, Array]:
-        """The same by the forward process whose end the sampler starts from."""
+        """The same by the forward process whose end the sampler starts from.
+
+        `keys_B`, `z0`, `t_B` and `keep` are those of `corrupt`.
+
+        Returns:
+          As of `corrupt`.
+        """
         ...
 
     def noise_law(self, dtype: Any) -> Array:
@@ -289,33 +338,100 @@ class Process(Protocol):
         ...
 
     def bound(self, logits_NV: Array, z0_N: Array, z_N: Array, clock_N: Array) -> Array:
-        """NELBO integrand of each row, in nats."""
+        """NELBO integrand of each row, in nats.
+
+        Args:
+          logits_NV: what the head gives, before `read`.
+          z0_N: clean tokens.
+          z_N: corrupted tokens.
+          clock_N: clock of each row: a time, or a number of events.
+
+        Returns:
+          [N], nats per unit of time, before the factor of `times`.
+        """
         ...
 
     def read(self, logits_NV: Array, z_N: Array, clock_N: Array) -> Array:
-        """The prediction: log p(x0 | z), or log ratios."""
+        """The prediction: log p(x0 | z), or log ratios.
+
+        Args:
+          logits_NV: what the head gives.
+          z_N: tokens that the network saw.
+          clock_N: clock of each row.
+
+        Returns:
+          [N, V], at least float32; `predicts` says of which kind.
+        """
         ...
 
     def one_hot_prediction(self, z0_N: Array, z_N: Array, t_N: Array) -> Array:
-        """The prediction that knows z0."""
+        """The prediction that knows z0.
+
+        Args:
+          z0_N: the clean tokens that it knows.
+          z_N: present tokens.
+          t_N: clock of each row; its dtype is that of the result.
+
+        Returns:
+          [N, V], as `read` gives it.
+        """
         ...
 
     def clean(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
-        """Log p(x0 | z), normalised, from the prediction."""
+        """Log p(x0 | z), normalised, from the prediction.
+
+        Args:
+          pred_NV: prediction of `read`.
+          z_N: present tokens.
+          t_N: clock of each row.
+
+        Returns:
+          [N, V], log-probabilities.
+        """
         ...
 
     def log_posterior(self, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
-        """Log p(z_s | z_t) from the prediction; s None means alpha_s = 1."""
+        """Log p(z_s | z_t) from the prediction; s None means alpha_s = 1.
+
+        Args:
+          pred_NV: prediction of `read`.
+          z_N: present tokens z_t.
+          t_N: clock of each row now.
+          s_N: clock after the step, nearer to the data; None = the data.
+
+        Returns:
+          [N, V], log-probabilities.
+        """
         ...
 
     def move_probability(self, z_N: Array, t_N: Array, s_N: Array | None) -> Array:
-        """Probability that a row is drawn anew from t to s, known without the prediction."""
+        """Probability that a row is drawn anew from t to s, known without the prediction.
+
+        Args:
+          z_N: present tokens z_t.
+          t_N: clock of each row now.
+          s_N: clock after the step; None = the data.
+
+        Returns:
+          [N], in [0, 1].
+        """
         ...
 
     def sample_posterior(
         self, draw: Draw, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array | None
     ) -> Array:
-        """Draw from the same law, for rows of which `draw.event(move)` has said that they move."""
+        """Draw from the same law, for rows of which `draw.event(move)` has said that they move.
+
+        Args:
+          draw: one draw per row; the same whose `event` was asked.
+          pred_NV: prediction of `read`.
+          z_N: present tokens z_t.
+          t_N: clock of each row now.
+          s_N: clock after the step; None = the data.
+
+        Returns:
+          Tokens [N]; without meaning for rows that do not move.
+        """
         ...
 
     def boundary(self) -> Array:
@@ -327,7 +443,16 @@ class Process(Protocol):
         ...
 
     def rate(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
-        """Reverse intensities by target token, 0 at the present one."""
+        """Reverse intensities by target token, 0 at the present one.
+
+        Args:
+          pred_NV: prediction of `read`.
+          z_N: present tokens.
+          t_N: time of each row.
+
+        Returns:
+          [N, V], jumps per unit of time, going back.
+        """
         ...
 
     def total_rate(self, z_N: Array, t_N: Array) -> Array:
@@ -339,11 +464,30 @@ class Process(Protocol):
         ...
 
     def log_analytic(self, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array) -> Array:
-        """Log-law of a Tweedie step from t to s."""
+        """Log-law of a Tweedie step from t to s.
+
+        Args:
+          pred_NV: prediction of `read`.
+          z_N: present tokens z_t.
+          t_N: time of each row now.
+          s_N: time after the step, s < t.
+
+        Returns:
+          [N, V], log-probabilities.
+        """
         ...
 
     def noise_rate(self, z_N: Array, t_N: Array, size: int) -> Array:
-        """Forward intensities by target token, [N, size]."""
+        """Forward intensities by target token.
+
+        Args:
+          z_N: present tokens.
+          t_N: time of each row.
+          size: number of states, V.
+
+        Returns:
+          [N, size], jumps per unit of time, 0 at the present token.
+        """
         ...
 
     def noise_total_rate(self, z_N: Array, t_N: Array) -> Array:
@@ -359,7 +503,16 @@ class Process(Protocol):
         ...
 
     def log_conditional(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
-        """Log p(z_t^i | the others) of a settled, hidden row."""
+        """Log p(z_t^i | the others) of a settled, hidden row.
+
+        Args:
+          pred_NV: prediction of `read`, made with these rows shown as `mask_at` says.
+          z_N: tokens as the network saw them.
+          t_N: time of each row.
+
+        Returns:
+          [N, V], log-probabilities.
+        """
         ...
 
     def elapsed(self, share: Array) -> Array:
@@ -389,6 +542,14 @@ class Draw(Protocol):
     def outcome(self, logp_NV: Array, p_N: Array, stay_N: Array) -> Array:
         """Given that the event came True: one token per row from logp; if only now decided,
         from the mixture p * exp(logp) + (1 - p) * onehot(stay).
+
+        Args:
+          logp_NV: log-probabilities of the tokens that a row which moves may take.
+          p_N: probability of the event, as `event` was asked.
+          stay_N: the present tokens, kept where the event turns out False.
+
+        Returns:
+          Tokens [N], or `NO_LAW` (-1) for a row of logp that no token can be drawn from.
         """
         ...
 

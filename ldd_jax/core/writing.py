@@ -40,6 +40,11 @@ def replacing(path: str | Path, *, binary: bool = False, fresh: int = 0o666) -> 
     link at `path` is replaced, its target left alone; a file keeps its permissions, one that was
     not there gets `fresh`, less the user's mask.
 
+    Args:
+      path: the file; its folder must be there.
+      binary: a stream of bytes instead of text.
+      fresh: permissions of a file that was not there.
+
     Raises:
       OSError: if it cannot be written.
     """
@@ -62,7 +67,13 @@ def replacing(path: str | Path, *, binary: bool = False, fresh: int = 0o666) -> 
 
 
 def write(path: str | Path, data: str | bytes, *, fresh: int = 0o666) -> None:
-    """`replacing`, with the whole content at once."""
+    """`replacing`, with the whole content at once.
+
+    Args:
+      path: the file.
+      data: its whole content; text is written as UTF-8.
+      fresh: permissions of a file that was not there.
+    """
     with replacing(path, binary=isinstance(data, bytes), fresh=fresh) as stream:
         stream.write(data)
 
@@ -195,6 +206,11 @@ def place(given: str | Path | Place, default: Path | None = None, flag: str = "o
 
     Links are followed where the user named them; a link in a workdir is replaced. A place is
     returned as it is.
+
+    Args:
+      given: what the user named, "" = nothing; or a place.
+      default: file of the workdir taken in its stead; None = the user must name one.
+      flag: name of the flag, for the messages.
 
     Raises:
       UserError: saying why it cannot be written, before any work is done.

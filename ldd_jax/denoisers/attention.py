@@ -69,7 +69,13 @@ def seen(length: int, attend: Attend) -> Array | None:
 
 
 def allowed(length: int, segment_BL: Array | None, attend: Attend) -> Array | None:
-    """The same, within its own document."""
+    """Which key a query sees, within its own document: [B or 1, 1, L, L]; None = all of them.
+
+    Args:
+      length: L.
+      segment_BL: number of each position's document, 0 = padding; None = one document.
+      attend: who sees whom within it.
+    """
     mask, own = seen(length, attend), None if segment_BL is None else segment_mask(segment_BL)
     return own if mask is None else mask if own is None else mask & own
 
@@ -81,12 +87,32 @@ def plain(
 
     On CPU this runs several times as fast as the generic kernel: the softmax never divides an
     [L, L] array. Scores and sums in float32.
+
+    Args:
+      q: [B, L, heads, K].
+      k: [B, L, heads, K].
+      v: [B, L, heads, K].
+      segment_BL: number of each position's document, 0 = padding; None = one document.
+      attend: who sees whom within it.
+
+    Returns:
+      [B, L, heads, K], in the type of `v`.
     """
     return masked(q, k, v, allowed(q.shape[1], segment_BL, attend))
 
 
 def masked(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
-    """`plain` with any mask [B or 1, 1, Lq, Lk], such as that of a query against a cache."""
+    """`plain` with any mask, such as that of a query against a cache.
+
+    Args:
+      q: [B, Lq, heads, K].
+      k: [B, Lk, heads, K].
+      v: [B, Lk, heads, K].
+      mask: True where the query sees the key; None = all of them.
+
+    Returns:
+      [B, Lq, heads, K], in the type of `v`.
+    """
     q, k, v = (jnp.swapaxes(a, 1, 2) for a in (q, k, v))
     return jnp.swapaxes(_attend(q, k, v, mask), 1, 2)
 
@@ -138,7 +164,10 @@ _attend.defvjp(_attend_forward, _attend_backward)
 def fused(
     q: Array, k: Array, v: Array, segment_BL: Array | None = None, attend: Attend = FULL
 ) -> Array:
-    """jax.nn.dot_product_attention as XLA compiles it: holds the scores, [B, heads, L, L]."""
+    """jax.nn.dot_product_attention as XLA compiles it: holds the scores, [B, heads, L, L].
+
+    `q`, `k`, `v`, `segment_BL` and `attend` are those of `plain`.
+    """
     return _library(q, k, v, segment_BL, attend, "xla")
 
 
@@ -149,6 +178,11 @@ def cudnn(
 
     float16 or bfloat16, channels of a head a multiple of 8 and at most 128; full and causal bring
     no array, segments and other masks one of [B, 1, L, L].
+
+    `q`, `k`, `v`, `segment_BL` and `attend` are those of `plain`.
+
+    Raises:
+      ValueError: for another type or shape, with what to use.
     """
     if not for_cudnn(q):
         raise ValueError(
@@ -184,6 +218,11 @@ def splash(
 
     The length must be a multiple of 128, and `attend` full or causal. `interpret` runs the kernel
     without a TPU, for tests.
+
+    `q`, `k`, `v` and `segment_BL` are those of `plain`.
+
+    Raises:
+      ValueError: for another length or kind of `attend`.
     """
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         splash_attention_kernel as kernels,
@@ -227,6 +266,8 @@ def by_platform(
 
     What `splash` does not understand is `plain` on a TPU too, what `cudnn` does not take `fused` on
     a GPU. cuDNN's kernel can be traced only where there is a GPU.
+
+    `q`, `k`, `v`, `segment_BL` and `attend` are those of `plain`.
     """
     on_gpu = cudnn if for_cudnn(q) and "gpu" in {d.platform for d in jax.devices()} else fused
     if q.shape[1] % 128:

@@ -98,7 +98,15 @@ class Network(nn.Module):
     def __call__(
         self, z: Any, cond: Cond, h: Array | None, keys_B: Array | None, cache: Any = None
     ) -> Trunk:
-        """Run the trunk; with a cache, on the positions that follow those it holds."""
+        """Run the trunk; with a cache, on the positions that follow those it holds.
+
+        Args:
+          z: the state, [B, L].
+          cond: what the network is told beside it.
+          h: latent of the pass before, [B, L, K]; None = zeros.
+          keys_B: a PRNG key per example for dropout; None = no dropout.
+          cache: keys and values of the positions before; None = all positions are here.
+        """
         dtype = jnp.dtype(self.config.dtype)
         x = constrain(self.inputs(z, h).astype(dtype), "batch", "length", None)
         c = self.conditioning(cond, x.shape[0])

@@ -38,7 +38,17 @@ class Mix(nn.Module):
 
     @nn.compact
     def __call__(self, m: Array, forward: Array, backward: Array, c: Array) -> Array:
-        """M [B, L, 2 D] from the streams [B, L, D] and the conditioning."""
+        """One step of the mixing stream, which queries the other two.
+
+        Args:
+          m: [B, L, 2 D], what the mixing stream holds.
+          forward: [B, L, D], of the positions before.
+          backward: [B, L, D], of those after.
+          c: conditioning, [B, C] or [B, L, C].
+
+        Returns:
+          The new m, [B, L, 2 D].
+        """
         d, length = self.width, m.shape[1]
         parts = layers.zero_dense(12 * d, "adaln", self.dtype)(c.astype(self.dtype))
         shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(layers.spread(parts), 6, axis=-1)
@@ -76,7 +86,14 @@ class Group(nn.Module):
 
     @nn.compact
     def __call__(self, carry, c, position):
-        """Carry is (forward, backward, m); the backward stream runs from the right."""
+        """`mix_every` blocks of each stream and one of `Mix`; returns the new carry.
+
+        Args:
+          carry: (forward, backward, m), [B, L, D], [B, L, D], [B, L, 2 D]; backward runs from the
+            right.
+          c: conditioning, [B, C] or [B, L, C].
+          position: [L], 0 .. L - 1.
+        """
         forward, backward, m = carry
         f = self.config
         block = lambda name: layers.Block(
@@ -105,7 +122,13 @@ class HollowNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, z: Any, cond: Cond, h: Array | None) -> Trunk:
-        """Run both streams and the mixing one."""
+        """Run both streams and the mixing one.
+
+        Args:
+          z: tokens [B, L].
+          cond: only its clock is read.
+          h: latent of the pass before, [B, L, 2 D]; None = zeros.
+        """
         f = self.config
         dtype = jnp.dtype(f.dtype)
         x = layers.Embedding(f.tokens.size, f.width, name="embed")(z)

@@ -32,7 +32,15 @@ def bias_init(inputs: int) -> Any:
 
 
 def dense(features: int, inputs: int, name: str, dtype: Any, bias: bool = True) -> nn.Dense:
-    """Linear layer with the reference's fan-in initialisation."""
+    """Linear layer with the reference's fan-in initialisation.
+
+    Args:
+      features: outputs.
+      inputs: on which the range of the bias at the start depends.
+      name: of the parameters.
+      dtype: of the computation.
+      bias: whether it has one.
+    """
     return nn.Dense(
         features,
         use_bias=bias,
@@ -45,7 +53,13 @@ def dense(features: int, inputs: int, name: str, dtype: Any, bias: bool = True) 
 
 
 def zero_dense(features: int, name: str | None, dtype: Any) -> nn.Dense:
-    """Linear layer that starts at zero."""
+    """Linear layer that starts at zero.
+
+    Args:
+      features: outputs.
+      name: of the parameters; None = flax names them.
+      dtype: of the computation.
+    """
     return nn.Dense(features, kernel_init=zeros, bias_init=zeros, dtype=dtype, name=name)
 
 
@@ -88,7 +102,14 @@ class TimeEmbedding(nn.Module):
 
 
 def dropout(x: Array, keys_B: Array | None, rate: float, site: int) -> Array:
-    """Inverted dropout with a key per example; keys None = deterministic."""
+    """Inverted dropout with a key per example.
+
+    Args:
+      x: [B, ...].
+      keys_B: a PRNG key per example; None = nothing is dropped.
+      rate: probability that an entry becomes 0; the others grow by 1 / (1 - rate).
+      site: number of this place in the layer, which sets its draws apart.
+    """
     if keys_B is None or rate == 0:
         return x
     keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - rate, x.shape[1:]))(fold(keys_B, site))
@@ -96,7 +117,13 @@ def dropout(x: Array, keys_B: Array | None, rate: float, site: int) -> Array:
 
 
 def modulate(x: Array, shift: Any, scale: Any) -> Array:
-    """X (1 + scale) + shift; per example or per position."""
+    """X (1 + scale) + shift; per example or per position.
+
+    Args:
+      x: [B, L, D].
+      shift: [B, 1, D] or [B, L, D], or a number.
+      scale: [B, 1, D] or [B, L, D], or a number.
+    """
     return x * (1 + scale) + shift
 
 
@@ -114,7 +141,13 @@ class Norm(nn.Module):
     @partial(nn.remat, prevent_cse=False)
     @nn.compact
     def __call__(self, x: Array, shift: Any = 0, scale: Any = 0) -> Array:
-        """Normalise the last axis; times (1 + scale), plus shift."""
+        """Normalise the last axis; times (1 + scale), plus shift.
+
+        Args:
+          x: [B, L, D]; the result has its type.
+          shift: of `modulate`.
+          scale: of `modulate`.
+        """
         y = nn.LayerNorm(epsilon=LAYER_NORM_EPS, use_bias=False, dtype=jnp.float32, name="norm")(x)
         return modulate(y.astype(x.dtype), shift, scale)
 
@@ -151,7 +184,13 @@ class Cache(NamedTuple):
     seen: Array
 
     def attend(self, q: Array, k: Array, v: Array) -> tuple[Array, Cache]:
-        """Attention of new positions to all before and to themselves, and the cache with them."""
+        """Attention of new positions to all before and to themselves, and the cache with them.
+
+        Args:
+          q: of the new positions, [B, L, heads, K].
+          k: of the new positions, [B, L, heads, K].
+          v: of the new positions, [B, L, heads, K].
+        """
         put = lambda old, new: jax.lax.dynamic_update_slice_in_dim(
             old, new.astype(old.dtype), self.seen, axis=1
         )
@@ -181,10 +220,19 @@ class Block(nn.Module):
     torus: int = 0
 
     def __call__(self, carry, c, position, segment, attend, keys_B, cache=None):
-        """Carry is (x [C, B / C, L, D], layer index); returns the same, and the cache if given.
+        """All chunks of a batch in turn; they are the leading axis of all arrays but the cache.
 
-        c, position, segment, attend and keys have the chunks as leading axis; a cache is of one
-        chunk.
+        Args:
+          carry: (x [C, B / C, L, D], number of the layer).
+          c: of `one`.
+          position: of `one`.
+          segment: of `one`.
+          attend: of `one`.
+          keys_B: of `one`.
+          cache: of `one`, for a single chunk.
+
+        Returns:
+          The new carry, and the cache with these positions (None without one).
         """
         x, layer = carry
         run: Any = Block.one
@@ -205,7 +253,21 @@ class Block(nn.Module):
 
     @nn.compact
     def one(self, x, layer, c, position, segment, attend: Attend, keys_B, cache):
-        """One chunk, [B, L, D], and the cache."""
+        """One chunk, [B, L, D], and the cache.
+
+        Args:
+          x: [B, L, D].
+          layer: its number, which sets its dropout apart.
+          c: conditioning, [B, C] or [B, L, C]; None without `adaln`.
+          position: [L] or [B, L].
+          segment: documents [B, L]; None = one.
+          attend: who sees whom within them.
+          keys_B: a PRNG key per example for dropout; None = no dropout.
+          cache: of the positions before; None = all positions are here.
+
+        Returns:
+          The new x, and the cache with these positions (None without one).
+        """
         keys = None if keys_B is None else fold(keys_B, layer)
         d = self.width
         shift1, scale1, gate1, shift2, scale2, gate2 = 0, 0, 1, 0, 0, 1

@@ -17,7 +17,13 @@ from ldd_jax.schedules import LogLinear
 
 
 def onehot_log(token_N: Array, size: int, dtype: Any) -> Array:
-    """Log of a one-hot row: 0 at the token, -inf elsewhere, [N, size]."""
+    """Log of a one-hot row: 0 at the token, -inf elsewhere, [N, size].
+
+    Args:
+      token_N: the token of each row.
+      size: number of states, V.
+      dtype: a floating type.
+    """
     hit = jnp.arange(size) == token_N[:, None]
     return jnp.where(hit, jnp.zeros((), dtype), -jnp.inf)
 
@@ -190,7 +196,16 @@ class Diffusion:
 
 
 def check_rows(pred_NV: Array, z_N: Array, size: int) -> None:
-    """Shapes of a row-wise call, in words."""
+    """Refuse rows whose shapes do not fit.
+
+    Args:
+      pred_NV: predictions of a row-wise call.
+      z_N: tokens of the same rows.
+      size: number of states, V.
+
+    Raises:
+      ValueError: with the shapes that were expected.
+    """
     if pred_NV.shape != (z_N.shape[0], size):
         raise ValueError(
             f"predictions have shape {pred_NV.shape}; {z_N.shape[0]} rows of {size} states expected"

@@ -51,7 +51,13 @@ def tails(mean_B: Array, most: int) -> Array:
 
 
 def draw(u_BL: Array, mean_B: Array, most: int) -> Array:
-    """Counts [B, L] of Poisson(mean_B), in the type of the mean, from uniforms in [0, 1)."""
+    """Counts [B, L] of Poisson(mean_B), in the type of the mean.
+
+    Args:
+      u_BL: uniforms in [0, 1).
+      mean_B: events that a position of the row has on average.
+      most: no count is larger.
+    """
     below = jnp.flip(tails(mean_B, most), 1)
     place = jax.vmap(lambda row, u: jnp.searchsorted(row, u, side="right"))(below, u_BL)
     return (most - place).astype(mean_B.dtype)

@@ -40,7 +40,13 @@ class Jumps(Protocol):
         ...
 
     def jump(self, keys_B: Array, x_BL: Array, n_BL: Array) -> Array:
-        """States after n events from x, [B, L]."""
+        """States after n events from x, [B, L].
+
+        Args:
+          keys_B: a PRNG key per example.
+          x_BL: states.
+          n_BL: events of each position.
+        """
         ...
 
     def unrest(self, counts: np.ndarray) -> np.ndarray:

@@ -45,7 +45,16 @@ class MaskedScore(Masked):
         return -self.schedule.sigma(t_N) - jnp.log(self.schedule.noise(t_N))
 
     def log_score(self, logits_NV: Array, z_N: Array, t_N: Array) -> Array:
-        """Log s as SEDD's network hands it out: 0 at the present token."""
+        """Log s as SEDD's network hands it out: 0 at the present token.
+
+        Args:
+          logits_NV: what the head gives.
+          z_N: tokens that the network saw.
+          t_N: time of each row.
+
+        Returns:
+          [N, V], log p_t(z with z^i <- y) / p_t(z).
+        """
         log_s = self._log_ratio(logits_NV, t_N) + self._log_k(t_N)[:, None]
         return at_present(log_s, z_N)
 

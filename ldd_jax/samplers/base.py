@@ -82,7 +82,13 @@ class Latent:
         return jax.tree.map(lambda a: jnp.where(i % self.reset_every == 0, 0, a), h)
 
     def kept(self, given: Any, new: Any, i: Array | int) -> Any:
-        """The latent that is carried on from a call of step i."""
+        """The latent that is carried on from a call of step i.
+
+        Args:
+          given: what the call got, of `given`.
+          new: what it returned, in the same structure.
+          i: number of the step, from 0.
+        """
         if not self.frozen:
             return new
         return jax.tree.map(lambda a, b: jnp.where(i == 0, b, a), given, new)
@@ -172,10 +178,16 @@ class Net:
         args: Any,
         where: Array | None = None,
     ) -> Any:
-        """fn(prediction [N, V], z [N], t [N], args) over the rows `where` [B, L], as [B, L, ...].
+        """fn(prediction [N, V], z [N], t [N], args) over the rows `where`, as [B, L, ...].
 
-        `args` is a pytree of [B * L, ...] arrays (draws by row among them). With tiles only the
-        wanted rows are projected; the others' output has no meaning.
+        Args:
+          fn: its results have a leading N.
+          trunk: of the call that is read, of `trunk`.
+          z: the state that the call saw, [B, L].
+          clock: at the call; [B], [B, L] or a tree.
+          args: a pytree of [B * L, ...] arrays (draws by row among them).
+          where: rows that are wanted, [B, L]; None = all. With tiles only these are projected; the
+            others' output has no meaning.
         """
         one = lambda preds, z, t, args: fn(preds[0], z, t, args)
         return self.rows_of_both(one, trunk, z, clock, args, where)
@@ -193,6 +205,9 @@ class Net:
 
         Temperature and truncation belong to the token that is drawn; how sure the network is, they
         do not say.
+
+        `fn`, `trunk`, `z`, `clock`, `args` and `where` are those of `rows`, with the pair as the
+        first argument of `fn`.
         """
 
         def walk(fn, args):
@@ -223,6 +238,13 @@ class Net:
 
         The first call's rows are projected again instead of being kept: keeping them would take the
         [B, L, V] array that tiles avoid.
+
+        Args:
+          fn: its results have a leading N.
+          first: (trunk, z, clock) of each call.
+          second: (trunk, z, clock) of each call.
+          args: of `rows`.
+          where: of `rows`.
         """
 
         def read(logits, inner):
@@ -245,7 +267,17 @@ class Net:
         return ()
 
     def predict(self, logits_NV: Array, z_N: Array, t_N: Array, beside: Any) -> Array:
-        """Read-out of the process, then temperature and truncation."""
+        """Read-out of the process, then temperature and truncation.
+
+        Args:
+          logits_NV: what the head gives.
+          z_N: tokens that the call saw.
+          t_N: clock of each row.
+          beside: of these rows, of `beside`.
+
+        Returns:
+          [N, V], see `Process.read`; of tokens to draw from.
+        """
         del beside
         return self.readout(self.process.read(logits_NV, z_N, t_N), self.number)
 
@@ -336,7 +368,15 @@ class Step:
             )
 
     def init(self, net: Net, state: SampleState) -> Any:
-        """The memory before the first step."""
+        """The memory before the first step.
+
+        Args:
+          net: network with process and read-out.
+          state: before the first step; its `memory` is not set yet.
+
+        Returns:
+          A pytree whose leaves have a leading B.
+        """
         del net, state
         return ()
 
@@ -362,7 +402,19 @@ class Step:
         draw: Draw,
         segment: Array | None,
     ) -> SampleState:
-        """Move from the state's clock to s (None for clock "own"); adds its calls to `calls`."""
+        """Move the whole batch once.
+
+        Args:
+          net: network with process and read-out.
+          state: before the step; `free` positions only may change.
+          s: clock to move to, of `Process.clock`; None for clock "own".
+          draw: all chance of this step; a rule takes sites of it (`at`, `rows`).
+          segment: documents [B, L], 0 = padding; None = one.
+
+        Returns:
+          The state with new z, h and memory, and with the network's calls added to `calls`; the
+          clock too, where it is the rule's own.
+        """
         raise TypeError(f"{type(self).__name__} defines no step")
 
 
