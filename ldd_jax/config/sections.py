@@ -9,6 +9,7 @@ from ldd_jax import samplers
 from ldd_jax.core import registry
 from ldd_jax.core.checks import UserError, at_least_one, nearest
 from ldd_jax.core.types import Process
+from ldd_jax.core.vocabulary_tiles import AUTO, check_tile
 from ldd_jax.samplers.base import Latent
 from ldd_jax.samplers.logits import Readout
 from ldd_jax.samplers.loop import TAILS
@@ -105,7 +106,7 @@ class Sampling:
       num_samples: how many are drawn.
       batch_size: samples at a time.
       tail: the last call, which removes what noise is left: sample, greedy or none.
-      tile: rows of predictions that exist at a time; 0 = all.
+      tile: rows of predictions that exist at a time; 0 = all, -1 = chosen by rows and vocabulary.
     """
 
     step: Any = registry.component("step", samplers.Ancestral)
@@ -118,12 +119,11 @@ class Sampling:
     num_samples: int = 8
     batch_size: int = 32
     tail: str = "sample"
-    tile: int = 0
+    tile: int = AUTO
 
     def __post_init__(self):
         at_least_one(self, "num_steps", "num_samples", "batch_size")
-        if self.tile < 0:
-            raise ValueError(f"tile is {self.tile}; it must be 0 (all rows at once) or more")
+        check_tile(self.tile)
         if self.tail not in TAILS:
             raise ValueError(f"tail {self.tail!r}: {nearest(self.tail, TAILS)}")
 

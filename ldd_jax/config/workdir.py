@@ -30,6 +30,7 @@ FREE = (
     "evaluation.",
     "sampling.",
     "mesh.",
+    "objective.tile",
     "model.remat",
     "model.chunks",
     "model.unroll",

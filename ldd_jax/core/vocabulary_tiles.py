@@ -26,6 +26,36 @@ from ldd_jax.core.types import Array, Head
 # Scopes of the row loops, whose length depends on the data.
 SCORED, CHOSEN = "scored_rows", "chosen_rows"
 
+# As a tile: chosen by rows and vocabulary.
+AUTO = -1
+ENOUGH = 1 << 28  # bytes of float32 logits that exist at a time
+
+
+def automatic(rows: int, vocabulary: int) -> int:
+    """Rows of a tile; 0 = all at once, where their logits take at most 256 MiB."""
+    fit = max(ENOUGH // (4 * vocabulary), 1)
+    return 0 if rows <= fit else fit - fit % 128 if fit > 128 else fit
+
+
+def check_tile(tile: int) -> None:
+    """Refuse what is no tile.
+
+    Raises:
+      ValueError: in words.
+    """
+    if tile < AUTO:
+        raise ValueError(
+            f"tile is {tile}; it must be -1 (chosen by rows and vocabulary), 0 (all rows at once) "
+            "or more"
+        )
+
+
+def _resolved(tile: int, head: Head, features_ND: Array, groups: int) -> int:
+    if tile != AUTO:
+        return tile
+    logits = jax.eval_shape(lambda x: head(x[:1]), features_ND)
+    return automatic(features_ND.shape[0] // groups, logits.shape[-1])
+
 
 def _by_shard(tree: Any) -> Any:
     """Lay the leading axis, the groups, over the data shards."""
@@ -104,7 +134,7 @@ def rows(
     tile: int = 0,
     groups: int = 1,
 ) -> Any:
-    """fn(head(features), args), in tiles; tile 0 = one plain call.
+    """fn(head(features), args), in tiles; tile 0 = one plain call, -1 = chosen.
 
     Args:
       fn: row-wise, (logits [n, V], args) -> pytree of [n, ...].
@@ -115,6 +145,7 @@ def rows(
       tile: rows per tile.
       groups: see the module.
     """
+    tile = _resolved(tile, head, features_ND, groups)
     if not tile:
         return fn(head(features_ND), args)
     total = features_ND.shape[0]
@@ -160,12 +191,13 @@ def rows_loss(
       features_ND: rows, gradients reach them.
       args: pytree with N leading rows.
       weight_N: final weights.
-      tile: rows per tile; 0 = one plain call with ordinary autodiff.
+      tile: rows per tile; 0 = one plain call with ordinary autodiff, -1 = chosen.
       groups: see the module.
 
     Returns:
       (total, loss_N); loss_N carries no gradient.
     """
+    tile = _resolved(tile, head, features_ND, groups)
     if not tile:
         loss = fn(head(features_ND), args)
         loss = jnp.where(weight_N != 0, loss, 0)

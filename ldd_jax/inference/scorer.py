@@ -79,7 +79,8 @@ class Scorer:
         self.by_subsets = self.exact or (clean and e.process.absorbing)
         self.boundary = 0.0 if self.by_subsets else float(e.process.boundary())
         self.pieces = sharding.shards(e.mesh)
-        tile = e.objective.tile or min(TILE, -(-TILE_BYTES // (4 * e.tokens.size)))
+        own = min(TILE, -(-TILE_BYTES // (4 * e.tokens.size)))
+        tile = e.objective.tile if e.objective.tile > 0 else own
         self.batch_size = -(-self.batch_size // self.pieces) * self.pieces
         mesh, model = e.mesh, dataclasses.replace(e.model, dtype="float32")  # type: ignore[type-var]
         program: Callable

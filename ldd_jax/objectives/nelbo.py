@@ -13,7 +13,7 @@ from ldd_jax.core import positions
 from ldd_jax.core.draws import example_keys, fold, uniforms
 from ldd_jax.core.registry import component, register, runtime
 from ldd_jax.core.types import Array, Batch, Cond, Denoiser, Loss, Process, Trunk
-from ldd_jax.core.vocabulary_tiles import rows_loss
+from ldd_jax.core.vocabulary_tiles import AUTO, check_tile, rows_loss
 from ldd_jax.objectives.base import OfData
 from ldd_jax.objectives.context import NoContext, PseudoContext
 from ldd_jax.objectives.times import UniformTimes, WithReconstruction, stratified
@@ -26,14 +26,15 @@ TIMES, GATE, CORRUPT, DROPOUT, CONDITION = range(5)
 class Nelbo(OfData):
     """E_t E_{z_t} sum_i bound_i(x_theta(z_t, h)), nats per scored token.
 
-    `tile` rows of logits exist at a time (0 = all at once), `groups` is the number of data shards.
-    `condition_dropout` of the examples lose their condition, for classifier-free guidance: the
-    class becomes the null class, and kept positions (a prompt) are hidden, if the process can.
+    `tile` rows of logits exist at a time (0 = all at once, -1 = chosen by rows and vocabulary),
+    `groups` is the number of data shards. `condition_dropout` of the examples lose their condition,
+    for classifier-free guidance: the class becomes the null class, and kept positions (a prompt)
+    are hidden, if the process can.
     """
 
     context: Any = component("context", NoContext)
     times: Any = component("times", UniformTimes)
-    tile: int = 0
+    tile: int = AUTO
     condition_dropout: float = 0.0
     process: Process = runtime()
     groups: int = runtime()
@@ -57,8 +58,7 @@ class Nelbo(OfData):
             cls.bounds = False
 
     def __post_init__(self):
-        if self.tile < 0:
-            raise ValueError(f"tile is {self.tile}; it must be 0 (all rows at once) or more")
+        check_tile(self.tile)
         if not 0 <= self.condition_dropout < 1:
             raise ValueError(
                 f"condition_dropout is {self.condition_dropout}; it must lie in [0, 1)"

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ldd_jax.core.draws import example_keys
 from ldd_jax.core.registry import component, register, runtime
 from ldd_jax.core.types import Array, Batch, Denoiser, Loss, Process
-from ldd_jax.core.vocabulary_tiles import rows_loss
+from ldd_jax.core.vocabulary_tiles import AUTO, check_tile, rows_loss
 from ldd_jax.objectives.base import OfData
 from ldd_jax.objectives.context import NoContext
 
@@ -41,7 +41,7 @@ class NextToken(OfData):
     """
 
     context: Any = component("context", NoContext)
-    tile: int = 0
+    tile: int = AUTO
     process: Process = runtime()
     groups: int = runtime()
     dropout: bool = runtime()
@@ -52,8 +52,7 @@ class NextToken(OfData):
     needs_causal = True
 
     def __post_init__(self):
-        if self.tile < 0:
-            raise ValueError(f"tile is {self.tile}; it must be 0 (all rows at once) or more")
+        check_tile(self.tile)
         if not isinstance(self.context, NoContext):
             raise ValueError("next-token training carries no latent; context must be 'none'")
 

@@ -19,6 +19,7 @@ from ldd_jax.core.checks import at_least_one, require
 from ldd_jax.core.draws import example_keys, ranks, uniforms
 from ldd_jax.core.registry import component, register, runtime
 from ldd_jax.core.types import Array, Batch, Denoiser, Loss, Process
+from ldd_jax.core.vocabulary_tiles import AUTO, check_tile
 from ldd_jax.objectives.annealing import Stages
 from ldd_jax.objectives.context import NoContext
 from ldd_jax.objectives.nelbo import CORRUPT, DROPOUT, GATE, TIMES, Nelbo
@@ -110,13 +111,12 @@ class Wdce(FromTarget):
 
     replicates: int = 8
     every: int = 5
-    tile: int = 0
+    tile: int = AUTO
 
     def __post_init__(self):
         super().__post_init__()
         at_least_one(self, "replicates", "every")
-        if self.tile < 0:
-            raise ValueError(f"tile is {self.tile}; it must be 0 (all rows at once) or more")
+        check_tile(self.tile)
         if self.latent and self.carry and isinstance(self.context, NoContext):
             raise ValueError(
                 "wdce with context none trains the network without a latent, which its rollouts "

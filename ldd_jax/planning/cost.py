@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldd_jax.config.experiment import Experiment
-from ldd_jax.core.vocabulary_tiles import CHOSEN, SCORED
+from ldd_jax.core.vocabulary_tiles import AUTO, CHOSEN, SCORED, automatic
 from ldd_jax.inference.generate import program
 from ldd_jax.objectives import NoContext
 from ldd_jax.objectives.context import GATE
@@ -60,12 +60,18 @@ def scored_share(experiment: Experiment) -> float:
     return float(jnp.mean(experiment.process.schedule.noise(t)))
 
 
+def tile_of(tile: int, rows: float, experiment: Experiment) -> int:
+    """Rows of a tile, chosen where it is left open; 1 where there are none."""
+    chosen = automatic(int(rows), experiment.tokens.size) if tile == AUTO else tile
+    return max(chosen, 1)
+
+
 def expectations(experiment: Experiment, batch: int) -> dict[str, float]:
     """Trips of the row loop, N * share / tile + 1/2, and probability of pass 1."""
     objective = experiment.objective
     micro = batch // experiment.training.accumulate
     rows = micro * experiment.config.data.length / sharding.shards(experiment.mesh)
-    tile, share = max(objective.tile, 1), scored_share(experiment)
+    tile, share = tile_of(objective.tile, rows, experiment), scored_share(experiment)
     trips = -(-rows // tile) if share == 1 else rows * share / tile + 0.5
     found = {SCORED: trips}
     if not isinstance(objective.context, NoContext):
@@ -80,8 +86,9 @@ def measured(experiment: Experiment, batch: int, shards: int, draws: int = 200) 
     its rows that the fullest shard scores.
     """
     length, objective = experiment.config.data.length, experiment.objective
-    tile, share = max(objective.tile, 1), scored_share(experiment)
+    share = scored_share(experiment)
     rows = batch // experiment.training.accumulate * length // shards
+    tile = tile_of(objective.tile, rows, experiment)
     if share == 1:
         return {"trips": float(-(-rows // tile)), "fullest_shard": 1.0}
     trips, fullest = [], []
@@ -124,7 +131,7 @@ def sampler_step_count(experiment: Experiment, batch: int, num_steps: int) -> Co
     """Operations of one sampling step on a global batch: a run of one step less one of none."""
     length, sampling = experiment.config.data.length, experiment.sampling
     rows = batch * length / sharding.shards(experiment.mesh)
-    tile = max(sampling.tile, 1)
+    tile = tile_of(sampling.tile, rows, experiment)
     trips = max(1.0, rows * moving_share(experiment, num_steps) / tile + 0.5)
     trips = min(trips, -(-rows // tile))
     args = sampler_arrays(experiment, batch, length)

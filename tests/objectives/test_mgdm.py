@@ -155,7 +155,7 @@ def test_evaluation_is_the_bound_of_masked_diffusion():
         (dict(alpha=0.0), "alpha"),
         (dict(times=ImportanceTimes()), "steps"),
         (dict(process=Uniform(tokens=TokenSpace(size=V))), "masked"),
-        (dict(tile=-1), "tile"),
+        (dict(tile=-2), "tile"),
     ],
 )
 def test_refusals(fields, why):

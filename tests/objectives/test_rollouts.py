@@ -233,7 +233,7 @@ def test_stages():
         (LogVariance, dict(dropout=True), "set model.dropout to 0"),
         (Wdce, dict(replicates=0), "replicates is 0"),
         (Wdce, dict(every=0), "every is 0"),
-        (Wdce, dict(tile=-1), "tile is -1"),
+        (Wdce, dict(tile=-2), "tile is -2"),
         (Wdce, dict(num_classes=3), "no classes"),
         (Wdce, dict(process=Uniform(tokens=TokenSpace(size=2))), "needs masked diffusion"),
     ],

@@ -16,6 +16,7 @@ from ldd_jax.core.checks import UserError
 from ldd_jax.core.vocabulary_tiles import SCORED
 from ldd_jax.planning import chips, cost
 from ldd_jax.planning.flops import count
+from ldd_jax.training import state as states
 from tests.cli import tools
 
 A, B = jnp.zeros((3, 4, 5)), jnp.zeros((3, 5, 7))
@@ -103,7 +104,7 @@ def test_no_array_of_the_whole_vocabulary():
 
     def largest(e):
         update = e.update
-        like = cost.states.abstract(e.model, update.optimizer, e.mesh)
+        like = states.abstract(e.model, update.optimizer, e.mesh)
         key = jax.eval_shape(lambda: jax.random.key(0))
         text = str(jax.make_jaxpr(update)(like, cost.arrays(e, 8), key))
         return f"[8,64,{e.tokens.size}]" in text or f"[512,{e.tokens.size}]" in text
