@@ -34,7 +34,18 @@ class BatchGate:
         """Any p and batch will do."""
 
     def __call__(self, p: float, run: Run, zeros: Any, z, cond, keys_B, key, index_B) -> Any:
-        """H of every example."""
+        """H of every example.
+
+        Args:
+          p: probability of a context.
+          run: (z, cond, keys) to h, of as many examples as it is given.
+          zeros: h of an example without a context, leaves [B, ...].
+          z: corrupted state, [B, L].
+          cond: what the network is told beside it, with its clock.
+          keys_B: a PRNG key per example for dropout; None = no dropout.
+          key: PRNG key of the update, for the gate's own draw.
+          index_B: of the examples in the global batch.
+        """
         del index_B
         with jax.named_scope(GATE):
             on = jax.random.bernoulli(key, p)
@@ -149,7 +160,19 @@ class PseudoContext:
         key: Array,
         index_B: Array,
     ) -> Any:
-        """H [B, L, K] float32; z, cond and keys have leading axis B."""
+        """H [B, L, K] float32; z, cond and keys have leading axis B.
+
+        Args:
+          denoiser: network with the parameters of this update.
+          z: corrupted state, [B, L].
+          cond: what the network is told beside it, with its clock.
+          keys_B: a PRNG key per example for dropout; None = no dropout.
+          key: PRNG key of the update, for the gate.
+          index_B: of the examples in the global batch.
+
+        Raises:
+          ValueError: for a network without a latent.
+        """
         zeros = denoiser.latent(*jax.tree.leaves(z)[0].shape[:2])
         if zeros is None:
             raise ValueError("PseudoContext needs a network with a latent (model.latent = True)")

@@ -126,7 +126,17 @@ class Nelbo(OfData):
         return *corrupt(keys_B, batch.z0, t, batch.keep), factor
 
     def integrand(self, logits_NV: Array, z0_N: Array, z_N: Array, clock_N: Array) -> Array:
-        """What is summed over rows: the bound, as the times ask for it."""
+        """What is summed over rows: the bound, as the times ask for it.
+
+        Args:
+          logits_NV: what the head gives.
+          z0_N: clean tokens.
+          z_N: corrupted tokens.
+          clock_N: clock of each row.
+
+        Returns:
+          [N], nats.
+        """
         return self.times.integrand(self.process, logits_NV, z0_N, z_N, clock_N)
 
     def _without(self, batch: Batch, z: Array, u_B: Array) -> tuple[Batch, Array]:
@@ -147,7 +157,17 @@ class Nelbo(OfData):
         gate: Array,
         keys_B: Array | None,
     ) -> Loss:
-        """The loss of given corrupted tokens: context, scored pass, bound."""
+        """The loss of given corrupted tokens: context, scored pass, bound.
+
+        Args:
+          denoiser: network with the parameters of this update.
+          batch: its z0, weight and keep decide what is scored.
+          z: the corrupted state, [B, L].
+          clock: of `z`: [B], [B, L] or a tree.
+          factor: of the integrand, [B] or [B, L], as the times give it.
+          gate: PRNG key of the update, for the context's gate.
+          keys_B: a PRNG key per example for dropout; None = no dropout.
+        """
         trunk = self.scored_pass(denoiser, batch, z, clock, gate, keys_B)
         clock_N = positions.of_rows(clock, batch.z0.shape[1])
         args = (*positions.flat((batch.z0, z)), clock_N)
@@ -163,7 +183,10 @@ class Nelbo(OfData):
         gate: Array,
         keys_B: Array | None,
     ) -> Trunk:
-        """The network's pass that is scored, after that of the context."""
+        """The network's pass that is scored, after that of the context.
+
+        `denoiser`, `batch`, `z`, `clock`, `gate` and `keys_B` are those of `score`.
+        """
         keys_B = keys_B if self.dropout else None
         again = None if keys_B is None else fold(keys_B, 1)
         cond = self.condition(batch, z, clock)
@@ -171,7 +194,13 @@ class Nelbo(OfData):
         return denoiser.trunk(z, cond, h, key=keys_B)
 
     def condition(self, batch: Batch, z: Any, clock: Any) -> Cond:
-        """What the network is told beside z."""
+        """What the network is told beside z.
+
+        Args:
+          batch: its class, documents and positions are passed on.
+          z: the state that the network is shown.
+          clock: the process's; the network is told `conditioning` of it.
+        """
         cond = batch.cond.of_none(self.num_classes or 0, positions.shape(z)[0])
         return cond._replace(clock=self.process.conditioning(clock))
 
@@ -185,7 +214,21 @@ class Nelbo(OfData):
         factor: Array,
         on_BL: Array,
     ) -> Loss:
-        """Sum over `on_BL` of weight * factor * integrand(logits, *args) / norm; args are rows."""
+        """Sum over `on_BL` of weight * factor * integrand(logits, *args) / norm.
+
+        Args:
+          denoiser: its head makes the logits, tile by tile.
+          batch: its weight, [B, L], and norm.
+          features: of the scored pass, leaves [B, L, ...].
+          integrand: (logits [N, V], *args) to nats [N].
+          args: arrays by row, [B * L, ...].
+          factor: of the integrand, [B] or [B, L].
+          on_BL: True where a position is scored.
+
+        Returns:
+          Total; `loss_B`, nats of each example, not divided by norm; `scored`, their number of
+          rows.
+        """
         batch_size, length = on_BL.shape
         factor = positions.column(factor)
         weight = jnp.where(on_BL, batch.weight * factor / batch.norm, 0)

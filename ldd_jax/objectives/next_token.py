@@ -19,6 +19,11 @@ def shifted(z0_BL: Array, segment_BL: Array | None, start: int) -> Array:
     """What the network reads to predict z0: the token before, or `start` where a document begins.
 
     Without segments a row is one document.
+
+    Args:
+      z0_BL: clean tokens.
+      segment_BL: number of each position's document; None = one.
+      start: the token that stands before a document.
     """
     first = jnp.full_like(z0_BL[:, :1], start)
     before = jnp.concatenate([first, z0_BL[:, :-1]], axis=1)

@@ -88,7 +88,16 @@ class FromTarget:
         return dataclasses.replace(self.rollouts, **how)
 
     def paths(self, denoiser: Denoiser, batch: Batch, key: Array) -> Any:
-        """A rollout for every example of the batch."""
+        """A rollout for every example of the batch.
+
+        Args:
+          denoiser: network with the parameters of this update.
+          batch: its index [B] sets the paths apart, its length is theirs.
+          key: PRNG key of the update.
+
+        Returns:
+          The paths, of `samplers.rollout.Rollouts.draw`.
+        """
         rollouts = self._rollouts
         key = jax.random.fold_in(key, ROLL)
         return rollouts.draw(denoiser, key, batch.index, batch.z0.shape[1])

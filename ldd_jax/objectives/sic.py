@@ -98,7 +98,20 @@ class Sic(Nelbo):
         free: Array,
         draw: Production,
     ) -> Array:
-        """x_s ~ p(x_s | z_t): which masks are opened needs no network, what they become does."""
+        """x_s ~ p(x_s | z_t): which masks are opened needs no network, what they become does.
+
+        Args:
+          denoiser: its head makes the logits.
+          trunk: of the scored pass at z_t.
+          z: masked tokens z_t, [B, L].
+          t: their time, [B] or [B, L].
+          s: time to go to, s < t.
+          free: [B, L], True where a token may be revealed.
+          draw: chance of this draw, one key per example.
+
+        Returns:
+          x_s, [B, L].
+        """
         length = z.shape[1]
         row = draw.rows(length)
         t_N, s_N = (positions.of_rows(a, length) for a in (t, s))

@@ -38,7 +38,13 @@ def stratify(shift: Array, rank: Array, total: int) -> Array:
 
 
 def stratified(key: Array, index_B: Array, total: int) -> Array:
-    """Uniforms [B] of the examples at these global indices; one shift per step for all."""
+    """Uniforms [B] of some examples of a batch; one shift per step for all.
+
+    Args:
+      key: PRNG key of the update.
+      index_B: of the examples in the global batch.
+      total: size of that batch.
+    """
     shift = jax.random.uniform(key)
     return stratify(shift, jnp.asarray(strata(total), jnp.float32)[index_B], total)
 
@@ -56,7 +62,15 @@ class Continuous:
     def integrand(
         self, process: Process, logits_NV: Array, z0_N: Array, z_N: Array, t_N: Array
     ) -> Array:
-        """Nats of each row at its time."""
+        """Nats of each row at its time.
+
+        Args:
+          process: gives the bound.
+          logits_NV: what the head gives.
+          z0_N: clean tokens.
+          z_N: corrupted tokens.
+          t_N: clock of each row.
+        """
         return process.bound(logits_NV, z0_N, z_N, t_N)
 
 

@@ -17,6 +17,16 @@ def reveal(net: Net, state: SampleState, features: Array, s: Any, draw: Draw) ->
 
     Which positions move is drawn without the prediction where the process allows, so that only they
     pay for the vocabulary: about L / T masked rows a sequence instead of L, the same law exactly.
+
+    Args:
+      net: process and read-out.
+      state: before the step, as the network saw it.
+      features: of that call's trunk, [B, L, D].
+      s: clock to move to; None = the data.
+      draw: chance of this step.
+
+    Returns:
+      The new z; positions that are not free keep theirs.
     """
     shape = positions.shape(state.z)
     t_N, s_N = (positions.of_rows(clock, shape[1]) for clock in (state.clock, s))

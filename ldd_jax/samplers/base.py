@@ -159,10 +159,15 @@ class Net:
         return trunk._replace(latent=self.policy.kept(h, trunk.latent, self.number))
 
     def taken_back(self, seen: Array, z: Array, h: Any) -> Any:
-        """The latent of a call that saw the tokens `seen` [B, L], now that they are z.
+        """The latent of a call, less what tokens have told it that are masked again.
 
         `sample` asks for every step; a rule whose calls see other tokens than those that the step
         begins with asks between them.
+
+        Args:
+          seen: tokens that the call saw, [B, L].
+          z: tokens after it, [B, L].
+          h: the latent that it returned.
         """
         if not self.policy.reset_on_remask:
             return h

@@ -24,7 +24,13 @@ class Classifier(Protocol):
         ...
 
     def __call__(self, e_BLE: Array, clock_B: Array, label_B: Array) -> Array:
-        """Log p(label | tokens), nats [B]; clock is what the process tells a network of time."""
+        """Log p(label | tokens), nats [B].
+
+        Args:
+          e_BLE: one-hot tokens, or points between them, over the states.
+          clock_B: what the process tells a network of time.
+          label_B: classes.
+        """
         ...
 
 

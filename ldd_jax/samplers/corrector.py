@@ -25,7 +25,15 @@ class Corrector:
     def __call__(
         self, net: Net, state: SampleState, length: Any, draw: Draw, segment: Array | None
     ) -> SampleState:
-        """One correction at the state's clock, after a step of that length; counts its calls."""
+        """One correction at the state's clock, after a step of that length; counts its calls.
+
+        Args:
+          net: network with process and read-out.
+          state: after the step, with its clock.
+          length: of the step, in time.
+          draw: chance of this correction.
+          segment: documents [B, L], 0 = padding; None = one.
+        """
         raise TypeError(f"{type(self).__name__} defines no correction")
 
 

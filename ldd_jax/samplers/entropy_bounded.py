@@ -17,6 +17,13 @@ def prefix(cost: Array, entropy: Array, wanted: Array, place: Array, gamma: floa
     """Longest prefix U of the order with sum_U H - max_U H <= gamma, at least one; bool [B, L].
 
     The excess is monotone along any order, and bounds KL(p(x_U) || product of its marginals).
+
+    Args:
+      cost: [B, L], only its shape is read.
+      entropy: of each position's prediction, nats [B, L].
+      wanted: [B, L], True where a position may be revealed.
+      place: ranks [B, L], of `orders.rank`.
+      gamma: bound on the excess, nats.
     """
     order = jnp.argsort(place, axis=1)
     sorted_entropy = jnp.take_along_axis(jnp.where(wanted, entropy, 0), order, 1)

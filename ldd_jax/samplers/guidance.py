@@ -16,6 +16,11 @@ def combine(log_c: Array, log_u: Array, gamma: float) -> Array:
     """Gamma log_c + (1 - gamma) log_u where both are possible, -inf elsewhere; not normalised.
 
     Rows where nothing is possible to both, as truncation may have it, keep log_c.
+
+    Args:
+      log_c: log-law with the condition, [..., V].
+      log_u: log-law without it, [..., V].
+      gamma: strength; 0 = `log_u`, 1 = `log_c`, where both are possible.
     """
     on = (log_c > -jnp.inf) & (log_u > -jnp.inf)
     mixed = gamma * jnp.where(on, log_c, 0) + (1 - gamma) * jnp.where(on, log_u, 0)
@@ -183,7 +188,14 @@ def guide_prompt(net: Net, *, gamma: float) -> Net:
 
 
 def pair(net: Net, label_B: Array | None, *, null: int, gamma: float) -> GuidedNet:
-    """`guide` without its short cuts."""
+    """`guide` without its short cuts.
+
+    Args:
+      net: network without guidance.
+      label_B: classes; None = without a class.
+      null: the label that means none.
+      gamma: strength; 0 = without the class, 1 = with it.
+    """
     fields = {f.name: getattr(net, f.name) for f in dataclasses.fields(Net)}
     process: Process = GuidedProcess(net.process, gamma)  # type: ignore[assignment]
     return GuidedNet(**(fields | dict(process=process, label=label_B, null=null)))

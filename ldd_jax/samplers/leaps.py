@@ -48,6 +48,11 @@ def chance(leap: str, total_N: Array, scale_N: Array | None = None) -> Array:
 
     With `scale_N` >= M it is M g(scale): where both ends of every jump have the same scale, a leap
     of any length keeps the detailed balance of its intensities.
+
+    Args:
+      leap: which g, a key of `LEAPS`.
+      total_N: M, expected jumps of a row in the leap; +inf = not known.
+      scale_N: in the place of M within g.
     """
     known = jnp.isfinite(total_N)
     safe = jnp.where(known, total_N, 0)
@@ -81,7 +86,13 @@ def check_scales(scales: tuple[float, ...]) -> None:
 
 
 def scaled(duration: Array, scales: tuple[float, ...], number: Array | int) -> Array:
-    """The duration of step `number` times its scale; the last one is for all that follow."""
+    """The duration of a step times its scale.
+
+    Args:
+      duration: of the step, in time.
+      scales: factors by step, the last for all that follow; () = 1.
+      number: of the step, from 0.
+    """
     if not scales:
         return duration
     factors = jnp.asarray(scales, duration.dtype)

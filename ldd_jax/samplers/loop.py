@@ -56,7 +56,14 @@ def _arg_max(net, state, draw, segment):
 
 
 def start(net: Net, prior: tuple[Any, Any], clamp: Clamp | None, h: Any = None) -> SampleState:
-    """The state before the first step: prior, clamped positions in place, h = 0 if not given."""
+    """The state before the first step, with clamped positions in place.
+
+    Args:
+      net: makes the latent.
+      prior: (z, clock) at t = 1.
+      clamp: positions that are fixed; None = all are free.
+      h: latent before the first step; None = that of `net`, zeros.
+    """
     z, clock = prior
     batch, length = positions.shape(z)
     free = jnp.ones((batch, length), bool)
@@ -113,7 +120,13 @@ def fetched(state: SampleState) -> tuple[np.ndarray, np.ndarray]:
 
 
 def choose(keep_B: Array, old: Any, new: Any) -> Any:
-    """Per row: old where `keep`, else new; leaves have a leading B."""
+    """Old or new, row by row.
+
+    Args:
+      keep_B: True where a row stays old.
+      old: a pytree, leaves [B, ...].
+      new: another in the same structure.
+    """
     pick = lambda a, b: jnp.where(keep_B.reshape(-1, *(1,) * (b.ndim - 1)), a, b)
     return jax.tree.map(pick, old, new)
 

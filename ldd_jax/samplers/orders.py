@@ -48,6 +48,11 @@ def way(name: str, order: str, noise: float = 0.0) -> Way:
 
     Noise on the order is chance that does not look at the network.
 
+    Args:
+      name: of the sampler, for the message.
+      order: by which positions are revealed.
+      noise: scale of the Gumbel noise on it.
+
     Raises:
       ValueError: for an order by tokens that are drawn and then thrown away.
     """
@@ -77,6 +82,13 @@ def candidates(net: Net, trunk: Trunk, state: SampleState, draw: Draw, order: st
 
     The token may be drawn before it is known which positions are revealed: a draw that is not used
     changes no law.
+
+    Args:
+      net: process and read-out.
+      trunk: of the call at `state`.
+      state: as the network saw it.
+      draw: chance of the tokens.
+      order: which cost is asked for.
     """
     wanted = masked_and_free(net, state)
 
@@ -99,6 +111,13 @@ def rank(cost: Array, wanted: Array, draw: Draw, *, order: str, noise: Any = 0.0
     probability ~ exp(-cost / noise), which is what adding Gumbel noise of that scale to the
     costs does (arXiv 2202.04200); otherwise by rising cost, ties by position. A NaN comes first, so
     that the loop is told of it.
+
+    Args:
+      cost: [B, L], low first.
+      wanted: [B, L], True where a position may be taken.
+      draw: chance of the order.
+      order: "random" leaves the cost aside.
+      noise: scale of the Gumbel noise, in units of the cost.
     """
     cost = jnp.where(jnp.isnan(cost), -jnp.inf, cost)
     if order == "random":
@@ -109,7 +128,13 @@ def rank(cost: Array, wanted: Array, draw: Draw, *, order: str, noise: Any = 0.0
 
 
 def share_masked(net: Net, state: SampleState, total_B: Array) -> Array:
-    """The time at which as many of `total_B` positions are expected to be masked, [B]."""
+    """The time at which as many of `total_B` positions are expected to be masked, [B].
+
+    Args:
+      net: its process has the schedule.
+      state: z, and which positions are free.
+      total_B: positions that count as all of them.
+    """
     count = jnp.sum(masked_and_free(net, state), axis=1)
     real = jnp.result_type(float)
     share = jnp.maximum(count, 1).astype(real) / jnp.maximum(total_B, 1).astype(real)

@@ -20,6 +20,14 @@ def log_psi(
 
     p(x0 | z_t) is the posterior at s = 0, so that the mixture keeps the marginals of the process
     whatever kappa: both of its parts do.
+
+    Args:
+      process: that of the network.
+      pred_NV: prediction of `Process.read`.
+      z_N: present tokens z_t.
+      t_N: time of each row now.
+      s_N: time after the step, s < t.
+      kappa: weight of the posterior, in [0, 1].
     """
     posterior = process.log_posterior(pred_NV, z_N, t_N, s_N)
     clean = process.log_posterior(pred_NV, z_N, t_N, None)

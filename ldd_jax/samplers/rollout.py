@@ -62,7 +62,14 @@ class Rollouts:
         return -(-length // self.positions)
 
     def draw(self, denoiser: Denoiser, key: Array, index_B: Array, length: int) -> Paths:
-        """Paths number `index_B` [B] of a key, each its own whatever is drawn beside it."""
+        """Paths of a key, each its own whatever is drawn beside it.
+
+        Args:
+          denoiser: the network.
+          key: PRNG key of the update.
+          index_B: numbers of the paths.
+          length: L.
+        """
         net = Net(denoiser, self.process)
         key_of = lambda site: jax.random.fold_in(key, site)
         z, clock = self.process.prior(example_keys(key_of(PRIOR), index_B), length)
@@ -82,11 +89,16 @@ class Rollouts:
         return Paths(self.process.decode(state.z), order, nats)
 
     def nats(self, denoiser: Denoiser, x: Array, order: Array) -> Array:
-        """What the paths to `x` in these orders [B, L] cost, [B]; gradients reach the network.
+        """What given paths cost, nats [B]; gradients reach the network.
 
         All calls along the path, the latent carried through them; only what enters a call is kept
         for the backward pass. The network is told the calls' times on a linear grid of levels, so
         that one that is told the time has other nats in `draw`.
+
+        Args:
+          denoiser: the network.
+          x: texts at the paths' ends, [B, L].
+          order: number of the call that revealed each position, [B, L].
         """
         batch, length = x.shape
         schedule = self.process.schedule

@@ -126,7 +126,14 @@ class Checkpoints:
         )
 
     def save_parameters(self, step: int, params: Any, ema: Any, meta: dict[str, Any]) -> None:
-        """Start a save of parameters alone, which no training can resume from."""
+        """Start a save of parameters alone, which no training can resume from.
+
+        Args:
+          step: updates done.
+          params: parameters.
+          ema: their moving average, in the same structure.
+          meta: what JSON can hold, kept beside them.
+        """
         args = ocp.args.Composite(
             params=ocp.args.StandardSave(params),
             ema=ocp.args.StandardSave(ema),
@@ -149,7 +156,16 @@ class Checkpoints:
         return state, found["meta"]
 
     def restore_params(self, like: Any, *, ema: bool, step: int | None = None) -> tuple[Any, dict]:
-        """Parameters only, averaged or not, placed as `like`."""
+        """Parameters only, averaged or not, placed as `like`.
+
+        Args:
+          like: abstract parameters with the shardings that they shall have.
+          ema: the moving average in their stead.
+          step: number of the checkpoint; None = the latest.
+
+        Returns:
+          Parameters, and the checkpoint's meta.
+        """
         item = "ema" if ema else "params"
         found = self._read({item: ocp.args.StandardRestore(like)}, step)
         return found[item], found["meta"]

@@ -26,6 +26,12 @@ _LONGEST_VERDICT = 1 << 20
 def host(address: tuple[str, int], count: int, limit: float, token: str) -> tuple[list[int], str]:
     """Process 0: hear the callers, send everyone the verdict.
 
+    Args:
+      address: where to listen, (host, port).
+      count: processes of the run, this one among them.
+      limit: seconds to wait for callers.
+      token: secret of the run, which callers prove to know.
+
     Returns:
       The processes that never came, and what else is known.
 
@@ -122,6 +128,12 @@ def call(address: tuple[str, int], rank: int, limit: float, token: str) -> tuple
     """Other processes: call until process 0 answers; returns as `host`.
 
     Process 0 may have started later, and then waits longer: who has reached it hears it out.
+
+    Args:
+      address: where process 0 listens, (host, port).
+      rank: number of this process.
+      limit: seconds until it gives up.
+      token: secret of the run.
     """
     deadline, why = time.monotonic() + limit, ""
     proof = _proof(token, f"process {rank}")

@@ -57,7 +57,12 @@ class Recorder:
             writer.write(step, values)
 
     def record(self, step: int, new: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        """One update: its metrics, still on the device, and the batch that it was given.
+        """Take the metrics of one update in; write their means every `every` updates.
+
+        Args:
+          step: number of the update, counted from 1.
+          new: its metrics, scalars, still on the device.
+          arrays: the batch that it was given.
 
         Raises:
           RunError: when too many updates in a row were skipped.

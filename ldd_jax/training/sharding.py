@@ -123,6 +123,11 @@ def parameters(mesh: Mesh, axes: Any) -> Any:
 def check(mesh: Mesh, axes: Any, shapes: Any) -> None:
     """Refuse in words, before anything compiles, what the mesh cannot divide.
 
+    Args:
+      mesh: devices by axis.
+      axes: logical axes of every parameter, a tree of tuples.
+      shapes: arrays or their shapes, in the same structure.
+
     Raises:
       UserError: naming the parameter, its size and the mesh axis.
     """

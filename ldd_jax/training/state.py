@@ -31,7 +31,14 @@ class TrainState:
 def create(
     model: Model, optimizer: optax.GradientTransformation, key: Array, aux: Any = ()
 ) -> TrainState:
-    """The state before the first update; ema is a copy, so that both can be donated."""
+    """The state before the first update; ema is a copy, so that both can be donated.
+
+    Args:
+      model: makes the parameters.
+      optimizer: makes its own state of them.
+      key: PRNG key of the initial parameters.
+      aux: shapes of what the objective keeps, which begins as zeros.
+    """
     params = model.init(key)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -82,13 +89,28 @@ def shardings(state: TrainState) -> TrainState:
 def initial(
     model: Model, optimizer: optax.GradientTransformation, mesh: Mesh, key: Array, aux: Any = ()
 ) -> TrainState:
-    """The first state, made in place on the mesh."""
+    """The first state, made in place on the mesh.
+
+    Args:
+      model: as in `create`.
+      optimizer: as in `create`.
+      mesh: devices over which the state is laid out.
+      key: as in `create`.
+      aux: as in `create`.
+    """
     out = shardings(abstract(model, optimizer, mesh, aux))
     return jax.jit(lambda k: create(model, optimizer, k, aux), out_shardings=out)(key)
 
 
 def update_ema(ema: Any, params: Any, step: Array, decay: float) -> Any:
-    """Ema <- d ema + (1 - d) params, d = min(decay, (1 + n) / (10 + n)), n counting this update."""
+    """Ema <- d ema + (1 - d) params, d = min(decay, (1 + n) / (10 + n)), n counting this update.
+
+    Args:
+      ema: the moving average.
+      params: parameters after the update, in the same structure.
+      step: n, updates done, this one among them.
+      decay: d once many updates are done, in [0, 1].
+    """
     d = jnp.minimum(decay, (1 + step) / (10 + step))
     return jax.tree.map(lambda e, p: e + (1 - d).astype(e.dtype) * (p - e), ema, params)
 

@@ -31,7 +31,13 @@ class Update:
     groups: int = 1
 
     def gradients(self, params: Any, batch: Batch, key: Array) -> tuple[Loss, Any]:
-        """Loss and gradients of the whole batch; `loss_B` in the order of its rows."""
+        """Loss and gradients of the whole batch; `loss_B` in the order of its rows.
+
+        Args:
+          params: parameters that the gradient is taken in.
+          batch: the global batch; its size is a multiple of `accumulate` times `groups`.
+          key: the update's own PRNG key.
+        """
         grad = jax.value_and_grad(self._loss, has_aux=True)
         if self.accumulate == 1:
             (_, loss), g = grad(params, batch, key)
@@ -60,7 +66,13 @@ class Update:
     def begin(
         self, state: TrainState, arrays: dict[str, Array], seed_key: Array
     ) -> tuple[Any, Batch, Array]:
-        """What the objective keeps now, the batch to be scored, and the update's own key."""
+        """What the objective keeps now, the batch to be scored, and the update's own key.
+
+        Args:
+          state: before the update.
+          arrays: the global batch as the pipeline gives it, [B, ...].
+          seed_key: PRNG key of the run; the step is folded in.
+        """
         batch = as_batch(arrays)._replace(step=state.step)
         key = jax.random.fold_in(seed_key, state.step)
         denoiser = self.model.bind(state.params)
@@ -78,6 +90,11 @@ class Update:
         Where the loss or the gradient's norm is not finite, only `step` and the learning rate's
         place in its schedule move on: the update is skipped, optimizer and average included, and
         `finite` is False.
+
+        Args:
+          state: before the update; may be donated.
+          arrays: the global batch as the pipeline gives it, [B, ...].
+          seed_key: PRNG key of the run.
         """
         aux, batch, key = self.begin(state, arrays, seed_key)
         loss, g = self.gradients(state.params, batch, key)
