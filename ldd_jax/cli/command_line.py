@@ -10,6 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
+from ldd_jax.config import packaged
 from ldd_jax.core.checks import UserError, nearest, require
 
 
@@ -104,10 +105,7 @@ def _given(argv: list[str], flag: str) -> list[str]:
 def _check_config_file(argv: list[str]) -> None:
     for given in _given(argv, "config"):
         file = given.partition(":")[0]
-        require(
-            Path(file).is_file(),
-            f"--config={file}: no such file; give FILE.py or FILE.py:method=...,size=...",
-        )
+        require(Path(file).is_file(), packaged.unknown(file))
 
 
 def _place(error: BaseException) -> str:

@@ -24,7 +24,7 @@ from ldd_jax.cli.commands.report import REPORT
 from ldd_jax.cli.commands.sample import SAMPLE
 from ldd_jax.cli.commands.tasks import SOLVE, VERIFY
 from ldd_jax.cli.commands.train import PREPARE, REPLAY, TRAIN
-from ldd_jax.config import plugins
+from ldd_jax.config import packaged, plugins
 from ldd_jax.core import compilation
 from ldd_jax.core.checks import RunError, UserError, nearest, one_line, require
 from ldd_jax.core.console import OUT, say
@@ -75,6 +75,7 @@ def main(argv: list[str], *, own_process: bool = False) -> int:
     if argv[0] == "--version":
         say(__version__)
         return 0
+    argv = packaged.spelled_out(argv)
     try:
         require(argv[0] in COMMANDS, f"unknown command {argv[0]!r}; {nearest(argv[0], COMMANDS)}")
         command = COMMANDS[argv[0]]

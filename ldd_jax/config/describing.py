@@ -11,9 +11,11 @@ from typing import Any, get_type_hints
 
 from ml_collections import ConfigDict
 
-from ldd_jax.config import plugins
+from ldd_jax.config import packaged, plugins
 from ldd_jax.core import registry
 from ldd_jax.core.checks import UserError, nearest, require
+
+RECIPE = "recipe"  # no registered kind: files
 
 
 def listing(kind: str = "") -> list[str]:
@@ -22,10 +24,13 @@ def listing(kind: str = "") -> list[str]:
     Raises:
       UserError: for an unknown kind.
     """
-    known = registry.kinds()
+    known = [*registry.kinds(), RECIPE]
     require(not kind or kind in known, f"unknown kind {kind!r}; {nearest(kind, known)}")
     lines = []
     for each in [kind] if kind else known:
+        if each == RECIPE:
+            lines += packaged.lines()
+            continue
         found = {name: registry.find(each, name) for name in registry.names(each)}
         wide = max(map(len, found))
         lines.append(f"{each}:")
