@@ -83,6 +83,13 @@ class Experiment:
         return jax.random.fold_in(jax.random.key(self.config.seed), site)
 
 
+@dataclasses.dataclass(frozen=True)
+class StandIn:
+    """In the place of a tokenizer that the data will give: the most ids it can have."""
+
+    size: int
+
+
 def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) -> Experiment:
     """Build and cross-check every component.
 
@@ -94,6 +101,7 @@ def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) ->
     shape: MeshShape = registry.build("mesh", config.mesh)
     mesh = shape.make() if mesh is None else mesh
     tokens = processes.token_space(registry.build("process", config.process), tokenizer.size)
+    tokens = dataclasses.replace(tokens, exact=not isinstance(tokenizer, StandIn))
     facts = {"tokens": tokens, "groups": sharding.shards(mesh)}
     training = registry.build("training", config.training)
     process = registry.build("process", config.process, **facts)

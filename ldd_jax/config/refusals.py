@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from ldd_jax.config.experiment import Experiment, build
+from ldd_jax.config.experiment import Experiment, StandIn, build
 from ldd_jax.core import registry
 from ldd_jax.core.checks import require
 from ldd_jax.data import Tokenizer
@@ -29,7 +28,7 @@ def check(config: ConfigDict, tokenizer: Tokenizer | None = None) -> Experiment:
     """
     data = registry.build("data", config.data)
     data.check()
-    stand_in: Any = tokenizer or SimpleNamespace(size=data.most_ids())
+    stand_in: Any = tokenizer or StandIn(data.most_ids())
     experiment = build(config, stand_in)
     check_classes(experiment, tuple(config.data.get("classes", ())))
     check_batch(experiment)

@@ -22,10 +22,12 @@ class TokenSpace:
     """The alphabet of a process: `size` states, one of which may be the mask.
 
     The only definition of the mask id in the code base; it may stand anywhere in [0, size).
+    `exact` False: the size is only the most that it can be, before the data are read.
     """
 
     size: int
     mask: int | None = None
+    exact: bool = True
 
     def __post_init__(self):
         if self.size < 1 or (self.mask is not None and not 0 <= self.mask < self.size):

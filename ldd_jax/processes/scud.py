@@ -53,6 +53,7 @@ class Scud(Diffusion):
             raise ValueError(f"gamma is {self.gamma}; it must lie in [0, 1)")
         if self.tokens is not None:
             self.check(timed=True)
+        if self.tokens is not None and self.tokens.exact:
             found = self.jumps  # refuses what cannot be
             if self.most() > MOST_EVENTS:
                 raise ValueError(
