@@ -130,6 +130,14 @@ class TargetData:
             note="no data",
         )
 
+    def divide(self) -> Any:
+        """Refused: there are no documents.
+
+        Raises:
+          UserError: always.
+        """
+        raise UserError("a target has no documents that could be prepared")
+
     def whole(self, tokenizer: Tokenizer) -> Corpus:
         """The same."""
         return self.load(tokenizer)

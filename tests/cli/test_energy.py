@@ -195,9 +195,12 @@ def test_measurements_that_are_refused(argv, words, runs, tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_plan_counts_no_rollouts():
+def test_a_plan_counts_no_rollouts_and_nothing_is_prepared(tmp_path):
     run = tools.call("plan", ising("mdns"), "--what=flops")
     refused(run, "plan counts the operations of runs on data")
+    run = tools.call("prepare", ising("mdns"), f"--output={tmp_path / 'shards'}")
+    refused(run, "no documents that could be prepared")
+    assert not (tmp_path / "shards").exists()
 
 
 def test_energy_of_a_run_on_data_is_refused(trained):
