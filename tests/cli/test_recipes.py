@@ -18,7 +18,7 @@ FILES = sorted({p.stem for p in (tools.ROOT / "configs").glob("*.py")} - {"finet
 PROBLEMS = {"countdown": 18, "game24": 64, "sudoku": 34}  # tokens of a row
 # Read no plain text; trained and sampled in tests of their own.
 BASELINES = ("sedd", "sedd_uniform", "lddm_sedd", "d3pm")  # on one file; a method is one section
-OWN_DATA = ("labelled", "ising", "potts", *PROBLEMS)
+OWN_DATA = ("labelled", "ising", "potts", "scud", *PROBLEMS)  # or methods of their own
 STEPS = ("--config.training.num_steps=2", "--config.training.log_every=1")
 
 
