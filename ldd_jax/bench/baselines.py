@@ -16,7 +16,15 @@ PHRASE = 8  # tokens that `frequent` repeats, drawn from as many most frequent o
 
 
 def data(corpus: Corpus, counts: np.ndarray, count: int, length: int, seed: int) -> np.ndarray:
-    """Validation rows, [count, <= length]: what a perfect sampler would give."""
+    """Validation rows, [count, <= length]: what a perfect sampler would give.
+
+    Args:
+      corpus: its validation rows are taken.
+      counts: of the training tokens, [V]; not read here.
+      count: rows.
+      length: tokens of a row, at most.
+      seed: of the choice.
+    """
     rows = corpus.rows("validation")
     return np.stack([rows[int(i)]["tokens"][:length] for i in _picked(len(rows), count, seed)])
 
@@ -27,7 +35,17 @@ def _picked(rows: int, count: int, seed: int) -> np.ndarray:
 
 
 def references(corpus: Corpus, count: int, length: int, seed: int) -> np.ndarray:
-    """Validation rows that `data` leaves, at most `count`: what sets of texts are compared to."""
+    """Validation rows that `data` leaves: what sets of texts are compared to.
+
+    Args:
+      corpus: its validation rows are taken.
+      count: rows, at most.
+      length: tokens of a row, at most.
+      seed: of the choice that `data` makes.
+
+    Raises:
+      UserError: where fewer than two are left.
+    """
     rows = corpus.rows("validation")
     left = np.setdiff1d(np.arange(len(rows)), _picked(len(rows), count, seed))
     pick = np.random.default_rng((seed, 1)).permutation(left)[:count]
@@ -40,13 +58,21 @@ def references(corpus: Corpus, count: int, length: int, seed: int) -> np.ndarray
 
 
 def unigram(corpus: Corpus, counts: np.ndarray, count: int, length: int, seed: int) -> np.ndarray:
-    """Every token by itself from the training frequencies."""
+    """Every token by itself from the training frequencies.
+
+    `corpus`, `counts`, `count`, `length` and `seed` are those of `data`; `seed` is that of the
+    draw.
+    """
     draw = np.random.default_rng(seed)
     return draw.choice(len(counts), (count, length), p=counts / counts.sum())
 
 
 def frequent(corpus: Corpus, counts: np.ndarray, count: int, length: int, seed: int) -> np.ndarray:
-    """A phrase drawn from the most frequent tokens, repeated to the end of the row."""
+    """A phrase drawn from the most frequent tokens, repeated to the end of the row.
+
+    `corpus`, `counts`, `count`, `length` and `seed` are those of `data`; `seed` is that of the
+    draw.
+    """
     top = np.argsort(-counts, kind="stable")[:PHRASE]
     draw = np.random.default_rng(seed)
     phrase = draw.choice(top, (count, PHRASE), p=counts[top] / counts[top].sum())

@@ -100,6 +100,12 @@ def _typed(sampler: str, field: str, value: str, hint: Any) -> Any:
 def numbers(flag: str, text: str, kind: type = int, least: float = 1) -> list[Any]:
     """A list such as 4,8,16, without repeats.
 
+    Args:
+      flag: its name, for the message.
+      text: what was given.
+      kind: int or float.
+      least: none may be smaller.
+
     Raises:
       UserError: naming the flag.
     """
@@ -116,7 +122,16 @@ def numbers(flag: str, text: str, kind: type = int, least: float = 1) -> list[An
 
 
 def choices(flag: str, text: str, allowed: Any) -> list[str]:
-    """A list of names out of `allowed`, without repeats."""
+    """A list of names, without repeats.
+
+    Args:
+      flag: its name, for the message.
+      text: what was given.
+      allowed: names that there are.
+
+    Raises:
+      UserError: naming the flag.
+    """
     parts = list(dict.fromkeys(text.split(",")))
     for part in parts:
         require(part in allowed, f"--{flag}={text}: unknown {part!r}; {nearest(part, allowed)}")

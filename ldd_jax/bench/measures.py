@@ -25,9 +25,12 @@ class Measures:
         self._references: dict[tuple[int, ...], np.ndarray] = {}
 
     def __call__(self, tokens: np.ndarray, seed: int, mask: int | None = None) -> dict[str, Any]:
-        """All measures of samples, [N, L]; `seed` picks the texts they are compared to.
+        """All measures of a set of samples.
 
-        `mask` is that of the process, if it has one.
+        Args:
+          tokens: samples, [N, L].
+          seed: of the choice of texts that they are compared to.
+          mask: that of the process; None = it has none.
         """
         texts, digest = self._texts(tokens, mask), self.corpus.tokenizer.digest
         found = {

@@ -266,7 +266,11 @@ HIDDEN = "(text of the corpus, not shown; --show_data writes it here)"
 def page(found: list[Row], image: bytes, title: str, show_data: bool = False) -> str:
     """One HTML file: picture, table, a sample of every row; all text is escaped.
 
-    `show_data`: texts of the corpus among them.
+    Args:
+      found: rows of the table.
+      image: the picture, PNG.
+      title: of the page.
+      show_data: texts of the corpus among the samples.
     """
     safe = lambda text: html.escape(str(text))
     head = "".join(f"<th>{safe(h)}</th>" for h in header(found))
@@ -298,7 +302,13 @@ def page(found: list[Row], image: bytes, title: str, show_data: bool = False) ->
 
 
 def write(cells: list[Cell], folder: Path, show_data: bool = False) -> str:
-    """`table.md`, `frontier.png` and `frontier.html` (see `page`); returns the table."""
+    """Write `table.md`, `frontier.png` and `frontier.html` (see `page`); returns the table.
+
+    Args:
+      cells: results, at least one.
+      folder: where the files go; it must be there.
+      show_data: texts of the corpus among the samples of the page.
+    """
     found = rows(cells)
     text = table(found)
     writing.write(folder / "table.md", text + "\n")

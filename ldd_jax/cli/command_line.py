@@ -39,6 +39,11 @@ def named_plugins(command: Command, argv: list[str]) -> list[str]:
 def parse(name: str, command: Command, argv: list[str]) -> flags.FlagValues:
     """Flags of a command from its arguments.
 
+    Args:
+      name: of the command, for messages.
+      command: with its flags.
+      argv: what follows its name.
+
     Raises:
       UserError: for an unknown flag or config field, or a value of the wrong type.
     """
@@ -195,7 +200,13 @@ def _first_line(error: BaseException) -> str:
 
 
 def describe(name: str, command: Command, values: flags.FlagValues) -> str:
-    """What `COMMAND --help` prints."""
+    """What `COMMAND --help` prints.
+
+    Args:
+      name: of the command.
+      command: with its help.
+      values: its flags.
+    """
     lines = [f"python -m ldd_jax {name}: {command.help}"]
     for flag in _own_flags(values):
         default = "" if flag.default is None else f" (default {flag.default_as_str})"

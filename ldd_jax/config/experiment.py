@@ -93,6 +93,11 @@ class StandIn:
 def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) -> Experiment:
     """Build and cross-check every component.
 
+    Args:
+      config: of the run, all sections.
+      tokenizer: of its data.
+      mesh: devices; None = those that the config names.
+
     Raises:
       UserError: for whatever is wrong in the config, in words, before anything compiles.
     """

@@ -134,9 +134,21 @@ def make(
     sampling: dict | None = None,
     mesh: dict | None = None,
 ) -> ConfigDict:
-    """A whole locked config for a method and a size; each mapping overrides fields of a section.
+    """A whole locked config; each mapping sets fields of a section and leaves the others' defaults.
 
-    `source` is the class of the data section; `context` applies to methods that have one.
+    Args:
+      chosen: method and size, of `arguments`; all of it names the recipe.
+      source: class of the data section.
+      data: fields of it.
+      process: fields of the process.
+      model: fields of the network, over those of the size and of the method.
+      objective: fields of the loss.
+      context: fields of its context, for methods that carry a latent.
+      optim: fields of the optimizer.
+      training: fields of the run.
+      evaluation: fields of the evaluation.
+      sampling: fields of the sampler.
+      mesh: fields of the mesh.
     """
     method = method_of(chosen["method"])
     network = dict(latent=method.latent, time_conditioning=method.time_conditioning)
@@ -181,7 +193,7 @@ def problems(
 
     All methods share one network without adaLN (but for those that are told the time), so that they
     have the same parameters. Published (MGDM, arXiv 2410.14157): batch 1,024, cosine, lr 1e-3 at 6M
-    and 3e-4 at 85M, `epochs` over the training problems.
+    and 3e-4 at 85M, `epochs` over the training problems. `chosen`: method, size; `gamma`: MGDM's.
     """
     method, small = method_of(chosen["method"]), chosen["size"] == "tiny"
     data = tiny if small else published

@@ -131,6 +131,11 @@ class Sampling:
 def check_sampler(sampling: Sampling, process: Process, model: Any) -> None:
     """Refuse a step rule that cannot run with this process, network or latent.
 
+    Args:
+      sampling: the rule, its blocks and latent.
+      process: the forward process.
+      model: config of the network.
+
     Raises:
       UserError: saying why.
     """

@@ -104,6 +104,12 @@ def claim(
 
     The lock dies with the process, however that ends, or with `held`.
 
+    Args:
+      workdir: the folder.
+      config: of the run.
+      tokenizer: of the run.
+      held: gives the lock back when it is closed.
+
     Raises:
       UserError: if it cannot be written, or another run holds it.
     """
@@ -152,6 +158,11 @@ def _lock(workdir: Path, held: contextlib.ExitStack) -> None:
 
 def check_tokenizer(experiment: Experiment, meta: dict[str, Any], workdir: Path) -> None:
     """Refuse a checkpoint that was trained with another tokenizer than the workdir's.
+
+    Args:
+      experiment: of the workdir.
+      meta: of the checkpoint.
+      workdir: the folder, for the message.
 
     Raises:
       UserError: naming both.

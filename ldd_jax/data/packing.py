@@ -214,7 +214,10 @@ class CorpusRows(Rows, Protocol):
 
 
 def example(tokens: np.ndarray, filled: int, segment: np.ndarray | None) -> dict[str, np.ndarray]:
-    """One row as the pipeline reads it."""
+    """One row as the pipeline reads it.
+
+    `tokens` [L], of which the first `filled` are text; `segment` [L], their documents, or None.
+    """
     keep = np.arange(len(tokens)) >= filled
     row = {
         "tokens": tokens.astype(np.int32),
@@ -270,7 +273,9 @@ def entropy(counts: np.ndarray) -> float:
 
 
 def collect(packer: Packer, documents: Iterable[str], *, block: int = 4096) -> MemoryRows:
-    """Pack documents into memory, at most `block` rows at a time.
+    """Pack documents into memory.
+
+    The `packer` makes rows of the `documents`; at most `block` of them wait to be joined.
 
     Raises:
       UserError: where short documents in long rows would fill it with padding.

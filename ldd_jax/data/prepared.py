@@ -38,7 +38,10 @@ def is_prepared(path: str | os.PathLike) -> bool:
 
 
 def shard_name(split: str, number: int, total: int) -> str:
-    """`train-00000-of-00004.array_record`."""
+    """`train-00000-of-00004.array_record`.
+
+    Of a `split`, file `number`, from 0, of `total`.
+    """
     return f"{split}-{number:05d}-of-{total:05d}.array_record"
 
 

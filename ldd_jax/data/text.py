@@ -259,7 +259,10 @@ class TextData:
         return rows
 
     def require_rows(self, name: str, packer: Packer, rows: int) -> None:
-        """Refuse a split that fills no row, or of which too much is unknown."""
+        """Refuse a split that fills no row, or of which too much is unknown.
+
+        `name` is that of the split, `packer` has read it, into so many `rows`.
+        """
         share = unknown.share(packer.unknown, packer.tokens)
         unknown.refuse(share, packer.tokenizer, f"the {name} split of {self.path}")
         if rows:

@@ -29,6 +29,11 @@ def told(share: float | None) -> str:
 def refuse(share: float | None, tokenizer: Tokenizer, what: str) -> None:
     """Refuse a text of which more than a fifth is unknown.
 
+    Args:
+      share: of its tokens that are unknown; None = not counted.
+      tokenizer: that does not know them.
+      what: the text, for the message.
+
     Raises:
       UserError: with the share and what to do.
     """
@@ -43,6 +48,8 @@ def warning(share: float | None, tokenizer: Tokenizer, what: str) -> str:
     """A line if more than a hundredth is unknown, else "".
 
     Such a bound is lower than that of a text which is known.
+
+    `share`, `tokenizer` and `what` are those of `refuse`.
     """
     if share is None or share <= WARN:
         return ""
@@ -59,7 +66,13 @@ def share_of(tokenizer: Tokenizer, ids: Iterable[int]) -> float:
 
 
 def check(tokenizer: Tokenizer, ids: Iterable[int], what: str, lost: int = 0) -> None:
-    """Refuse ids of a text of which too much is unknown (or `lost`), or warn of them on stderr.
+    """Refuse ids of a text of which too much is unknown, or warn of them on stderr.
+
+    Args:
+      tokenizer: of the ids.
+      ids: the text.
+      what: the text, in words.
+      lost: further symbols of it that have no id.
 
     Raises:
       UserError: as `refuse`.

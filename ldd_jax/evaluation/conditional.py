@@ -87,6 +87,11 @@ def combine(found: np.ndarray, chosen: Subsets, hit: bool) -> Score:
     """The score from the summed nats of every draw, in the order of `chosen`.
 
     Stratified draws vary less than the interval says.
+
+    Args:
+      found: nats of each draw, as `chosen` has them.
+      chosen: which positions were hidden in each draw, and its weight.
+      hit: whether the most probable tokens are the target's, with all of it hidden.
     """
     tokens = chosen.hidden.shape[1]
     nats = float((found * chosen.weight).sum())
@@ -102,6 +107,13 @@ def reveal_fn(model: Model, process: Process, passes: int, *, tile: int = 0, gro
     """(params, z0, hidden, segment) -> -log p summed over `hidden`, and whether all are the mode.
 
     A left-to-right process reads the row shifted; a masked one with `hidden` positions masked.
+
+    Args:
+      model: makes the network of the parameters.
+      process: left to right, or masked.
+      passes: network passes of a call, the last of which is read.
+      tile: rows projected at once; 0 = all, -1 = chosen by rows and vocabulary.
+      groups: of rows, one for each device, that are tiled apart.
     """
     causal = process.schedule is None
 
@@ -139,7 +151,13 @@ def reveal_fn(model: Model, process: Process, passes: int, *, tile: int = 0, gro
 
 
 def bound_fn(model: Model, objective: Any, draws: int):
-    """(params, seed, z0, hidden, segment, index) -> the NELBO integrand at draw `index`, [B]."""
+    """(params, seed, z0, hidden, segment, index) -> the NELBO integrand at draw `index`, [B].
+
+    Args:
+      model: makes the network of the parameters.
+      objective: a NELBO of all t.
+      draws: of a text; their times are stratified.
+    """
 
     def bound(
         params: Any, seed: Array, z0: Array, hidden: Array, segment: Array, index: Array

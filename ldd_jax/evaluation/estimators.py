@@ -62,7 +62,16 @@ def by_count(law: Callable) -> Callable:
 
 
 def by_level(u_B: Array, u_BL: Array, open_BL: Array) -> tuple[Array, Array, Array]:
-    """Each position masked with probability l = 1 - u, weight 1 / l."""
+    """Each position masked with probability l = 1 - u, weight 1 / l.
+
+    Args:
+      u_B: u, uniform in [0, 1).
+      u_BL: uniforms that decide each position.
+      open_BL: positions that may be masked.
+
+    Returns:
+      Masked positions [B, L], their expected share [B], the weight [B].
+    """
     level = 1 - u_B
     return (u_BL < level[:, None]) & open_BL, level, 1 / level
 
@@ -132,7 +141,16 @@ Pair = tuple[Sequence[int], Sequence[int]]
 
 
 def arrays_of(pairs: Sequence[Pair], size: int, length: int) -> dict[str, np.ndarray]:
-    """A batch of `size` rows: prompts kept, responses scored, the rest padding."""
+    """A batch of `size` rows: prompts kept, responses scored, the rest padding.
+
+    Args:
+      pairs: ids of prompt and response.
+      size: rows; those without a pair are padding.
+      length: tokens of a row.
+
+    Raises:
+      UserError: for a pair that is longer.
+    """
     z0 = np.zeros((size, length), np.int32)
     segment = np.zeros((size, length), np.int32)
     scored = np.zeros((size, length), bool)
@@ -202,6 +220,16 @@ def log_ratio(
 
     What is common to both cancels draw by draw, so that the error is much below that of two
     separate estimates. Prompts and responses of a pair must have the same lengths.
+
+    Args:
+      score: program of one draw, as `conditional` takes it.
+      params: parameters.
+      pairs: ids of prompt and response.
+      others: as many, of the same lengths.
+      settings: further ones of `conditional`, and `draws` of each pair.
+
+    Raises:
+      UserError: for lengths that differ.
     """
     same = lambda a, b: [len(x) for x in a] == [len(x) for x in b]
     bad = [i for i, (a, b) in enumerate(zip(pairs, others, strict=True)) if not same(a, b)]

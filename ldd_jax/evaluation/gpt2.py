@@ -139,7 +139,13 @@ def _norm(x: Array, p: Any, eps: float) -> Array:
 
 
 def features(params: Any, shape: Shape, ids_BL: Array) -> Array:
-    """Normed output of the last block, [B, L, D] float32; pre-LN, causal."""
+    """Normed output of the last block, [B, L, D] float32; pre-LN, causal.
+
+    Args:
+      params: as `parameters` gives them.
+      shape: heads and constants of the network.
+      ids_BL: tokens.
+    """
     batch, length = ids_BL.shape
     linear = lambda x, p: x @ p["w"] + p["b"]
     split = lambda a: a.reshape(batch, length, shape.heads, -1).swapaxes(1, 2)
@@ -162,12 +168,18 @@ def features(params: Any, shape: Shape, ids_BL: Array) -> Array:
 
 
 def logits(params: Any, shape: Shape, ids_BL: Array) -> Array:
-    """[B, L, V] by the tied embedding; for small inputs, such as tests."""
+    """[B, L, V] by the tied embedding; for small inputs, such as tests.
+
+    `params`, `shape` and `ids_BL` are those of `features`.
+    """
     return features(params, shape, ids_BL) @ params["tokens"].T
 
 
 def token_nats(params: Any, shape: Shape, ids_BL: Array) -> Array:
-    """-log p(ids[1:] | those before), [B, L - 1]; logits of one position at a time."""
+    """-log p(ids[1:] | those before), [B, L - 1]; logits of one position at a time.
+
+    `params`, `shape` and `ids_BL` are those of `features`.
+    """
     x = features(params, shape, ids_BL)[:, :-1]
 
     def at(pair):

@@ -106,6 +106,14 @@ def bootstrap(nats: np.ndarray, tokens: np.ndarray, *, seed: int = 0) -> Verdict
     """sum(nats) / sum(tokens), and its spread when whole sequences are drawn with replacement.
 
     Tokens of a sequence depend on each other, so that sequences are the unit.
+
+    Args:
+      nats: of each sequence.
+      tokens: scored in each.
+      seed: of the resampling.
+
+    Raises:
+      UserError: where there is no token.
     """
     nats, tokens = np.asarray(nats, np.float64), np.asarray(tokens, np.float64)
     require(tokens.sum() > 0, "the samples hold no token that the judge can score")
@@ -126,6 +134,12 @@ def judge_samples(
 
     Text loses what has no text of its own (an EOS reads as a newline), so ids come first.
 
+    Args:
+      judge: scores tokens of its own tokenizer.
+      texts: the samples as text.
+      tokens: their ids; None = there is only text.
+      digest: of the tokenizer that these are of.
+
     Raises:
       UserError: for samples with masks left in them.
     """
@@ -135,7 +149,10 @@ def judge_samples(
 def rows_for(
     judge: Judge, texts: Sequence[str], tokens: Sequence[np.ndarray] | None = None, digest: str = ""
 ) -> list[np.ndarray]:
-    """The samples in the judge's tokens; see `judge_samples`."""
+    """The samples in the judge's tokens; see `judge_samples`.
+
+    `judge`, `texts`, `tokens` and `digest` are those of `judge_samples`.
+    """
     if tokens is None or digest != judge.tokenizer.digest:
         return [np.asarray(judge.tokenizer.encode(t), np.int64) for t in texts]
     rows = [np.asarray(t, np.int64) for t in tokens]

@@ -186,7 +186,24 @@ def estimate(
     bound: bool = True,
     chain: str = "",
 ) -> Estimate:
-    """Sum in float64 on the host over all sequences and draws; `put` places a batch.
+    """Sum in float64 on the host over all sequences and draws.
+
+    Args:
+      score: (params, arrays, key) to nats and tokens of every row, of one draw.
+      params: parameters.
+      batches: arrays [B, ...]; rows without a scored token do not count.
+      key: PRNG key; batches and draws have their own.
+      passes: network passes of a draw, for the record.
+      draws: of each batch.
+      boundary: prior term, nats per token.
+      put: places a batch on the devices.
+      exact: whether it is the likelihood itself.
+      estimator: its name, for the record.
+      prompt: tokens of each row that are given and not scored.
+      available: rows of the split, of which those scored are a part.
+      unknown: share of its tokens that the tokenizer does not know; None = not told.
+      bound: whether the objective says that its mean is one.
+      chain: what the objective says of the sampler besides.
 
     Raises:
       UserError: if no token is scored.

@@ -85,7 +85,13 @@ def reduced(features: np.ndarray) -> np.ndarray:
 
 
 def clusters(points: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Cluster of every point, [N]: the tightest of several k-means++ starts."""
+    """Cluster of every point, [N]: the tightest of several k-means++ starts.
+
+    Args:
+      points: [N, D].
+      count: clusters.
+      seed: of the starts.
+    """
     best, labels = math.inf, np.zeros(len(points), int)
     draw = np.random.default_rng(seed)
     for _ in range(STARTS):

@@ -182,6 +182,12 @@ def busy_steps(process: Process, grid: Any, steps: int, length: int) -> float:
     """Expected number of steps, the noise removal included, at which an ancestral masked sampler
     changes a row: sum_i 1 - (1 - p_i)^L, as every token is revealed in exactly one interval, of
     probability p_i = (noise(t_i) - noise(t_{i+1})) / noise(1).
+
+    Args:
+      process: a masked one, with its schedule.
+      grid: (i, n) to t.
+      steps: n.
+      length: L.
     """
     at = np.asarray([float(grid(jnp.asarray(float(i)), steps)) for i in range(steps + 1)])
     noise = np.append(np.asarray(process.schedule.noise(jnp.asarray(at)), np.float64), 0)

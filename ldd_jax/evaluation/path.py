@@ -41,7 +41,14 @@ class MaskLosses:
 
     @classmethod
     def of(cls, masked: np.ndarray, loss: np.ndarray, length: int, weight: float | np.ndarray = 1):
-        """From measurements: numbers of masks, mean nats of the masked positions, and weights."""
+        """From measurements of rows.
+
+        Args:
+          masked: numbers of masks, any shape.
+          loss: mean nats of the masked positions, in the same shape.
+          length: the largest number of masks.
+          weight: of each measurement, or of all.
+        """
         masked, loss = (np.asarray(a, np.float64).ravel() for a in (masked, loss))
         weight = np.broadcast_to(weight, masked.shape) * (masked > 0)
         sums, counts = (

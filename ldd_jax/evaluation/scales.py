@@ -30,7 +30,16 @@ LEAP = "first_jump"  # a path always has a chance, however large the factor
 def law(
     process: Process, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array, factor: Array | float
 ) -> Array:
-    """Log-law [N, V] of a step of tau-leaping at `factor` times the rate."""
+    """Log-law [N, V] of a step of tau-leaping at a multiple of the rate.
+
+    Args:
+      process: gives the rate.
+      pred_NV: its prediction, of `Process.read`.
+      z_N: present tokens.
+      t_N: time of each row now.
+      s_N: time after the step, s < t.
+      factor: the multiple, [N] or a number.
+    """
     mean = (factor * (t_N - s_N))[:, None] * process.rate(pred_NV, z_N, t_N)
     return outcome(LEAP, mean, z_N, jnp.zeros(z_N.shape, bool))
 

@@ -233,7 +233,17 @@ def estimate(
     trajectories: int,
     **about: Any,
 ) -> Estimate:
-    """Over all sequences and paths, in float64 on the host; `about`: further fields.
+    """Over all sequences and paths, in float64 on the host.
+
+    Args:
+      run: (params, arrays, key, num_steps) to the nats, tokens and calls of every row.
+      params: parameters.
+      batches: of a split, as `rows_of` makes them.
+      experiment: of these parameters.
+      sampling: the sampler whose likelihood it is.
+      key: PRNG key; batches and paths have their own.
+      trajectories: paths of each sequence; one where the rule's likelihood is exact.
+      about: further fields of the estimate.
 
     Raises:
       UserError: if no token is scored.

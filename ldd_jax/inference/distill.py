@@ -175,7 +175,13 @@ def _bounds(found: dict, times: dict, runs: Runs, fit: MaskLosses) -> Iterator[P
 
 
 def about(experiment: Experiment, step: int, sampling: Sampling) -> dict[str, Any]:
-    """What a learned grid belongs to."""
+    """What a learned grid belongs to.
+
+    Args:
+      experiment: the run's.
+      step: of its checkpoint.
+      sampling: with the read-out and what becomes of the latent.
+    """
     return {
         "config": fingerprint(experiment.config),
         "recipe": experiment.config.recipe,

@@ -167,7 +167,13 @@ def require_target(experiment: Experiment) -> None:
 
 
 def about(experiment: Experiment, step: int, seed: int) -> dict[str, Any]:
-    """What the figures belong to."""
+    """What the figures belong to.
+
+    Args:
+      experiment: the run's, with its target.
+      step: of its checkpoint.
+      seed: of the samples.
+    """
     return {
         "config": fingerprint(experiment.config),
         "recipe": experiment.config.recipe,

@@ -17,6 +17,11 @@ from ldd_jax.training import sharding
 def objective(experiment: Experiment, passes: int, estimator: str = estimators.NELBO) -> Any:
     """What `program` evaluates; it says itself whether that is a bound.
 
+    Args:
+      experiment: the run's.
+      passes: network passes of a draw, the last of which is scored.
+      estimator: a name of `evaluation.estimators`.
+
     Raises:
       UserError: for an estimator that this model has not.
     """
@@ -25,6 +30,11 @@ def objective(experiment: Experiment, passes: int, estimator: str = estimators.N
 
 def program(experiment: Experiment, passes: int, estimator: str = estimators.NELBO) -> Callable:
     """(params, arrays, key) -> nats and tokens of every row; replicated over the mesh.
+
+    Args:
+      experiment: the run's, with its mesh.
+      passes: network passes of a draw.
+      estimator: a name of `evaluation.estimators`.
 
     Raises:
       UserError: for an estimator that this model has not.
@@ -50,11 +60,21 @@ def evaluate_split(
     check: Callable[[], None] = lambda: None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> likelihood.Estimate:
-    """The bound of a split, given the first `prompt` tokens of each row; `compiled` keeps programs.
+    """The bound of a split, in nats per token.
 
-    At most `sequences` rows are scored, spread over the split: 0 = all, None = the config's number.
-    `check` is called before every batch and may raise, `report` after it with the number of batches
-    done and of all.
+    Args:
+      experiment: the run's, with its mesh.
+      corpus: rows of its data.
+      params: parameters, on that mesh.
+      split: name of a split of the corpus.
+      passes: network passes of a draw; None = the config's number.
+      draws: times and corruptions of each row; None = the config's number.
+      estimator: a name of `evaluation.estimators`.
+      prompt: so many tokens of each row are given and not scored.
+      sequences: rows, spread over the split; 0 = all, None = the config's number.
+      compiled: keeps programs from one call to the next; None = nothing is kept.
+      check: called before every batch; may raise.
+      report: called after it with the number of batches done and of all.
 
     Raises:
       UserError: for an estimator that this model has not.
@@ -96,7 +116,11 @@ def rows_of(
     check: Callable[[], None] = lambda: None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Batches of a split, the last one filled up; see `evaluate_split`."""
+    """Batches of a split, the last one filled up; see `evaluate_split`.
+
+    All arguments, `experiment`, `corpus`, `split`, `prompt`, `sequences`, `check` and `report`, are
+    those of `evaluate_split`.
+    """
     settings = experiment.evaluation
     rows = Spread(corpus.rows(split), settings.max_sequences if sequences is None else sequences)
     pieces = sharding.shards(experiment.mesh)

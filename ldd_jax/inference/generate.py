@@ -42,6 +42,12 @@ def program(
     Both: the state, and the trace that `record` makes (see `samplers.sample`) or None. A network
     with classes is guided towards the label with `sampling.guidance` (the label after the last
     means none), one without towards the clamped tokens.
+
+    Args:
+      experiment: the run's, with its mesh.
+      sampling: the rule, its grid, latent, guidance and tail.
+      length: L.
+      record: what is kept of every step; None = nothing.
     """
     process, mesh = experiment.process, experiment.mesh
 
@@ -119,7 +125,7 @@ class Sampler:
         length: int,
         record: Callable[[SampleState], Any] | None = None,
     ) -> Sampler:
-        """Prepare the program; it compiles at the first call.
+        """Prepare the program of `experiment`, `sampling`, `length`, `record`; not compiled yet.
 
         Raises:
           UserError: for a step rule that cannot run with this network.
@@ -147,10 +153,16 @@ class Sampler:
         num_steps: int,
         label: int | None = None,
     ) -> tuple[SampleState, Any]:
-        """Samples number first .. first + batch_size of a seed, or of given numbers, and the trace.
+        """One batch of samples, by number, and the trace.
 
-        Tokens and where they are fixed: [length] for all rows, or [batch, length]; label None = of
-        no class.
+        Args:
+          params: parameters, on the experiment's mesh.
+          seed: of the run; it and a sample's number decide all its chance.
+          first: number of the first sample, or the numbers of all, [batch].
+          fixed_tokens: [length] for all rows, or [batch, length].
+          fixed: where these tokens are taken, in the same shape.
+          num_steps: of the time grid.
+          label: class of all rows; None = of no class.
         """
         pieces = sharding.shards(self.experiment.mesh)
         size = -(-self.sampling.batch_size // pieces) * pieces  # every shard gets whole samples
@@ -190,9 +202,17 @@ class Sampler:
         label: int | None = None,
         begin: int = 0,
     ) -> Iterator[dict[str, Any]]:
-        """`count` samples as JSON-able records: text, tokens, calls, seed, config, precision.
+        """Samples as JSON-able records: text, tokens, calls, seed, config, precision.
 
-        Those before number `begin` are left out.
+        Args:
+          params: parameters, on the experiment's mesh.
+          seed: of the run, below 2^32.
+          count: samples, counted from 0.
+          num_steps: of the time grid.
+          fixed_tokens: [length]; None = nothing is given.
+          fixed: [length], True where these tokens are taken.
+          label: class of all; None = of no class.
+          begin: samples before this number are left out.
         """
         require(count >= 1, f"num_samples is {count}; it must be at least 1")
         check_seed(seed, "seed")
@@ -231,6 +251,12 @@ def template(
 
     A prompt stands at the front of a row of `length` tokens (None: as in training); a template is
     the whole row, longer than in training only where `length` says so.
+
+    Args:
+      experiment: the run's; its tokenizer reads the texts.
+      prompt: text at the front of a row.
+      fill: text of the whole row, with [MASK] for each free token.
+      length: tokens of the row; None = as in training.
 
     Raises:
       UserError: for an empty text, one that leaves nothing free, or does not fit.

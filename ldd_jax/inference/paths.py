@@ -24,7 +24,14 @@ FINER, MATCHED = 8, 256  # steps of the teacher for one of the student, rows of 
 
 
 def rows_of(experiment: Experiment, corpus: Corpus, split: str, sequences: int) -> Any:
-    """Batches of at most so many rows of a split, spread over it; the last one is filled up."""
+    """Batches of a split; the last one is filled up.
+
+    Args:
+      experiment: the run's, with its mesh.
+      corpus: rows of its data.
+      split: name of a split.
+      sequences: at most so many rows, spread over it.
+    """
     pieces = sharding.shards(experiment.mesh)
     rows = Spread(corpus.rows(split), sequences)
     return batches(
@@ -94,7 +101,14 @@ class Runs:
     def along(
         self, corpus: Corpus, split: str, times: Callable[[int, int], np.ndarray], *, every: bool
     ) -> Iterator[tuple[Along, np.ndarray]]:
-        """Every batch run along times(batch number, rows) [T, rows], and its free tokens [rows]."""
+        """Every batch run along its times, with its free tokens [rows].
+
+        Args:
+          corpus: rows of the run's data.
+          split: name of a split.
+          times: (batch number, rows) to times [T, rows].
+          every: look at all masked positions of a call, not only at those it reveals.
+        """
         mesh = self.experiment.mesh
         key = jax.random.key(self.seed)
         stream = rows_of(self.experiment, corpus, split, self.sequences)
@@ -166,6 +180,11 @@ class Runs:
 
         How many masks a token is revealed among is luck, and e(n) says what the luck is worth: the
         sum of e(n) over tokens is taken off and its mean, the path objective, put back.
+
+        Args:
+          corpus: its validation rows are run.
+          t: times of the grid, [T].
+          fit: e(n), mean nats of a masked position among n.
         """
         u, nats, tokens = self.levels(t), [], []
         e = np.concatenate([[0.0], fit.values])

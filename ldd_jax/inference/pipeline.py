@@ -282,7 +282,13 @@ def load(
 def load_trained(
     workdir: Path, *, ema: bool = True, step: int | None = None
 ) -> tuple[Experiment, Any, int]:
-    """The experiment of a workdir, its (averaged) parameters and their step."""
+    """The experiment of a workdir, its (averaged) parameters and their step.
+
+    Args:
+      workdir: folder of the run.
+      ema: the moving average of the parameters, or they themselves.
+      step: of the checkpoint; None = the latest.
+    """
     experiment = experiments.restore(Path(workdir))
     checkpoints = Checkpoints(Path(workdir), read_only=True)
     like = experiment.abstract().params

@@ -220,6 +220,11 @@ def item(tokenizer: Any, context: str, text: str) -> Item:
     token spans both: then the target is encoded as what goes on from the context, so that all of it
     and nothing but it is scored.
 
+    Args:
+      tokenizer: the run's.
+      context: text that is given; "" = none.
+      text: what is scored.
+
     Raises:
       UserError: for a text that has no tokens: it would score 0 nats and win any comparison.
     """

@@ -53,6 +53,11 @@ class Solver:
     ) -> Solver:
         """Of an experiment whose data are problems.
 
+        Args:
+          experiment: the run's.
+          sampling: the rule and its settings.
+          record: what is kept of every step; None = nothing.
+
         Raises:
           UserError: if they are not, or for a sampler that cannot run with this network.
         """
@@ -68,6 +73,12 @@ class Solver:
         self, params: Any, problems: Sequence[str], *, seed: int, num_steps: int
     ) -> Iterator[Answer]:
         """Solve problems; the answer to number i of a seed does not depend on the others.
+
+        Args:
+          params: parameters, on the experiment's mesh.
+          problems: in the task's notation.
+          seed: of the run.
+          num_steps: of the time grid.
 
         Raises:
           UserError: for what is no problem of the task, or leaves no room for a solution.
@@ -102,7 +113,16 @@ class Solver:
 
 
 def prompt(problem: str, tokenizer: Tokenizer, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens [length] of a row with nothing but its problem, and where they are fixed."""
+    """Tokens [length] of a row with nothing but its problem, and where they are fixed.
+
+    Args:
+      problem: in the task's notation.
+      tokenizer: the run's.
+      length: tokens of a row.
+
+    Raises:
+      UserError: for a problem that the tokenizer cannot write, or that leaves no room.
+    """
     ids = tokenizer.encode(problem + SEPARATOR)
     require(
         tokenizer.decode(ids) == problem + SEPARATOR,

@@ -52,7 +52,15 @@ def _channels(model: Any) -> str:
 
 
 def text(experiment: Experiment, workdir: Path, *, step: int, ema: bool, names: str) -> str:
-    """Markdown with a YAML head, as model hubs expect."""
+    """Markdown with a YAML head, as model hubs expect.
+
+    Args:
+      experiment: the run's.
+      workdir: its summary and record of import are read.
+      step: of the checkpoint.
+      ema: whether the parameters are the moving average.
+      names: of the tensors, a key of `HOW`.
+    """
     model: Any = experiment.model
     config, tokenizer = experiment.config, experiment.tokenizer
     rows = {

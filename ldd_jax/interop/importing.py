@@ -74,6 +74,11 @@ class Choices:
 def load(path: Path, workdir: Path, choices: Choices) -> dict[str, Any]:
     """Write `workdir` from the checkpoint at `path`; returns the record kept in import.json.
 
+    Args:
+      path: the checkpoint, a file or a folder.
+      workdir: a folder that is not there yet.
+      choices: what the user says of it, and what the file does not tell.
+
     Raises:
       UserError: whatever does not fit, before anything is written.
     """
@@ -286,7 +291,14 @@ def _process(source: Source, choices: Choices, method: str, tokenizer: Tokenizer
 def round_trip(
     tensors: dict[str, np.ndarray], params: Any, buffers: dict[str, np.ndarray], *, own: bool
 ) -> dict[str, int]:
-    """How many tensors an export of these parameters would give back byte for byte."""
+    """How many tensors an export of these parameters would give back byte for byte.
+
+    Args:
+      tensors: as they were read.
+      params: made of them.
+      buffers: tensors that are no parameters.
+      own: whether the names are ours, not the reference's.
+    """
     again = (reference.to_own if own else reference.to_reference)(params) | buffers
     same = sum(
         again[n].astype(a.dtype).tobytes() == np.ascontiguousarray(a).tobytes()

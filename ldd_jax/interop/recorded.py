@@ -47,6 +47,11 @@ def outputs(
 ) -> Iterator[tuple[str, jax.Array]]:
     """(name, our value) for every output among `arrays` that this network has.
 
+    Args:
+      model: config of the network.
+      params: its parameters.
+      arrays: tokens x [B, L], sigma and label [B] where it has them, and what was put out.
+
     Raises:
       UserError: where the tokens do not fit the network.
     """
@@ -93,6 +98,11 @@ def outputs(
 
 def compare(model: DiT, params: Any, path: str | Path) -> dict[str, Any]:
     """Largest difference of every recorded output, absolute and as a share of its largest entry.
+
+    Args:
+      model: config of the network.
+      params: its parameters.
+      path: the recording, a .npz file.
 
     Raises:
       UserError: for a file that cannot be read or holds nothing to compare.

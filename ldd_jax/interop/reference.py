@@ -154,7 +154,13 @@ def _heads(tensors: Mapping[str, np.ndarray], width: int, heads: int) -> int:
 def network(
     tensors: Mapping[str, np.ndarray], tokens: TokenSpace, *, heads: int = 0, **choices: Any
 ) -> tuple[DiT, Any]:
-    """The network of these tensors and its parameters; `choices` are fields shapes do not tell.
+    """The network of these tensors and its parameters.
+
+    Args:
+      tensors: by the reference's names.
+      tokens: states and mask.
+      heads: of attention; 0 = as `sizes` finds them.
+      choices: fields of `DiT` that shapes do not tell.
 
     Raises:
       UserError: where a tensor is missing, surplus or misshapen.

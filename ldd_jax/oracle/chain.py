@@ -33,13 +33,25 @@ class Chain:
 
     @classmethod
     def random(cls, seed: int, states: int, vocabulary: int) -> Any:
-        """Rows from Dirichlet(0.3), so that neighbours tell much of each other."""
+        """Rows from Dirichlet(0.3), so that neighbours tell much of each other.
+
+        Args:
+          seed: of the matrices.
+          states: of the hidden chain.
+          vocabulary: tokens.
+        """
         rng = np.random.default_rng(seed)
         rows = lambda n, size: jnp.asarray(rng.dirichlet(np.full(size, 0.3), n))
         return cls(jnp.full(states, 1 / states), rows(states, states), rows(states, vocabulary))
 
     def draw(self, key: Array, number: int, length: int) -> Array:
-        """Exact samples [number, length]."""
+        """Exact samples [number, length].
+
+        Args:
+          key: PRNG key.
+          number: of samples.
+          length: tokens of a sample.
+        """
 
         def one(s, key):
             first, second = jax.random.split(key)

@@ -31,7 +31,13 @@ _jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def at_rest(net: Net, step: Step, z: Array) -> SampleState:
-    """States z [B, L], all free, with the memory that a run from noise begins with."""
+    """States, all free, with the memory that a run from noise begins with.
+
+    Args:
+      net: network and process.
+      step: makes its own memory.
+      z: tokens [B, L].
+    """
     batch, length = z.shape
     unknown, clock = net.process.prior(jax.random.split(jax.random.key(0), batch), length)
     state = SampleState(
@@ -112,7 +118,13 @@ class Enumeration:
         return take(start), take(origin), jax.tree.map(take, tiled)
 
     def matrix(self, table: Any, t: Any, s: Any) -> Array:
-        """Exact [from z, to z'] from time t to s."""
+        """Exact [from z, to z'] of one step.
+
+        Args:
+          table: of `table`.
+          t: time to begin at; None for clock "own".
+          s: time to end at; None for clock "own".
+        """
         start, origin, choices = table
         n, draw = len(self.law.z), EnumeratingDraw(choices)
         z = self._apply(start, t, s, draw)
@@ -121,7 +133,15 @@ class Enumeration:
 
 
 def final_laws(net: Net, step: Step, law: Law, grid: Any, start: np.ndarray) -> Callable:
-    """Steps -> the exact law of z after them from `start`; one compilation for all of them."""
+    """Steps -> the exact law of z after them; one compilation for all of them.
+
+    Args:
+      net: exact network and process.
+      step: the rule.
+      law: the data's, which gives the list of all z.
+      grid: (i, n) to t.
+      start: probabilities of all z before the first step.
+    """
     every = Enumeration(net, step, law)
     table = every.table()
 
@@ -175,6 +195,14 @@ def measure(
 
     Starting from the marginal at t = 1 leaves out the error of the prior, so that what is measured
     is the steps' own. Rules that leave no mask are compared with p_0.
+
+    Args:
+      name: of the rule.
+      step: the rule.
+      process: of the law's states.
+      law: the data's.
+      grid: (i, n) to t.
+      steps: numbers of them to measure.
     """
     net = Net(Exact.of(law), process)
     step.check(process, latent=False, timed=net.denoiser.timed)

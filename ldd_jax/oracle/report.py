@@ -107,7 +107,10 @@ def toys() -> dict[str, tuple[Any, Law]]:
 
 
 def refusal(step: Step, process: Process, *, latent: bool, timed: bool) -> str:
-    """Why a rule cannot run, or nothing."""
+    """Why a rule cannot run, or nothing.
+
+    `process`, `latent` and `timed` are those of the check of the `step`.
+    """
     try:
         step.check(process, latent=latent, timed=timed)
     except ValueError as error:

@@ -87,7 +87,13 @@ def train_step(experiment: Experiment, batch: int) -> Compiled:
 
 
 def sampler(experiment: Experiment, batch: int, length: int) -> Compiled:
-    """The real sampler for a global batch; one program for every number of steps."""
+    """The real sampler; one program for every number of steps.
+
+    Args:
+      experiment: on the devices to compile for.
+      batch: samples, over all devices.
+      length: tokens of a sample.
+    """
     run = jax.jit(program(experiment, experiment.sampling, length))
     return Compiled.of(run.lower(*cost.sampler_arrays(experiment, batch, length)))
 

@@ -33,7 +33,13 @@ def arrays(experiment: Experiment, batch: int) -> dict[str, jax.ShapeDtypeStruct
 
 
 def sampler_arrays(experiment: Experiment, batch: int, length: int) -> tuple:
-    """Shapes of the sampler's arguments: parameters, seed, index, label, tokens, fixed, steps."""
+    """Shapes of the sampler's arguments: parameters, seed, index, label, tokens, fixed, steps.
+
+    Args:
+      experiment: with the mesh that they are laid over.
+      batch: samples, over all devices.
+      length: tokens of a sample.
+    """
     mesh = experiment.mesh
     one, rows = sharding.replicated(mesh), sharding.batch(mesh)
     like = experiment.abstract()
@@ -61,7 +67,13 @@ def scored_share(experiment: Experiment) -> float:
 
 
 def tile_of(tile: int, rows: float, experiment: Experiment) -> int:
-    """Rows of a tile, chosen where it is left open; 1 where there are none."""
+    """Rows of a tile, chosen where it is left open; 1 where there are none.
+
+    Args:
+      tile: of the config; `AUTO` = left open.
+      rows: that are walked, on one shard.
+      experiment: its states decide, where it is left open.
+    """
     chosen = automatic(int(rows), experiment.tokens.size) if tile == AUTO else tile
     return max(chosen, 1)
 
@@ -80,10 +92,16 @@ def expectations(experiment: Experiment, batch: int) -> dict[str, float]:
 
 
 def measured(experiment: Experiment, batch: int, shards: int, draws: int = 200) -> dict[str, float]:
-    """What `expectations` expects, as met in that many drawn batches over so many data shards.
+    """What `expectations` expects, as met in drawn batches.
 
     Mean trips of the row loop (those of the fullest shard, which all make) and the mean share of
     its rows that the fullest shard scores.
+
+    Args:
+      experiment: its objective draws the times.
+      batch: sequences, over all shards.
+      shards: data shards.
+      draws: batches.
     """
     length, objective = experiment.config.data.length, experiment.objective
     share = scored_share(experiment)
@@ -128,7 +146,13 @@ def moving_share(experiment: Experiment, num_steps: int) -> float:
 
 
 def sampler_step_count(experiment: Experiment, batch: int, num_steps: int) -> Count:
-    """Operations of one sampling step on a global batch: a run of one step less one of none."""
+    """Operations of one sampling step: a run of one step less one of none.
+
+    Args:
+      experiment: with its sampler and mesh.
+      batch: samples, over all devices.
+      num_steps: of the time grid, which decides how many rows move.
+    """
     length, sampling = experiment.config.data.length, experiment.sampling
     rows = batch * length / sharding.shards(experiment.mesh)
     tile = tile_of(sampling.tile, rows, experiment)

@@ -24,7 +24,10 @@ SAVING = (("none", 1), ("dots", 1), ("full", 1), ("full", 4), ("full", 16))
 
 
 def build(config: ConfigDict, vocabulary: int, devices: list | None) -> Experiment:
-    """The experiment on these devices, for a vocabulary of this size; no data is read."""
+    """The experiment on these devices; no data is read.
+
+    `config` and `vocabulary` are those of `on_slice`; `devices` None = those that are here.
+    """
     mesh = registry.build("mesh", config.mesh).make(devices)
     tokenizer: Any = SimpleNamespace(size=vocabulary)
     experiment = experiments.build(config, tokenizer, mesh)
@@ -135,7 +138,14 @@ def estimate(
 def on_slice(
     config: ConfigDict, vocabulary: int, topology: str, per_chip: int
 ) -> tuple[Experiment, int]:
-    """The experiment on a slice, and its global batch."""
+    """The experiment on a slice, and its global batch.
+
+    Args:
+      config: of the run; its batch size is replaced.
+      vocabulary: ids of its tokenizer.
+      topology: name of the slice, as `aot.devices` takes it.
+      per_chip: sequences a chip.
+    """
     devices = aot.devices(topology)
     batch = per_chip * len(devices) // chips.chip(topology).cores
     return build(with_fields(config, training__batch_size=batch), vocabulary, devices), batch
@@ -157,7 +167,10 @@ def _common(what: str, experiment: Experiment, topology: str, per_chip: int, bat
 
 
 def train(config: ConfigDict, vocabulary: int, topology: str, per_chip: int) -> dict[str, Any]:
-    """Compile the training step for `per_chip` sequences a chip and say what it needs."""
+    """Compile the training step and say what it needs.
+
+    `config`, `vocabulary`, `topology` and `per_chip` are those of `on_slice`.
+    """
     _no_target(config)
     chip = chips.chip(topology)
     experiment, batch = on_slice(config, vocabulary, topology, per_chip)
@@ -190,7 +203,11 @@ def train(config: ConfigDict, vocabulary: int, topology: str, per_chip: int) -> 
 def sample(
     config: ConfigDict, vocabulary: int, topology: str, per_chip: int, num_steps: int = 0
 ) -> dict[str, Any]:
-    """Compile the sampler for `per_chip` sequences a chip; one program for all steps."""
+    """Compile the sampler and say what it needs; one program for all steps.
+
+    `config`, `vocabulary`, `topology` and `per_chip` are those of `on_slice`; `num_steps` is that
+    of the time grid, 0 = the config's.
+    """
     _no_target(config)
     chip = chips.chip(topology)
     num_steps = num_steps or config.sampling.num_steps
@@ -234,7 +251,8 @@ def search(
 ) -> dict[str, Any]:
     """The largest batch a chip that fits, and the remat policy and chunks that allow it.
 
-    Each policy begins at `start` sequences a chip; see `largest`.
+    `config`, `vocabulary` and `topology` are those of `on_slice`. Each of the `policies`, (remat,
+    chunks), begins at `start` sequences a chip; see `largest`.
     """
     best: dict[str, Any] = {}
     tried: list[dict[str, Any]] = []
@@ -264,9 +282,10 @@ def search(
 
 
 def largest(attempt: Callable[[int], float | None], start: int, capacity: float) -> int:
-    """The largest size with a peak, to within an eighth; `attempt` gives the peak or None.
+    """The largest size with a peak, to within an eighth; 0 if there is none.
 
-    Doubles once, then goes where the line through the last two peaks meets the capacity.
+    Doubles `start` once, then goes where the line through the last two peaks meets the `capacity`;
+    `attempt` makes a size a peak in its unit, or None where it does not fit.
     """
     fits: list[tuple[int, float]] = []
     over, size = 0, start

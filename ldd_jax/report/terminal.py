@@ -50,7 +50,13 @@ def painted(cell: Cell) -> str:
 
 
 def screen(shown: Sequence[Frame], columns: int, rows: int) -> list[str]:
-    """Lines of all runs at one step, no more than fit."""
+    """Lines of all runs at one step, no more than fit.
+
+    Args:
+      shown: what every run shows at this step.
+      columns: of the terminal.
+      rows: of the terminal.
+    """
     lines: list[str] = []
     for frame in shown:
         lines.append(frame.title[:columns])

@@ -36,7 +36,14 @@ KEPT = 5
 def dump(
     workdir: Path, step: int, arrays: dict[str, np.ndarray], values: Mapping[str, float]
 ) -> Path | None:
-    """Keep what update `step` was given; None if the workdir has enough of them."""
+    """Keep what an update was given; None if the workdir has enough of them.
+
+    Args:
+      workdir: of the run.
+      step: number of the update.
+      arrays: the batch, this process's share.
+      values: metrics of the update.
+    """
     place = workdir / FOLDER / f"step-{step}"
     others = [p for p in place.parent.glob("step-*") if p != place]
     if len(others) >= KEPT:

@@ -70,7 +70,14 @@ def opened(
 
 
 def announcement(experiment: Experiment, corpus: Corpus, params: Any, first: int) -> list[str]:
-    """What is trained, on what, and which updates are to come."""
+    """What is trained, on what, and which updates are to come.
+
+    Args:
+      experiment: the run's.
+      corpus: its data.
+      params: are counted.
+      first: number of the first update.
+    """
     e = experiment
     return [
         corpus.describe(),
@@ -82,7 +89,13 @@ def announcement(experiment: Experiment, corpus: Corpus, params: Any, first: int
 
 
 def seam(experiment: Experiment, meta: Mapping[str, Any], step: int) -> str:
-    """The learning rates before and after a restart at `step`, where the schedule changed."""
+    """The learning rates before and after a restart where the schedule changed; "" = it did not.
+
+    Args:
+      experiment: with the schedule from here on.
+      meta: of the checkpoint, with the config until here.
+      step: of the checkpoint.
+    """
     old = meta["config"]
     steps = int(old["training"]["num_steps"])
     before = registry.build("optim", old["optim"], num_steps=steps)

@@ -266,7 +266,12 @@ class Run:
 
 
 def train(config: ConfigDict, workdir: Path, profile: int = 0) -> dict[str, Any]:
-    """Train in `workdir`, resuming what is there; `profile` steps are traced.
+    """Train in a workdir, resuming what is there.
+
+    Args:
+      config: of the run.
+      workdir: its folder.
+      profile: so many updates are traced.
 
     Raises:
       UserError: for whatever is wrong with the input, before anything is written.

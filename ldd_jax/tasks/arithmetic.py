@@ -31,7 +31,10 @@ class Equation(NamedTuple):
 
 
 def apply(operator: str, left: int, right: int) -> int | None:
-    """The result, None where it is no non-negative integer."""
+    """The result, None where it is no non-negative integer.
+
+    Of `left` and `right`, by an `operator` + - * or /.
+    """
     if operator == "+":
         return left + right
     if operator == "-":

@@ -25,8 +25,12 @@ class Task(Protocol):
         ...
 
     def problems(self, split: str, count: int, seed: int) -> Iterator[tuple[str, str]]:
-        """Up to `count` distinct (problem, solution) of "train" or "validation"; fewer if the
-        split holds fewer. No problem of one split is in the other.
+        """Distinct pairs of a problem and a solution.
+
+        Args:
+          split: "train" or "validation"; no problem of one is in the other.
+          count: at most so many; fewer if the split holds fewer.
+          seed: of the choice.
         """
         ...
 

@@ -39,7 +39,13 @@ def peers(size: int) -> list[tuple[int, ...]]:
 
 
 def solutions(grid: list[int], size: int, rng: random.Random | None = None) -> Iterator[list[int]]:
-    """Every completion of a grid (0 = empty), by backtracking on the cell with fewest choices."""
+    """Every completion of a grid, by backtracking on the cell with fewest choices.
+
+    Args:
+      grid: digits by row, 0 = empty; changed while it is walked.
+      size: digits there are; the grid has size^2 cells.
+      rng: the order in which digits are tried; None = rising.
+    """
     near = peers(size)
     best: list[int] | None = None
     at = -1
