@@ -1,9 +1,9 @@
 """Hollow networks and informed corrections on a hidden Markov chain whose law is known.
 
     python launch/hollow.py --output=FOLDER [--methods=mdlm,hollow,hollow_sic,hollow_lddm] \
-        [--seeds=0,1,2] [--updates=2000] [--samples=4096]
+        [--seeds=0,1,2] [--updates=1500] [--samples=4096]
 
-Every network (width 48, 4 blocks; hollow ones have two streams of that width) is trained on fresh
+Every network (width 32, 2 blocks; hollow ones have two streams of that width) is trained on fresh
 draws of the chain (8 symbols, rows of 32); its bound is that on draws of another seed. Samples of 8
 and 16 steps, and of 8 steps with one correction of 4 positions after each (16 calls), are held
 against the chain's own law: total variation of the law of neighbours, excess of -log p(x) a token
@@ -51,11 +51,11 @@ CHOICES = {
 
 def build(method: str, updates: int) -> Any:
     """The experiment, on rows of the chain."""
-    network = {"unroll": 4} if method == "mdlm" else {"mix_every": 1}
+    network = {"unroll": 2} if method == "mdlm" else {"mix_every": 1}
     config = make(
         arguments("", method=method, size="tiny"),
         data=dict(length=LENGTH),
-        model=dict(width=48, depth=4, heads=4, cond_width=32, **network),
+        model=dict(width=32, depth=2, heads=4, cond_width=32, **network),
         optim=dict(lr=3e-3, warmup_steps=100, decay="cosine", b2=0.99),
         training=dict(num_steps=updates, batch_size=BATCH, ema_decay=0.995),
     )
@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--methods", default="mdlm,hollow,hollow_sic,hollow_lddm")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--updates", type=int, default=2000)
+    parser.add_argument("--updates", type=int, default=1500)
     parser.add_argument("--samples", type=int, default=4096)
     chosen = parser.parse_args()
     keep_freed_memory()

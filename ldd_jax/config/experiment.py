@@ -161,11 +161,11 @@ def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) ->
 
 def _check_target(config: ConfigDict, objective: Any, model: Model) -> None:
     """Refuse data and losses that do not go together."""
-    here, name = "target" in config.data, config.objective.name
+    here, name = "target" in config.data, config.objective.get("name")
     require(
         here or not objective.needs_target,
-        f"objective {name} learns from a target, but the data are {config.data.name}; set data to "
-        "a section of TargetData (configs/ising.py)",
+        f"objective {name} learns from a target, but the data are {config.data.get('name')}; set "
+        "data to a section of TargetData (configs/ising.py)",
     )
     require(
         objective.needs_target or not here,

@@ -19,6 +19,7 @@ from ldd_jax.samplers.next_token import NextToken
 from ldd_jax.samplers.psi import Psi
 from ldd_jax.samplers.remdm import ReMDM
 from ldd_jax.samplers.rollout import Rollouts
+from ldd_jax.samplers.skipping import Skipping
 from ldd_jax.samplers.tau_leaping import TauLeaping
 from ldd_jax.samplers.theta import ThetaRK2, ThetaTrapezoidal
 
@@ -51,6 +52,7 @@ __all__ = [
     "Slide",
     "Step",
     "TableGrid",
+    "Skipping",
     "TauLeaping",
     "ThetaRK2",
     "ThetaTrapezoidal",

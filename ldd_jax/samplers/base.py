@@ -110,8 +110,9 @@ class Views:
 class Net:
     """A denoiser with its process and read-out settings; never hands out [B, L, V] logits.
 
-    `policy` says what becomes of the latent at a call, `number` which step the call belongs to;
-    `sample` sets both. `dictation`: a text that is priced and not drawn (`samplers.dictation`).
+    `policy` says what becomes of the latent at a call, `number` which step the call belongs to,
+    `time` and `steps` are the grid's, i -> t_i and its intervals; `sample` sets all of them.
+    `dictation`: a text that is priced and not drawn (`samplers.dictation`).
     """
 
     denoiser: Denoiser
@@ -122,6 +123,8 @@ class Net:
     label: Array | None = None
     policy: Latent = Latent()
     number: Array | int = 0
+    time: Callable[[Array], Array] | None = None
+    steps: Array | int = 0
     dictation: Dictation | None = None
 
     @property

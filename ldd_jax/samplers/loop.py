@@ -179,11 +179,13 @@ def sample(
     real = jnp.zeros((), jnp.result_type(float))
     batch, length = positions.shape(prior[0])
 
+    def time(i):
+        """The grid's time number i."""
+        return jnp.asarray(grid(jnp.asarray(i, real.dtype), num_steps), real.dtype)
+
     def clock(i):
         """That of the grid's time number i."""
-        t = grid(jnp.asarray(i, real.dtype), num_steps)
-        t_B = jnp.broadcast_to(jnp.asarray(t, real.dtype), (batch,))
-        return net.process.clock(t_B, length)
+        return net.process.clock(jnp.broadcast_to(time(i), (batch,)), length)
 
     on_grid = step.clock == "grid"
     state = start(net, prior, clamp, h)
@@ -196,7 +198,7 @@ def sample(
 
     def one(i, state):
         s = clock(i + 1) if on_grid else None
-        at = dataclasses.replace(net, policy=latent, number=i)
+        at = dataclasses.replace(net, policy=latent, number=i, time=time, steps=num_steps)
         new = step(at, state, s, draw.at(step=i), segment)
         new = settled(state, new._replace(h=at.taken_back(state.z, new.z, new.h)))
         if not on_grid:

@@ -26,6 +26,7 @@ from ldd_jax.samplers import (
     RateCorrector,
     ReMDM,
     ScheduledConfidence,
+    Skipping,
     TauLeaping,
     ThetaRK2,
     ThetaTrapezoidal,
@@ -58,6 +59,7 @@ RULES = {
     "predictor_corrector two": PredictorCorrector(corrections=2, below=0.7),
     "psi": Psi(),
     "cached_ancestral": CachedAncestral(),
+    "skipping": Skipping(),
     "events": Events(most_calls=7),
 }
 

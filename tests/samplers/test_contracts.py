@@ -122,6 +122,8 @@ REFUSED = [
     ("scheduled_confidence", "uniform", {}, "needs masked diffusion"),
     ("easy_first", "uniform", {}, "needs masked diffusion"),
     ("remdm rescale", "uniform", {}, "needs masked diffusion"),
+    ("skipping", "uniform", {}, "needs masked diffusion"),
+    ("skipping", "masked", dict(carry=True), "cannot carry a latent"),
     ("cached_ancestral", "masked", dict(carry=True), "cannot carry a latent"),
     ("cached_ancestral", "masked", dict(carry=False, timed=True), "time conditioning"),
     ("predictor_corrector gibbs", "masked", dict(carry=True), "cannot carry a latent"),

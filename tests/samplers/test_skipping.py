@@ -1,0 +1,103 @@
+"""Ancestral's law at the calls of busy intervals only."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from ldd_jax.core.draws import Production, example_keys
+from ldd_jax.processes import Masked
+from ldd_jax.samplers import Ancestral, Clamp, CosineGrid, LinearGrid, Skipping, sample
+from ldd_jax.samplers.base import Net
+from ldd_jax.schedules import Cosine, LogLinear
+from tests.lab import jit
+from tests.samplers.rules import MASK, SIZE, TOKENS, Toy
+
+L, ROWS = 3, 60_000
+
+
+def drawn(step, steps, *, seed=2, rows=ROWS, timed=False, clamp=None, **options):
+    """Final states of the production sampler with the toy network."""
+    schedule = options.pop("schedule", LogLinear())
+    grid = options.pop("grid", LinearGrid())
+    process = Masked(tokens=TOKENS["masked"], schedule=schedule)
+    index = jnp.arange(rows)
+    prior = process.prior(example_keys(jax.random.key(1), index), L)
+    draw = Production.of(jax.random.key(seed), index)
+    net = Net(Toy.make(carry=False, timed=timed), process, **options)
+    run = jit(lambda n: sample(net, step, draw, prior, n, grid=grid, clamp=clamp)[0])
+    return run(steps)
+
+
+def texts(state):
+    """How often each text came."""
+    z = np.asarray(state.z)
+    assert (z != MASK).all()
+    return np.bincount(z @ SIZE ** np.arange(L), minlength=SIZE**L)
+
+
+CASES = {
+    "one step": (1, False, {}),
+    "few": (3, False, {}),
+    "told the time": (3, True, dict(schedule=Cosine())),
+    "another grid": (5, True, dict(grid=CosineGrid(end=0.1))),
+    "much left at the end": (4, False, dict(grid=LinearGrid(end=0.4))),
+    "in tiles": (3, False, dict(tile=64)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_law_is_that_of_ancestral(name):
+    """Two samples of 60,000 texts; the network has dependent, non-ideal predictions."""
+    steps, timed, options = CASES[name]
+    pair = [texts(drawn(s, steps, seed=i, timed=timed, **options)) for i, s in enumerate(
+        (Skipping(), Ancestral())
+    )]  # fmt: skip
+    table = np.stack(pair)
+    table = table[:, table.sum(0) > 20]
+    assert stats.chi2_contingency(table).pvalue > 1e-4
+
+
+def test_calls_are_the_intervals_that_reveal():
+    """N + 1 intervals with their chances: calls are those that at least one of L picks meet."""
+    steps, end = 4, 0.1
+    state = drawn(Skipping(), steps, grid=LinearGrid(end=end), schedule=LogLinear(eps=0.0))
+    chances = np.append(np.full(steps, (1 - end) / steps), end)
+    expected = np.sum(1 - (1 - chances) ** L)
+    calls = np.asarray(state.calls)
+    assert calls.max() == L and calls.min() == 1
+    assert abs(calls.mean() - expected) < 4 * calls.std() / ROWS**0.5
+    all_at_once = (calls == 1).mean()
+    assert abs(all_at_once - np.sum(chances**L)) < 4 * (all_at_once / ROWS) ** 0.5
+
+
+def test_rows_end_by_themselves_and_given_tokens_stay():
+    rows = 512
+    fixed = jnp.zeros((rows, L), bool).at[:, 0].set(True).at[: rows // 2].set(True)
+    tokens = jnp.full((rows, L), 4, jnp.int32)
+    state = drawn(Skipping(), 1000, rows=rows, clamp=Clamp(tokens=tokens, fixed=fixed))
+    z, calls = np.asarray(state.z), np.asarray(state.calls)
+    assert (z[np.asarray(fixed)] == 4).all() and (z != MASK).all()
+    assert (calls[: rows // 2] == 0).all() and set(calls[rows // 2 :]) <= {1, 2}
+
+
+def test_one_program_for_all_numbers_of_steps():
+    traced = []
+
+    class Counting(Skipping):
+        registered = Skipping.registered
+
+        def __call__(self, *args):
+            traced.append(1)
+            return super().__call__(*args)
+
+    process = Masked(tokens=TOKENS["masked"])
+    index = jnp.arange(4)
+    prior = process.prior(example_keys(jax.random.key(1), index), L)
+    draw = Production.of(jax.random.key(2), index)
+    net = Net(Toy.make(carry=False), process)
+    run = jit(lambda n: sample(net, Counting(), draw, prior, n)[0])
+    for steps in (1, 7, 4096):
+        assert (np.asarray(run(jnp.int32(steps)).z) != MASK).all()
+    assert len(traced) == 1
