@@ -272,7 +272,11 @@ class Model(Protocol):
 
 
 class Process(Protocol):
-    """Forward side of a diffusion over tokens; `prior` and `corrupt` draw, the rest is row-wise."""
+    """Forward side of a diffusion over tokens; `prior` and `corrupt` draw, the rest is row-wise.
+
+    Everywhere: logits_NV is what the head gives, pred_NV the prediction that `read` makes of it;
+    z_N are present tokens; t_N or clock_N is the clock of each row, s_N that after a step.
+    """
 
     schedule: Any
     tokens: TokenSpace
@@ -282,7 +286,14 @@ class Process(Protocol):
     counts_events: bool  # the clock is a number of events that are drawn, not a time
 
     def check(self, *, timed: bool) -> None:
-        """Refuse a schedule that cannot be; `timed`: the network is told the time."""
+        """Refuse a schedule that cannot be.
+
+        Args:
+          timed: whether the network is told the time.
+
+        Raises:
+          ValueError: saying what to do.
+        """
         ...
 
     def conditioning(self, clock: Any) -> Any:
@@ -290,11 +301,27 @@ class Process(Protocol):
         ...
 
     def clock(self, t_B: Array, length: int) -> Any:
-        """The clock at time t of the sampler's grid: [B], [B, L], or a tree of them."""
+        """The clock at times of the sampler's grid.
+
+        Args:
+          t_B: times in [0, 1].
+          length: L.
+
+        Returns:
+          [B], [B, L], or a tree of them.
+        """
         ...
 
     def prior(self, keys_B: Array, length: int) -> tuple[Any, Any]:
-        """Draw a state z, leaves [B, L, ...], from the stationary law; with its clock."""
+        """Draw a state from the stationary law, at t = 1.
+
+        Args:
+          keys_B: a PRNG key per example.
+          length: L.
+
+        Returns:
+          z, leaves [B, L, ...], and its clock.
+        """
         ...
 
     def encode(self, tokens: Array) -> Any:
@@ -501,7 +528,12 @@ class Process(Protocol):
         ...
 
     def mask_at(self, z: Array, where: Array) -> Array:
-        """What to show the network so that its prediction at `where` depends on the others only."""
+        """What to show the network so that its prediction at `where` depends on the others only.
+
+        Args:
+          z: the state, [B, L].
+          where: [B, L], True where a prediction is wanted.
+        """
         ...
 
     def log_conditional(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
@@ -526,7 +558,12 @@ class Draw(Protocol):
     """All randomness of sampling; a pytree, so that its rows can be tiled."""
 
     def at(self, *, step: Any = None, site: int | None = None) -> Draw:
-        """The draw of one step or one site within a step."""
+        """The draw of one step or one site within a step.
+
+        Args:
+          step: number of the step; None = as it is.
+          site: number of the place within it; None = as it is.
+        """
         ...
 
     def rows(self, length: int) -> Draw:
@@ -534,11 +571,25 @@ class Draw(Protocol):
         ...
 
     def categorical(self, logp_NV: Array) -> Array:
-        """One token per row."""
+        """One token per row.
+
+        Args:
+          logp_NV: log-probabilities, normalised or not.
+
+        Returns:
+          Tokens [N], or `NO_LAW` (-1) for a row that no token can be drawn from.
+        """
         ...
 
     def event(self, p_N: Array) -> Array:
-        """True with probability p; a draw that cannot tell yet says True where p > 0."""
+        """True with probability p; a draw that cannot tell yet says True where p > 0.
+
+        Args:
+          p_N: probability of each row, in [0, 1].
+
+        Returns:
+          [N] bool; `outcome` is asked next, of rows that are True.
+        """
         ...
 
     def outcome(self, logp_NV: Array, p_N: Array, stay_N: Array) -> Array:
@@ -556,7 +607,14 @@ class Draw(Protocol):
         ...
 
     def ranking(self, logit_BL: Array) -> Array:
-        """Random ranks 0..L-1: places taken without replacement with probability ~ exp(logit)."""
+        """Random ranks 0..L-1: places taken without replacement with probability ~ exp(logit).
+
+        Args:
+          logit_BL: log-weight of each place; -inf comes last.
+
+        Returns:
+          int32 [B, L].
+        """
         ...
 
     def uniform(self, shape: tuple[int, ...]) -> Array:

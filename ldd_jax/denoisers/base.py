@@ -25,7 +25,11 @@ class BoundNetwork:
         del batch, length
 
     def cache(self, batch: int, length: int) -> Any:
-        """Refused."""
+        """Refused.
+
+        Raises:
+          UserError: always; no position leaves anything for those after it.
+        """
         raise UserError(
             "this network keeps no cache; step next_token samples models trained with method=ar"
         )

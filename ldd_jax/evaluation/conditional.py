@@ -60,10 +60,15 @@ class Subsets(NamedTuple):
 
 
 def subsets(count: int, draws: int, seed: int) -> Subsets:
-    """Subsets of `count` positions: all of them if they are at most `draws`, else that many drawn.
+    """Subsets of the target: all 2^K - 1 if these are at most `draws`, else so many drawn.
 
     The draws depend on (seed, count) alone, so that options of one length are compared on the same
     subsets, and neither batch nor order changes a score. Sizes are stratified.
+
+    Args:
+      count: K, target positions.
+      draws: subsets that may be looked at.
+      seed: of the draws.
     """
     if count < 31 and 2**count - 1 <= draws:
         codes = np.arange(1, 2**count)

@@ -186,7 +186,13 @@ class NGramJudge:
 
 
 def hashed_grams(row: np.ndarray, orders: int = 3, size: int = 512) -> np.ndarray:
-    """sqrt(share of n-grams) in `size` buckets, all orders together; zeros for an empty row."""
+    """sqrt(share of n-grams) by bucket, all orders together; zeros for an empty row.
+
+    Args:
+      row: ids.
+      orders: grams of 1 to so many ids.
+      size: buckets.
+    """
     out, row = np.zeros(size), np.asarray(row, np.uint64)
     keys = np.full(len(row), 0x9E3779B97F4A7C15, np.uint64)
     for n in range(1, orders + 1):

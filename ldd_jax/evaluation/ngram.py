@@ -67,10 +67,15 @@ class NGram:
 
     @classmethod
     def fit(cls, rows: np.ndarray, size: int, order: int = 6) -> NGram:
-        """Count the grams of rows [N, L] of ids in 0..size-1.
+        """Count the grams of rows.
 
         The order is lowered to the row's length, and to what 62 bits hold (6 for 1,300 ids, 3 for
         a million).
+
+        Args:
+          rows: ids, [N, L].
+          size: number of ids.
+          order: of the longest grams.
 
         Raises:
           UserError: for ids out of range or an order below 1.

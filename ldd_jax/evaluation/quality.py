@@ -56,6 +56,11 @@ def self_bleu(rows: Rows, n: int = 4, epsilon: float = 0.1) -> float:
     = the rows resemble each other. The clip needs only the two largest counts of each gram, so
     the cost is linear in the number of tokens.
 
+    Args:
+      rows: ids of each text.
+      n: longest grams.
+      epsilon: matches that a precision without one counts as.
+
     Raises:
       UserError: with fewer than two rows.
     """

@@ -63,10 +63,15 @@ def _number(given: Mapping[str, Any], name: str, default: float) -> float:
 
 
 def share(prompt: int, most: int, length: int) -> tuple[int, int]:
-    """(tokens of the prompt that are kept, tokens to generate) in a row of `length`.
+    """(tokens of the prompt that are kept, tokens to generate) in a row.
 
     A prompt that leaves room keeps all its tokens, and the continuation is shortened. One as long
     as the row, which has to be cut, leaves room for what is asked, at most half the row.
+
+    Args:
+      prompt: tokens that it has.
+      most: tokens that are asked for.
+      length: tokens of the row.
     """
     if prompt < length:
         return prompt, min(most, length - prompt)

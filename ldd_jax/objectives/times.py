@@ -33,7 +33,13 @@ def strata(total: int) -> np.ndarray:
 
 
 def stratify(shift: Array, rank: Array, total: int) -> Array:
-    """U = frac(shift + rank / total): one point in each of `total` bins, cyclically shifted."""
+    """U = frac(shift + rank / total): one point in each of `total` bins, cyclically shifted.
+
+    Args:
+      shift: in [0, 1), one for all.
+      rank: of each point, [B] in 0 .. total - 1.
+      total: number of bins.
+    """
     return jnp.mod(shift + rank / total, 1.0)
 
 

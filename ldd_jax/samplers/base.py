@@ -399,7 +399,15 @@ class Step:
         raise ValueError(f"sampler {name}: its own likelihood is not known, as {self.no_way}")
 
     def done(self, net: Net, state: SampleState) -> Array:
-        """Clock "own": rows that need no further step, [B]."""
+        """Clock "own": rows that need no further step, [B].
+
+        Args:
+          net: network with process and read-out.
+          state: after a step.
+
+        Raises:
+          TypeError: for a rule that walks a grid.
+        """
         raise TypeError(f"{type(self).__name__} walks a grid; it is never done")
 
     def __call__(
