@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import os
@@ -57,7 +58,7 @@ def odd(tree: dict[str, Any], draw: random.Random) -> dict[str, Any]:
         node = changed
         for name in nodes:
             node = node[name]
-        node[leaf] = draw.choice(ODD)
+        node[leaf] = copy.deepcopy(draw.choice(ODD))  # a second change may go inside
     return changed
 
 
