@@ -19,7 +19,6 @@ from ldd_jax.processes import Masked, Uniform
 from ldd_jax.samplers import (
     Analytic,
     Ancestral,
-    CachedAncestral,
     Confidence,
     EntropyBounded,
     Euler,
@@ -66,7 +65,6 @@ CASES = (
     Case("remdm cap", ReMDM(strength="cap")),
     Case("remdm forward_backward", ReMDM(strength="forward_backward")),
     Case("psi", Psi()),
-    Case("cached_ancestral", CachedAncestral()),
     Case("first_hitting", FirstHitting(), (LENGTH,)),
     Case("confidence count=1", Confidence(), (LENGTH,)),
     Case("confidence order=random", Confidence(order="random"), (LENGTH,)),

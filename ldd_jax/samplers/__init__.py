@@ -4,7 +4,6 @@ from ldd_jax.samplers.analytic import Analytic
 from ldd_jax.samplers.ancestral import Ancestral
 from ldd_jax.samplers.base import Clamp, Latent, SampleState, Step
 from ldd_jax.samplers.blocks import Fill, Slide, Whole, sample_blocks
-from ldd_jax.samplers.cached import CachedAncestral
 from ldd_jax.samplers.confidence import Confidence, ScheduledConfidence
 from ldd_jax.samplers.corrector import GibbsCorrector, PredictorCorrector, RateCorrector
 from ldd_jax.samplers.easy_first import EasyFirst
@@ -26,7 +25,6 @@ from ldd_jax.samplers.theta import ThetaRK2, ThetaTrapezoidal
 __all__ = [
     "Analytic",
     "Ancestral",
-    "CachedAncestral",
     "Clamp",
     "Confidence",
     "CosineGrid",

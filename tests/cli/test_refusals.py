@@ -272,7 +272,7 @@ SAMPLE = {
     "blocks": (["--blocks=slid:size=3"], "did you mean 'slide'"),
     "block size": (["--blocks=slide:size=99", "--length=200"], "size is 99; the window has"),
     "own clock": (["--sampler=first_hitting", "--steps=3"], "--steps and --grid do not apply"),
-    "cached latent": (["--sampler=cached_ancestral"], "cannot carry a latent"),
+    "skipped latent": (["--sampler=skipping"], "cannot carry a latent"),
     "no gap": (["--fill=the house"], "no [MASK] to fill"),
     "both": (["--fill=a [MASK]", "--prompt=a"], "--prompt or --fill, not both"),
     "empty fill": (["--fill="], "--fill is missing its value"),

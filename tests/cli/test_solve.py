@@ -66,7 +66,7 @@ def test_refusals(workdir, trained):
         ((here, PROBLEM, "--steps=0"), "--steps=0"),
         ((here, PROBLEM, "--seed=-1"), "--seed=-1"),
         ((here, PROBLEM, "--sampler=fastest"), "unknown step"),
-        ((here, PROBLEM, "--sampler=cached_ancestral"), "cannot carry a latent"),
+        ((here, PROBLEM, "--sampler=skipping"), "cannot carry a latent"),
         ((here, ",".join(["12"] * 9)), "rows have 18"),
         ((f"--workdir={trained('mdlm')}", PROBLEM), "not on problems"),
     ):

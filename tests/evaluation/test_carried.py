@@ -22,7 +22,6 @@ from ldd_jax.processes import Masked, Uniform
 from ldd_jax.samplers import (
     Analytic,
     Ancestral,
-    CachedAncestral,
     Confidence,
     EntropyBounded,
     Euler,
@@ -334,7 +333,7 @@ def test_rules_that_are_ancestral():
     net = network(SMALL, latent=False, time_conditioning=False)
     draw = Production.of(jax.random.key(5), jnp.arange(4))
     one = paid(net, Ancestral(), SMALL.x, draw)
-    for step in (CachedAncestral(), Euler()):
+    for step in (Ancestral(), Euler()):
         np.testing.assert_allclose(paid(net, step, SMALL.x, draw).nats, one.nats, rtol=1e-9)
 
 
@@ -362,7 +361,7 @@ def test_given_tokens_are_free_of_charge():
 
 
 COVERED = [
-    "analytic", "ancestral", "cached_ancestral", "confidence", "entropy_bounded", "euler",
+    "analytic", "ancestral", "confidence", "entropy_bounded", "euler",
     "first_hitting", "psi", "scheduled_confidence", "tau_leaping",
 ]  # fmt: skip
 

@@ -13,7 +13,6 @@ from ldd_jax.processes import Masked, MaskedScore, Scud, Uniform, UniformScore
 from ldd_jax.samplers import (
     Analytic,
     Ancestral,
-    CachedAncestral,
     Confidence,
     EasyFirst,
     EntropyBounded,
@@ -58,7 +57,6 @@ RULES = {
     "predictor_corrector gibbs": PredictorCorrector(corrector=GibbsCorrector(positions=2)),
     "predictor_corrector two": PredictorCorrector(corrections=2, below=0.7),
     "psi": Psi(),
-    "cached_ancestral": CachedAncestral(),
     "skipping": Skipping(),
     "events": Events(most_calls=7),
 }

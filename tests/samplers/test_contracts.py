@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ldd_jax.core.draws import Production, example_keys
-from ldd_jax.samplers import Ancestral, Clamp, Latent, sample
+from ldd_jax.samplers import Clamp, Latent, sample
 from ldd_jax.samplers.base import Net
 from tests.lab import jit
 from tests.samplers.rules import EVENTS, MASK, PROCESSES, RULES, SCORES, Toy, runs
@@ -58,8 +58,8 @@ def expected_calls(step, found, steps, free):
     if name == "events":
         assert (found <= step.most_calls).all() and (found >= 1).all()
         return None
-    if step.clock == "own" or name == "cached_ancestral":
-        assert (found <= np.where(step.clock == "own", free.sum(1), steps + 1)).all()
+    if step.clock == "own":
+        assert (found <= free.sum(1)).all()
         assert (found >= 1).all()
         return None
     return np.full(B, steps * step.calls + (not step.finishes))
@@ -124,8 +124,6 @@ REFUSED = [
     ("remdm rescale", "uniform", {}, "needs masked diffusion"),
     ("skipping", "uniform", {}, "needs masked diffusion"),
     ("skipping", "masked", dict(carry=True), "cannot carry a latent"),
-    ("cached_ancestral", "masked", dict(carry=True), "cannot carry a latent"),
-    ("cached_ancestral", "masked", dict(carry=False, timed=True), "time conditioning"),
     ("predictor_corrector gibbs", "masked", dict(carry=True), "cannot carry a latent"),
     ("events", "masked", {}, "masked has none"),
     ("events", "uniform", {}, "uniform has none"),
@@ -150,24 +148,16 @@ def test_every_refusal_is_in_the_list():
 
 
 def test_a_refused_latent_may_be_switched_off():
-    """Off means h = 0 before every step: the cache is exact then, call for call."""
-    net = Net(Toy.make(carry=True), PROCESSES["masked"])
+    """Off means h = 0 before every step: the same tokens as of a network without one."""
     prior = jnp.full((B, L), MASK, jnp.int32), jnp.ones(B)
     off, draw = Latent(reset_every=1), Production.of(jax.random.key(2), INDEX)
-    run = lambda step: jit(lambda: sample(net, step, draw, prior, 12, latent=off)[0])()
-    plain, cached = run(Ancestral()), run(RULES["cached_ancestral"])
-    np.testing.assert_array_equal(plain.z, cached.z)
-    assert (cached.calls < plain.calls).all()
 
+    def run(carry):
+        net = Net(Toy.make(carry=carry), PROCESSES["masked"])
+        return jit(lambda: sample(net, RULES["skipping"], draw, prior, 12, latent=off)[0])()
 
-def test_cached_calls_are_the_distinct_states():
-    net = Net(Toy.make(carry=False), PROCESSES["masked"])
-    prior, steps = (jnp.full((B, L), MASK, jnp.int32), jnp.ones(B)), 12
-    draw, keep = Production.of(jax.random.key(2), INDEX), dict(record=lambda s: s.z, tail="none")
-    cached, path = jit(lambda: sample(net, RULES["cached_ancestral"], draw, prior, steps, **keep))()
-    inputs = np.concatenate([np.asarray(prior[0])[None], path])[:-1]
-    distinct = 1 + (inputs[1:] != inputs[:-1]).any(-1).sum(0)
-    np.testing.assert_array_equal(cached.calls, distinct)
+    np.testing.assert_array_equal(run(True).z, run(False).z)
+    np.testing.assert_array_equal(run(True).calls, run(False).calls)
 
 
 def test_latent_of_a_remasked_position_is_taken_back():
