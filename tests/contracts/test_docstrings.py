@@ -10,7 +10,10 @@ MANY = 3
 # Protocols and bases that describe a method for all who implement it, with the same arguments.
 BASES = {
     "ldd_jax/core/logical.py": ["Layout"],
-    "ldd_jax/core/types.py": ["Objective", "Denoiser", "Process", "Draw"],
+    "ldd_jax/core/types/objective.py": ["Objective"],
+    "ldd_jax/core/types/network.py": ["Denoiser"],
+    "ldd_jax/core/types/process.py": ["Process"],
+    "ldd_jax/core/types/draw.py": ["Draw"],
     "ldd_jax/objectives/context.py": ["BatchGate", "PseudoContext"],
     "ldd_jax/objectives/nelbo.py": ["Nelbo"],
     "ldd_jax/objectives/times.py": ["Continuous"],

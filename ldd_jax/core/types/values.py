@@ -1,0 +1,145 @@
+"""Data that flows between the stages.
+
+Dim letters: B batch, L length, V all states (mask column included), D width, K latent width,
+N rows (= B * L flattened).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenSpace:
+    """The alphabet of a process: `size` states, one of which may be the mask.
+
+    The only definition of the mask id in the code base; it may stand anywhere in [0, size).
+    `exact` False: the size is only the most that it can be, before the data are read.
+    """
+
+    size: int
+    mask: int | None = None
+    exact: bool = True
+
+    def __post_init__(self):
+        if self.size < 1 or (self.mask is not None and not 0 <= self.mask < self.size):
+            raise ValueError(
+                f"TokenSpace(size={self.size}, mask={self.mask}): mask outside [0, size)"
+            )
+
+
+ATTENDS = ("full", "causal", "block", "mask")
+
+
+@struct.dataclass
+class Attend:
+    """Which keys a query sees, among those of its own document (`Cond.segment`).
+
+    kind: "full" all; "causal" itself and those before; "block" those whose `unit` is not after its
+    own (a block or patch number, [B, L]; block diffusion, arXiv 2503.09573); "mask" where `mask` is
+    True, [L, L] or [B, L, L] (query, key). Every query must see a key.
+    """
+
+    kind: str = struct.field(pytree_node=False, default="full")
+    unit: Array | None = None
+    mask: Array | None = None
+
+    def check(self) -> None:
+        """Refuse an unknown kind, or one without its array.
+
+        Raises:
+          ValueError: saying which. Not when it is made: trees of it hold what is no array too.
+        """
+        if self.kind not in ATTENDS:
+            raise ValueError(f"attend kind {self.kind!r} is not one of {', '.join(ATTENDS)}")
+        if (self.kind == "block") != (self.unit is not None):
+            raise ValueError("attend: unit belongs to kind 'block', and to no other")
+        if (self.kind == "mask") != (self.mask is not None):
+            raise ValueError("attend: mask belongs to kind 'mask', and to no other")
+
+
+class Cond(NamedTuple):
+    """All that a network is told besides tokens; a leaf it has no input for is refused.
+
+    clock: what the process tells the network of time, [B] or [B, L]; label: class [B];
+    segment: packed documents [B, L], 0 = padding; position: [B, L], None = 0..L-1;
+    attend: which positions see which, None = as the network was made.
+    """
+
+    clock: Array | None = None
+    label: Array | None = None
+    segment: Array | None = None
+    position: Array | None = None
+    attend: Attend | None = None
+
+    def of_none(self, classes: int, batch: int) -> Cond:
+        """With the label that means none where a network of `classes` is told no class.
+
+        Without any label such a network is one that nobody trained.
+        """
+        if not classes or self.label is not None:
+            return self
+        return self._replace(label=jnp.full(batch, classes, jnp.int32))
+
+
+class Trunk(NamedTuple):
+    """Output of a denoiser's trunk.
+
+    features_BLD after final norm and modulation; latent_BLK float32, before it; cache for decoding.
+    """
+
+    features: Array
+    latent: Any
+    cache: Any = None
+
+
+class Batch(NamedTuple):
+    """One (micro)batch of training or evaluation examples.
+
+    z0 [B, L] clean tokens; keep [B, L] positions never corrupted (prompt, padding); weight [B, L]
+    share of a position in the loss; cond; index [B] position in the global step batch, from which
+    times and keys come; total: size of that global batch; norm: sum of weights over it; step: the
+    update's number, 0 in evaluation; drawn: what an objective drew for the update (`Objective.
+    drawn`), leaves [B, ...].
+    """
+
+    z0: Array
+    keep: Array
+    weight: Array
+    cond: Cond
+    index: Array  # type: ignore[assignment]
+    total: Any
+    norm: Any
+    step: Any = 0
+    drawn: Any = ()
+
+
+def as_batch(arrays: dict[str, Array]) -> Batch:
+    """A global batch from the pipeline's arrays; its own size and weights normalise it."""
+    return Batch(
+        z0=arrays["z0"],
+        keep=arrays["keep"],
+        weight=arrays["weight"],
+        cond=Cond(
+            label=arrays.get("label"),
+            segment=arrays.get("segment"),
+            position=arrays.get("position"),
+        ),
+        index=arrays["index"],
+        total=arrays["z0"].shape[0],
+        norm=jnp.sum(arrays["weight"]),
+    )
+
+
+class Loss(NamedTuple):
+    """A scalar that simply adds up over microbatches and shards, and metrics that do too."""
+
+    total: Array
+    metrics: dict[str, Array]
