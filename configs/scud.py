@@ -6,19 +6,14 @@ Command:   python -m ldd_jax train --config=configs/scud.py:method=scud,kernel=u
            from=WORKDIR,near=K: K nearest neighbours in the embedding of a finished run, whose data
            and tokenizer are taken too; any matrix of rates: section(GraphKernel, matrix=...))
 Hardware:  any; minutes at size=tiny on a laptop CPU.
-Expected:  random walks (launch/walks.py, docs/scud.md): the band below uniform kernels and UDLM;
-           uniform kernels: no gain over UDLM resolved. Texts: not run yet.
+Expected:  random walks (launch/walks.py, docs/scud.md), one seed measured here: uniform jumps below
+           UDLM, the band above both. Texts: not run yet.
 """
 
-from pathlib import Path
-
-import numpy as np
-
 from ldd_jax.config.recipes import SHORT, arguments, make, tokenizer
-from ldd_jax.core.checks import UserError, nearest, require
+from ldd_jax.core.checks import nearest, require
 from ldd_jax.core.registry import section
 from ldd_jax.processes import BandKernel, MaskedKernel, NeighbourKernel, UniformKernel
-from ldd_jax.processes.kernels import nearest_neighbours
 from ldd_jax.schedules import ExponentialSigma, LogLinear
 
 KERNELS = {
@@ -27,20 +22,6 @@ KERNELS = {
     "band": BandKernel,
     "neighbours": NeighbourKernel,
 }
-
-
-def learned(workdir, count):
-    """The kernel of nearest neighbours in a run's token table, and the run's data section."""
-    from ldd_jax.inference.pipeline import load_trained
-
-    require(bool(workdir), "neighbours in which embedding? give from=WORKDIR, a finished run")
-    require(count.isdigit(), f"near={count}; a whole number of neighbours is wanted")
-    run, params, _ = load_trained(Path(workdir))
-    table = np.asarray(params["trunk"]["embed"]["table"])[: run.tokenizer.size]
-    try:
-        return NeighbourKernel(near=nearest_neighbours(table, int(count))), run.config.data
-    except ValueError as error:
-        raise UserError(f"near={count}: {error}") from error
 
 
 def get_config(argument=""):
@@ -55,6 +36,8 @@ def get_config(argument=""):
     )
     jumps, data = KERNELS[kernel], dict(path="", length=64, tokenizer=tokenizer(chosen))
     if kernel == "neighbours":
+        from ldd_jax.inference.kernels import learned
+
         jumps, own = learned(workdir, near)
         data = {name: value for name, value in own.items() if name != "name"}
     # A token has few events before uniform jumps forget it, and orders of magnitude with near ones.
