@@ -84,7 +84,8 @@ def test_refusals(argv, said):
 
 def test_lists(tmp_path, own_registry):
     result = tools.good("list")
-    assert [line[:-1] for line in result.out.splitlines() if line[0] != " "] == registry.kinds()
+    heads = [line[:-1] for line in result.out.splitlines() if line[0] != " "]
+    assert heads == [*registry.kinds(), "recipe (--config=NAME)"]
     path = tmp_path / "parts.py"
     path.write_text(
         "from ldd_jax.core.registry import register\n@register('toy of this test', 'mine')\n"

@@ -8,6 +8,7 @@ import pytest
 from ldd_jax.core.types import Cond, TokenSpace
 from ldd_jax.denoisers import Hollow
 from tests.cli import tools
+from tests.lab import first_params, jit
 
 V, L = 5, 6
 TOKENS = TokenSpace(size=V, mask=4)
@@ -20,7 +21,7 @@ COND = Cond(clock=jnp.full(1, 0.3))
 @pytest.fixture(scope="module")
 def network():
     """With parameters that leave nothing at its start."""
-    params = jax.jit(MODEL.init)(jax.random.key(0))
+    params = first_params(MODEL)
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
     live = [p + 0.3 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys)]
@@ -30,7 +31,7 @@ def network():
 def jacobian(run):
     """|d out_i / d z_j| of log-weights z [1, L, V], largest entry, [L, L]."""
     z = jax.random.normal(jax.random.key(2), (1, L, V))
-    full = jax.jit(jax.jacrev(lambda z: run(z)[0]))(z)[:, :, 0]  # [L, out, L, V]
+    full = jit(jax.jacrev(lambda z: run(z)[0]))(z)[:, :, 0]  # [L, out, L, V]
     return np.abs(np.asarray(full)).max(axis=(1, 3))
 
 
@@ -42,7 +43,7 @@ def test_the_diagonal_of_the_jacobian_is_zero_to_the_bit(network):
     def twice(z):
         return out(z, network.trunk(z, COND, None).latent)
 
-    h = network.trunk(other, COND, None).latent
+    h = jit(lambda z: network.trunk(z, COND, None).latent)(other)
     assert h.shape == (1, L, 16) and np.ptp(np.asarray(h)) > 0
     for run in (lambda z: out(z, None), lambda z: out(z, h), twice):
         found = jacobian(run)
@@ -52,8 +53,9 @@ def test_the_diagonal_of_the_jacobian_is_zero_to_the_bit(network):
 
 def test_the_latent_counts(network):
     z = jnp.asarray([[0, 1, 2, 3, 4, 0]])
-    h = network.trunk(z, COND, None).latent
-    features = lambda h: np.asarray(network.trunk(z, COND, h).features)
+    h = jit(lambda: network.trunk(z, COND, None).latent)()
+    run = jit(lambda h: network.trunk(z, COND, h).features)
+    features = lambda h: np.asarray(run(h))
     assert np.abs(features(h) - features(None)).max() > 1e-3
     np.testing.assert_array_equal(features(network.latent(1, L)), features(None))
 

@@ -160,7 +160,13 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+# The fast set has one of each kind.
+FURTHER = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name", ["carried", *(pytest.param(n, marks=FURTHER) for n in list(SETTINGS)[1:])]
+)
 def test_statement_1(name):
     """E_K exp(-l) is the law of `sample`; its mean bounds, and importance weighting tightens."""
     latent, readout = SETTINGS[name]
@@ -245,7 +251,9 @@ EXACT = {
 }
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize(
+    "name", ["confidence", *(pytest.param(n, marks=FURTHER) for n in list(EXACT)[1:])]
+)
 def test_statement_2(name):
     """Where nothing but the text decides, one run gives the likelihood."""
     net, step = network(MASKED), EXACT[name]
@@ -262,6 +270,7 @@ def test_statement_2(name):
         np.testing.assert_allclose(p, law[index(MASKED.x, MASKED.size)], **ROUNDED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [Confidence(noise=1.0), FirstHitting()], ids=["noise", "hitting"])
 def test_orders_of_chance(step):
     """Chance that does not look at the network is a path's own: the mean of exp(-l) is the law."""
@@ -319,6 +328,7 @@ RULES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RULES)
 def test_laws_of_other_rules(name):
     law, step = RULES[name]
