@@ -108,7 +108,9 @@ def params():
     return jax.tree.unflatten(tree, live)
 
 
-@pytest.mark.parametrize("context", [None, PseudoContext(p=1.0)])
+@pytest.mark.parametrize(
+    "context", [None, pytest.param(PseudoContext(p=1.0), marks=pytest.mark.slow)]
+)
 def test_gradients_reach_both_passes_and_no_draw(params, context):
     """The slope of the second term is that of its pass alone, with x_s and the latent given."""
     loss = objective(**{} if context is None else dict(context=context))

@@ -58,7 +58,9 @@ def resting(matrix):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(k, marks=pytest.mark.slow if k == "accepted" else ()) for k in KERNELS]
+)
 def test_kernels_on_finished_text(name):
     given, moved, rests = KERNELS[name]
     p = LAW.marginal(1.0)

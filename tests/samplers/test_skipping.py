@@ -47,7 +47,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+QUICK = ("few", "told the time")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in CASES]
+)
 def test_the_law_is_that_of_ancestral(name):
     """Two samples of 60,000 texts; the network has dependent, non-ideal predictions."""
     steps, timed, options = CASES[name]
