@@ -21,6 +21,7 @@ def evaluated(workdir, tmp_path, *flags):
     return run, tools.json_lines(output)
 
 
+@pytest.mark.slow
 def test_each_number_of_steps_is_a_sampler_of_its_own(trained, tmp_path):
     run, records = evaluated(trained("lddm_m"), tmp_path, "--steps=2,8", "--trajectories=8")
     for record, steps in zip(records, (2, 8)):
@@ -41,6 +42,7 @@ def test_orders_without_chance_are_exact(trained, tmp_path):
     assert "NLL" in run.out and record["network_calls_per_sequence"] == 16
 
 
+@pytest.mark.slow
 def test_prompts_and_uniform_diffusion(trained, tmp_path):
     flags = ("--steps=3", "--prompt_tokens=10")
     _, (record,) = evaluated(trained("lddm_u"), tmp_path, *flags)
@@ -72,6 +74,7 @@ def test_refusals(trained, method, flags, why):
     assert run.status == 2 and why in run.err and len(run.err.splitlines()) == 1, run
 
 
+@pytest.mark.slow
 def test_scores_of_texts(trained):
     """The same program by row: exact orders agree with the split's, given contexts are free."""
     pipe = ldd_jax.load(trained("lddm_m"))
@@ -91,6 +94,7 @@ def test_scores_of_texts(trained):
             pipe.nll("the house", **wrong)
 
 
+@pytest.mark.slow
 def test_bench_has_a_column(trained, tmp_path):
     """Each sampler's own bound at its own T; nothing where it is not known, as of the data."""
     few = ("--num_samples=3", "--steps=2,4", "--latents=carry,off", "--bound_sequences=32")

@@ -158,6 +158,7 @@ def test_fill_fills_the_gaps_only(sampled, trained, method):
         assert record["text"].startswith("the ") and record["text"].endswith(" house")
 
 
+@pytest.mark.slow
 def test_a_sampler_with_its_own_clock(sampled):
     """One call for every free token, none for the tail; the rule and its fields are recorded."""
     run, records = sampled("lddm_m", "--sampler=first_hitting", f"--fill={FILL}")
@@ -227,6 +228,7 @@ def test_running_a_finished_command_again_changes_no_metric(trained, train_flags
     assert (workdir / "metrics.jsonl").read_text() == before
 
 
+@pytest.mark.slow
 def test_a_profile_is_written(train_flags, tmp_path):
     flags = (*train_flags, "--profile=2")
     run = tools.good("train", tools.recipe("mdlm"), f"--workdir={tmp_path / 'run'}", *flags)

@@ -45,6 +45,7 @@ def test_a_grid_and_its_bounds(learned):
     assert {bounds["linear"]["above"], bounds["cosine"]["above"]} >= {0.0}
 
 
+@pytest.mark.slow
 def test_the_published_loss_by_name(trained, tmp_path):
     """Its grid is handed out, and bounded beside the others."""
     output = tmp_path / "matched.json"
@@ -61,6 +62,7 @@ def test_the_published_loss_by_name(trained, tmp_path):
     assert bounds["matched"]["expected"] >= bounds["learned"]["expected"]
 
 
+@pytest.mark.slow
 def test_factors_of_the_rate_without_masks(trained, tmp_path):
     """Tau-leaping is the learned one then; a sampler that is named stays."""
     output = tmp_path / "factors.json"
@@ -84,6 +86,7 @@ def test_factors_of_the_rate_without_masks(trained, tmp_path):
     assert cells.parse_sampler(f"ancestral:grid={output}", Sampling()).step == Ancestral()
 
 
+@pytest.mark.slow
 def test_sampling_along_it(learned, trained, tmp_path):
     """The file's steps count unless others are asked for."""
     _, output = learned

@@ -134,6 +134,7 @@ def get_config(argument=""):
 """
 
 
+@pytest.mark.slow
 def test_a_weight_of_ones_own_by_plugin(tmp_path, own_registry):
     for name, text in (("coins.py", PLUGIN), ("config.py", CONFIG)):
         (tmp_path / name).write_text(text)

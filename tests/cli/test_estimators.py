@@ -9,6 +9,7 @@ import pytest
 from tests.cli import tools
 
 
+@pytest.mark.slow
 def test_estimators_agree_within_their_errors(trained, tmp_path):
     workdir, output = trained("lddm_m"), tmp_path / "out.jsonl"
     names = "nelbo,k_form,time_free,lambda"

@@ -72,6 +72,7 @@ def fine_tuned(workdir, **data):
     return parse("train", TRAIN, [argument, *flags]).config.to_dict()["data"]
 
 
+@pytest.mark.slow
 def test_a_lengthened_run_tells_the_rate_on_both_sides(trained, train_flags, tmp_path):
     """Cosine decay ends at 0 after 12 updates and stands high again at the 13th of 24."""
     workdir = tmp_path / "run"

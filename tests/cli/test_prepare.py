@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.cli import tools
 
 
+@pytest.mark.slow
 def test_same_curve_from_text_and_from_prepared_folder(trained, train_flags, tmp_path):
     folder, workdir = tmp_path / "prepared", tmp_path / "run"
     run = tools.good("prepare", tools.recipe("lddm_m"), f"--output={folder}", *train_flags)

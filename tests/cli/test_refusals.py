@@ -237,6 +237,7 @@ def test_no_workdir(command, place):
     assert not (place / "nowhere").exists()
 
 
+@pytest.mark.slow
 def test_the_process_itself(place, text):
     """What the shell sees, with the interpreter's own handlers in place."""
     for argv, fragment in (
@@ -440,6 +441,7 @@ def test_resuming_another_run(copy, train_flags):
     assert listing(copy) == before
 
 
+@pytest.mark.slow
 def test_resuming_on_a_changed_text(tmp_path):
     path, workdir = tmp_path / "text.txt", tmp_path / "run"
     path.write_text(tools.sentences(400))

@@ -90,6 +90,7 @@ def copy(trained, tmp_path):
     return shutil.copytree(trained("mdlm"), tmp_path / "copy")
 
 
+@pytest.mark.slow
 def test_an_interrupted_command(copy, monkeypatch):
     given = ("sample", f"--workdir={copy}", "--num_samples=7", "--steps=2", "--batch_size=3")
     tools.good(*given)
@@ -113,6 +114,7 @@ def test_an_interrupted_command(copy, monkeypatch):
     assert (copy / "samples.jsonl").read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_samples_of_training_have_a_name_of_their_own(copy, train_flags):
     """`sample` leaves them alone, and a run that goes on drops and repeats none."""
     path = copy / "training_samples.jsonl"

@@ -15,6 +15,7 @@ from tests.cli import tools
 BYTES = f"--config={tools.ROOT / 'configs' / 'text.py'}:method=mdlm,tokenizer=bytes"
 
 
+@pytest.mark.slow
 def test_a_byte_level_run_on_an_ascii_terminal(tmp_path, train_flags):
     """A sample of nearly random bytes has letters that ASCII has not."""
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")

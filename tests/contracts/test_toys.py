@@ -16,6 +16,7 @@ from tests.lab import first_params
 TOKENS = TokenSpace(size=5, mask=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "toy, method", [("slanted", "mdlm"), ("codes", "lddm_m"), ("near", "mdlm")]
 )
@@ -33,6 +34,7 @@ def test_it_trains_samples_and_is_scored_from_the_command_line(toy, method, tmp_
     assert [len(r["tokens"]) for r in rows] == [16, 16] and {r["calls"] for r in rows} == {5}
 
 
+@pytest.mark.slow
 def test_positions_keep_their_own_time():
     """P(masked after the step to t) = t^(1 + i / L), by counting; all is revealed at the end."""
     process, length, rows = toys.Slanted(tokens=TOKENS), 4, 4000

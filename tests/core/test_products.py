@@ -28,6 +28,7 @@ def test_value_and_gradients_are_those_of_autodiff(x64, shape, features):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_half_precision_in_float32_sums(strict):
     x, w, (key, out) = pair((4, 6, 8), 5, jnp.bfloat16)
     wide = lambda x, w: linear(x, w, jnp.float32)

@@ -24,6 +24,7 @@ def test_all_at_once_while_their_logits_are_small():
         assert tile % 128 == 0 and (tile == 0 or 8 * vocabulary * tile > tiles.ENOUGH)
 
 
+@pytest.mark.slow
 def test_the_chosen_tile_walks_the_rows(monkeypatch):
     """With little room: no product of all rows is left, and the sums are those of one call."""
     monkeypatch.setattr(tiles, "ENOUGH", 4 * 16 * 8)
@@ -48,6 +49,7 @@ def test_it_is_the_default_and_less_is_refused():
             made()
 
 
+@pytest.mark.slow
 def test_the_plan_counts_its_trips():
     """A recipe that leaves the tile open, with GPT-2's vocabulary: half of the rows in tiles."""
     found = tools.good(

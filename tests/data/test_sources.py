@@ -16,6 +16,7 @@ def read(path, **options):
     return list(open_source(str(path), **options).documents())
 
 
+@pytest.mark.slow
 def test_python_docs_is_a_megabyte_of_unique_ascii_prose():
     documents = python_docs()
     text = "\n".join(documents)

@@ -75,6 +75,7 @@ def test_output_and_gradients_are_those_of_the_formula(x64, segment, attend):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_queries_against_a_longer_cache(x64):
     q, k, v, cotangent = arrays(2, 5, jnp.float64)
     mask = jnp.arange(5)[None] <= (2 + jnp.arange(2))[:, None]

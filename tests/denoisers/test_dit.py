@@ -78,6 +78,7 @@ def test_the_pallas_kernel_agrees(segments, causal):
     assert kernel("auto")(q, k, v, segment).shape == q.shape
 
 
+@pytest.mark.slow
 def test_rotary_depends_on_distance_only():
     q, k = jax.random.normal(jax.random.key(3), (2, 1, L, 1, 8))
     scores = lambda shift: jnp.einsum(
@@ -144,6 +145,7 @@ def test_axes_match_parameters(latent, narrow, classes):
     jax.tree.map(check, model.axes(), shapes, is_leaf=is_axes)
 
 
+@pytest.mark.slow
 def test_a_narrow_latent_adds_to_the_first_channels():
     """Against a network without latent whose table holds E(z) + LayerNorm(h) of every position."""
     narrow = DiT(**SIZES, latent_width=5)
@@ -178,6 +180,7 @@ def test_a_latent_of_the_whole_width_is_the_model_without_the_field(params):
     assert DiT(**SIZES).axes() == DiT(**SIZES, latent_width=16).axes()
 
 
+@pytest.mark.slow
 def test_dropout_follows_the_example(params):
     model = DiT(**SIZES, dropout=0.5)
     run = jit(lambda z, h, keys: model.bind(params).trunk(z, Cond(), h, key=keys).features)

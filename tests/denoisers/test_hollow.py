@@ -51,6 +51,7 @@ def test_the_diagonal_of_the_jacobian_is_zero_to_the_bit(network):
         assert found[~np.eye(L, dtype=bool)].min() > 1e-4  # all others are seen
 
 
+@pytest.mark.slow
 def test_the_latent_counts(network):
     z = jnp.asarray([[0, 1, 2, 3, 4, 0]])
     h = jit(lambda: network.trunk(z, COND, None).latent)()
@@ -74,7 +75,9 @@ def test_it_trains_and_is_corrected_from_the_command_line(tmp_path):
     text.write_text(tools.sentences(200))
     work = f"--workdir={tmp_path / 'run'}"
     given = (*tools.SIZES, *tools.OPTIM, *tools.corpus(text), "--config.training.num_steps=6")
-    tools.good("train", tools.recipe("hollow"), work, *given)
+    tools.good("train", tools.recipe("hollow_sic"), work, *given)
+    said = tools.good("evaluate", work).out
+    assert "an upper bound for the sampler that runs one pass per step" in said, said
     rule = "--sampler=predictor_corrector:corrector=informed"
     tools.good("sample", work, rule, "--num_samples=2", f"--output={tmp_path / 's.jsonl'}")
     rows = tools.json_lines(tmp_path / "s.jsonl")

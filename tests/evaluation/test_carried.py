@@ -164,6 +164,7 @@ SETTINGS = {
 FURTHER = pytest.mark.slow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["carried", *(pytest.param(n, marks=FURTHER) for n in list(SETTINGS)[1:])]
 )
@@ -190,6 +191,7 @@ def test_statement_1(name):
     assert np.abs(np.exp(-off) @ chance - p).max() > 1e-4  # whose likelihood it is, matters
 
 
+@pytest.mark.slow
 def test_resets_at_every_step_are_the_bound_of_a_chain():
     """With h = 0 at every call U is the bound with `times` grid, text by text."""
     net = network(MASKED)
@@ -285,6 +287,7 @@ def test_orders_of_chance(step):
     assert (np.abs(p.mean(1) - law) < 5 * error).all() and (error < 0.02 * law).all()
 
 
+@pytest.mark.slow
 def test_statement_3():
     """Uniform diffusion: E_q p / q is the law of `sample`, over all paths of q to a text."""
     net, some = network(UNIFORM), UNIFORM.x[[0, 3]]
@@ -338,6 +341,7 @@ def test_laws_of_other_rules(name):
     np.testing.assert_allclose(p, exact[index(text, law.size)], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_rules_that_are_ancestral():
     """The same draws, the same price."""
     net = network(SMALL, latent=False, time_conditioning=False)
@@ -347,6 +351,7 @@ def test_rules_that_are_ancestral():
         np.testing.assert_allclose(paid(net, step, SMALL.x, draw).nats, one.nats, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_uniform_paths_of_production():
     """Their mean is the law, started where the forward process ends."""
     net, many = network(UNIFORM), 4000
@@ -358,6 +363,7 @@ def test_uniform_paths_of_production():
     assert (np.abs(p.mean(1) - law) < 5 * error).all() and (error < 0.05 * law).all()
 
 
+@pytest.mark.slow
 def test_given_tokens_are_free_of_charge():
     """Of the rest, given them, the probabilities sum to one; padding costs nothing either."""
     net = network(MASKED)

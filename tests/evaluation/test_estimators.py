@@ -109,6 +109,7 @@ def test_coupled_ratios_are_right_and_less_noisy(law):
         estimators.log_ratio(score, {}, pairs[:1], [([], [1])], key=jax.random.key(1), **settings)
 
 
+@pytest.mark.slow
 def test_estimators_agree_on_a_network_with_a_latent(law):
     """Two passes: no exact conditionals, the same number all the same."""
     model = DiT(tokens=law.tokens, width=16, depth=1, heads=2, cond_width=8)

@@ -107,6 +107,7 @@ def test_a_judge_is_asked_in_its_own_tokens():
         judges.judge_samples(judge, [""], [np.array([0, 5])], "letters")
 
 
+@pytest.mark.slow
 def test_the_network_judge_is_the_likelihood():
     """Rows of several lengths, one longer than the network's, against one row at a time."""
     tokens = TokenSpace(size=6, mask=5)

@@ -176,6 +176,7 @@ def test_untrained_model_knows_nothing(method):
         assert found.calls == 40 * passes
 
 
+@pytest.mark.slow
 def test_a_full_and_a_padded_last_batch_agree():
     """The same sequences in batches of 8 and of 7: only the times differ."""
     found = []

@@ -54,6 +54,7 @@ def test_it_shrinks_the_scales_and_worsens_the_law(steps, x64):
     assert abs(nats - worse) < 5e-6 and nats > plain
 
 
+@pytest.mark.slow
 def test_runs_give_the_scales_of_the_enumeration(x64):
     """Production runs of many rows, teacher and student drawn apart."""
     law = Law(3, 3, 3, 0.5)

@@ -206,6 +206,7 @@ def test_paths_of_the_exact_denoiser(law, losses, u, x64):
     np.testing.assert_allclose(measured.values, losses.values, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_paths_carry_the_latent():
     """Against the network called by hand, call after call."""
     tokens, length, u = TokenSpace(size=4, mask=3), 2, np.array([1, 0.6, 0.2])

@@ -34,6 +34,7 @@ def arrays(token):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["nan", "inf", "gradient"])
 def test_a_bad_update_moves_nothing_but_the_step(what, monkeypatch):
     built = experiment("lddm_m", optim__warmup_steps=4)

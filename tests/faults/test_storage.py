@@ -95,6 +95,7 @@ def edit_meta(workdir, step, **changes):
     path.write_text(json.dumps({k: v for k, v in meta.items() if v is not None}))
 
 
+@pytest.mark.slow
 def test_the_format_before_this_one_is_read(copy, trained, train_flags):
     """It had no digests, no owed work and no watch."""
     shutil.rmtree(copy / "checkpoints" / "12")

@@ -22,6 +22,7 @@ def pipe(trained):
     return ldd_jax.load(trained("lddm_m"))
 
 
+@pytest.mark.slow
 def test_samples_are_those_of_the_command(pipe, trained, tmp_path):
     out = tmp_path / "s.jsonl"
     flags = ("--num_samples=3", "--steps=3", "--seed=5", "--temperature=0.8", "--latent=off")
@@ -30,6 +31,7 @@ def test_samples_are_those_of_the_command(pipe, trained, tmp_path):
     assert texts == [r["text"] for r in tools.json_lines(out)]
 
 
+@pytest.mark.slow
 def test_fill(pipe):
     assert all(t.startswith("the ") for t in pipe.fill("the [MASK][MASK][MASK]", 2, seed=1))
     assert len(pipe.fill("the [MASK][MASK]")) == 1
@@ -109,6 +111,7 @@ def test_temperature_0_is_greedy(pipe):
     assert pipe.sample(1, temperature=0, **how) == pipe.sample(1, top_k=1, **how)
 
 
+@pytest.mark.slow
 def test_programs_are_kept(pipe, compiled):
     """A second call compiles nothing; other seeds, steps, texts and few more rows neither."""
     pipe.sample(3, steps=4, sampler="euler")

@@ -103,6 +103,7 @@ def spied(pipeline, **options):
     return continuer, seen
 
 
+@pytest.mark.slow
 def test_the_prompt_is_kept(trained):
     pipeline = ldd_jax.load(trained("lddm_m"))
     continuer, seen = spied(pipeline, batch_size=2)

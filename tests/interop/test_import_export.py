@@ -85,6 +85,7 @@ def test_export_gives_the_same_bytes(imported, tmp_path):
     assert f"{len(w)} of {len(w)}" in again.out
 
 
+@pytest.mark.slow
 def test_export_under_own_names_is_whole(imported, tmp_path):
     workdir, _, _ = imported
     tools.good("export", f"--workdir={workdir}", f"--output={tmp_path / 'own'}", "--names=own")
@@ -140,6 +141,7 @@ def test_causal_networks_are_known_by_their_tensors(tmp_path):
     tools.good("sample", *sample_flags)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", ["reference", "own"])
 def test_an_export_of_ones_own_run_is_read_back(trained, tmp_path, names):
     run, out, back = trained("lddm_m"), tmp_path / "out", tmp_path / "back"

@@ -66,6 +66,7 @@ def test_label_and_prompt_go_together_for_the_stated_share():
     assert (spy.label < 4).all()
 
 
+@pytest.mark.slow
 def test_examples_of_no_class_have_the_label_of_none():
     """As samples have; a network of classes never saw the label missing."""
     spy, examples = Spy(), batch(6)._replace(cond=Cond())
@@ -89,6 +90,7 @@ def test_uniform_diffusion_cannot_hide_a_prompt():
         guide_prompt(Net(Toy.make(), PROCESSES["uniform"]), gamma=2.0)
 
 
+@pytest.mark.slow
 def test_guidance_by_a_prompt():
     # The toy sees the prompt through the mean of its row; 1 is the plain sampler with one pass.
     net, b = Net(Toy.make(), PROCESSES["masked"], tile=6), jnp.arange(4)

@@ -83,6 +83,7 @@ def test_the_limit_is_the_continuous_bound(make):
     assert gaps[0] < 2e-2 and abs(gaps[0] / gaps[1] - 2) < 0.1, gaps
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_to_the_last_step():
     with jax.enable_x64(False):
         process = MaskedMean(tokens=TokenSpace(size=4, mask=3))

@@ -121,6 +121,7 @@ def test_with_gamma_zero_and_reciprocal_steps_it_is_the_nelbo_on_the_same_times(
     np.testing.assert_allclose(a * steps * times.share, b, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_lddm_g_is_mgdm_with_a_context():
     batch, params = batch_of(), PARAMS
     total = lambda c: (

@@ -63,6 +63,7 @@ def test_loss_is_the_cross_entropy(tile):
     assert loss.metrics["scored"] == 3 * L - 5
 
 
+@pytest.mark.slow
 def test_the_likelihood_sums_to_one():
     """Over all 4^3 sequences of three symbols."""
     every = jnp.asarray(list(itertools.product(range(START), repeat=3)))

@@ -53,6 +53,7 @@ def at(logp, x):
     return jnp.take_along_axis(logp, x[..., None], -1)[..., 0]
 
 
+@pytest.mark.slow
 def test_weights_are_a_softmax_over_the_whole_batch_and_rollouts_are_kept():
     """B w at every site; the buffer is new at multiples of `every`; W of thousands does no harm."""
     objective = Wdce(every=3, warmup=Stages(factors=(0.5,), updates=4), **FACTS)
@@ -79,6 +80,7 @@ def test_weights_are_a_softmax_over_the_whole_batch_and_rollouts_are_kept():
     assert not np.array_equal(new.x, other.x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile", [0, 7])
 def test_wdce_and_its_gradient_are_those_of_all_masks(tile):
     """Every configuration, every subset of m sites with weight L / m, m uniform; MC against it."""
@@ -116,6 +118,7 @@ def test_wdce_and_its_gradient_are_those_of_all_masks(tile):
     assert max(float(jnp.abs(e).max()) for e in jax.tree.leaves(slope)) > 0.01
 
 
+@pytest.mark.slow
 def test_no_replicate_is_fully_visible_and_half_look_from_the_other_end():
     """m runs over 1 .. L evenly; odd replicates show what even ones hide first."""
     seen = []
@@ -146,6 +149,7 @@ def costs(model, params, x, order):
     return total
 
 
+@pytest.mark.slow
 def test_log_variance_is_the_variance_and_has_its_gradient():
     """On the paths that are drawn, against a direct evaluation of Var(W)."""
     model, rows = model_of(), 12
@@ -167,6 +171,7 @@ def test_log_variance_is_the_variance_and_has_its_gradient():
         objective.aux(1, L)
 
 
+@pytest.mark.slow
 def test_log_variance_on_average_is_that_of_all_paths():
     """Var of W over all 24 orders and 16 configurations under the sampler, held fixed."""
     model, rows = model_of(), 64
@@ -196,6 +201,7 @@ def test_log_variance_on_average_is_that_of_all_paths():
     assert np.concatenate(sigmas).max() < 5.5
 
 
+@pytest.mark.slow
 def test_gradients_go_through_the_carried_latent():
     """With the latent along the path its norm's parameters have a gradient; off, they have none."""
     model = model_of(latent=True)

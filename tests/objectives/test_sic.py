@@ -16,7 +16,6 @@ from ldd_jax.objectives import GridTimes, Nelbo, PseudoContext, Sic
 from ldd_jax.oracle.laws import Exact, Law
 from ldd_jax.processes import Masked, Uniform
 from ldd_jax.schedules import LogLinear
-from tests.cli import tools
 from tests.lab import first_params, jit
 
 V, L, T, STEPS = 3, 3, 0.6, 4
@@ -78,6 +77,7 @@ def drawn(count, seed=0):
     return z0, z, clock
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_second_term_is_what_a_step_reveals():
     """60,000 rows of the production loss against the sum over all texts, masks and draws."""
@@ -108,9 +108,8 @@ def params():
     return jax.tree.unflatten(tree, live)
 
 
-@pytest.mark.parametrize(
-    "context", [None, pytest.param(PseudoContext(p=1.0), marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("context", [None, PseudoContext(p=1.0)])
 def test_gradients_reach_both_passes_and_no_draw(params, context):
     """The slope of the second term is that of its pass alone, with x_s and the latent given."""
     loss = objective(**{} if context is None else dict(context=context))
@@ -155,6 +154,7 @@ def test_gradients_reach_both_passes_and_no_draw(params, context):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_tiles_change_nothing(params):
     z0, z, clock = drawn(16)
     score = lambda **fields: (
@@ -185,14 +185,3 @@ def test_who_may_not_use_it():
     net = dit.bind(first_params(dit))
     with pytest.raises(UserError, match="does not look at its own place"):
         objective().score(net, batch_of(z0), z, clock, jnp.ones(4), jax.random.key(0), None)
-
-
-@pytest.mark.slow
-def test_trains_and_is_evaluated_from_the_command_line(tmp_path):
-    text = tmp_path / "text"
-    text.write_text(tools.sentences(200))
-    work = f"--workdir={tmp_path / 'run'}"
-    given = (*tools.SIZES, *tools.OPTIM, *tools.corpus(text), "--config.training.num_steps=6")
-    tools.good("train", tools.recipe("hollow_sic"), work, *given)
-    said = tools.good("evaluate", work).out
-    assert "an upper bound for the sampler that runs one pass per step" in said, said

@@ -27,6 +27,7 @@ def plan(*argv):
     )
 
 
+@pytest.mark.slow
 def test_bad_slices_are_refused_in_one_line():
     for given in ("v5e", "h100:2x2"):
         done = plan("--config=configs/quickstart.py", f"--topology={given}")

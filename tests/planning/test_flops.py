@@ -125,6 +125,7 @@ def test_the_stated_expectation_is_what_batches_show():
     assert cost.measured(built("lddm_u"), 8, 1)["trips"] == 8 * 64 / 32
 
 
+@pytest.mark.slow
 def test_the_table_of_parameters():
     """clu's table of names, shapes, types and sizes; its sum is the model's."""
     found = tools.good("plan", tools.recipe("lddm_m,size=tiny"), "--what=parameters").out

@@ -73,6 +73,7 @@ def test_bound_is_the_rate_of_the_posterior_divergence(make):
     np.testing.assert_allclose(process.bound(logits, x, z, t), gap, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_float32_holds_at_small_times():
     rng = np.random.default_rng(2)
     v, n = 50, 400

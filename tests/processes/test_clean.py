@@ -69,6 +69,7 @@ def test_clean_is_a_step_to_no_noise(kind):
     assert np.isfinite(entropy(clean)).all()
 
 
+@pytest.mark.slow
 def test_the_greedy_tail_rewrites_no_finished_token():
     """At t = 1e-5 the posterior of a token is that token, whatever the others say."""
     law = Law(5, 3, 2, 0.8, masked=False)

@@ -287,6 +287,7 @@ def test_corruption_draws_what_the_bound_supposes(name):
     assert (np.abs(share - law) < 4.5 * np.sqrt(law * (1 - law) / 40_000)).all()
 
 
+@pytest.mark.slow
 def test_float32_agrees_with_float64():
     """Rows of many kernels and counts, and their gradient is finite."""
     rng = np.random.default_rng(1)

@@ -31,6 +31,7 @@ def run(kind, blocks, length, *, step=None, steps=3, window=5, clamp=None, index
     )()
 
 
+@pytest.mark.slow
 def test_one_block_is_the_plain_sampler_to_the_bit():
     net = Net(Toy.make(), PROCESSES["masked"], tile=6)
     prior = net.process.prior(example_keys(jax.random.key(1), INDEX), 7)
@@ -67,6 +68,7 @@ def test_a_longer_row_begins_like_the_shorter(kind, blocks):
     assert long.calls.tolist() == [(4 if kind == "masked" else 3) * (3 + 1)] * B
 
 
+@pytest.mark.slow
 def test_clamped_positions_stay_and_count_for_what_follows():
     fixed = jnp.zeros((B, 8), bool).at[:, jnp.asarray([0, 1, 6])].set(True)
     tokens = jnp.full((B, 8), 3)
@@ -76,6 +78,7 @@ def test_clamped_positions_stay_and_count_for_what_follows():
     assert (jnp.where(fixed, -1, found.z) != jnp.where(fixed, -1, free.z)).any()
 
 
+@pytest.mark.slow
 def test_the_latent_moves_with_its_position_or_starts_anew():
     # The toy's latent counts the passes that a position has been in the window for.
     kept = run("masked", Slide(size=2, latent="shift"), 9)
@@ -135,6 +138,7 @@ def test_refusals_say_why():
             bad()
 
 
+@pytest.mark.slow
 def test_blocks_of_nothing_but_prompt_pay_no_calls():
     fixed = jnp.arange(16) < jnp.asarray([12, 12, 7, 16])[:, None]
     clamp = Clamp(jnp.full((B, 16), 3), fixed)
@@ -150,6 +154,7 @@ def test_blocks_of_nothing_but_prompt_pay_no_calls():
         np.testing.assert_array_equal(alone.calls[0], found.calls[i])
 
 
+@pytest.mark.slow
 def test_a_row_without_a_free_position_pays_no_calls_with_any_clock():
     clamp = Clamp(jnp.full((B, 5), 3), jnp.arange(5) < jnp.asarray([5, 0, 2, 5])[:, None])
     for step in (Ancestral(), FirstHitting()):

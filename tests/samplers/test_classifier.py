@@ -177,6 +177,7 @@ def test_what_it_refuses():
         steer(net, None, jnp.zeros(1, jnp.int32), gamma=1.0, mode="second")
 
 
+@pytest.mark.slow
 def test_the_greedy_tail_takes_the_mode_of_the_steered_law():
     b, t = jnp.arange(1), jnp.full(1, 1.0)
     net = Net(Toy.make(), PROCESSES["uniform"])

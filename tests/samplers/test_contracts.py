@@ -178,6 +178,7 @@ def test_latent_of_a_remasked_position_is_taken_back():
         assert (np.asarray(h)[back] == 0).all() == reset
 
 
+@pytest.mark.slow
 def test_own_clock_records_and_goes_on():
     """A trace of given length, then on until all rows are done: the same samples."""
     net = Net(Toy.make(), PROCESSES["masked"])

@@ -118,6 +118,7 @@ def test_one_event_a_call_gives_the_law_itself(kernel, gamma):
         np.testing.assert_allclose((start @ after)[:9], law.p, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_events_are_taken_without_replacement():
     """Counts by position: hypergeometric, by counting; all of them where all are wanted."""
     rows, count = 20_000, jnp.asarray([5.0, 0.0, 2.0, 1.0])
@@ -151,6 +152,7 @@ class Watching:
         return jnp.zeros((batch, length, 2))
 
 
+@pytest.mark.slow
 def test_calls_latent_and_kept_positions():
     """Calls are at most those asked for; kept positions are told 0; the latent is carried."""
     process = Scud(gamma=0.2, tokens=TokenSpace(size=5))

@@ -120,6 +120,7 @@ def test_orders(kind, step, steps, order):
     assert abs(slopes(kind, step, steps)[-1] - order) < 0.25
 
 
+@pytest.mark.slow
 def test_rk2_is_of_order_four_in_one_position_and_two_in_pairs():
     """Restarted from z, two positions revealed in one step never saw each other.
 

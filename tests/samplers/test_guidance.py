@@ -87,6 +87,7 @@ def test_impossible_stays_impossible():
     assert dataclasses.is_dataclass(Net)
 
 
+@pytest.mark.slow
 def test_both_latents_are_off_at_every_call():
     net = guide(Net(Labelled.make(), PROCESSES["masked"]), LABEL, null=NULL, gamma=2.0)
     found = run(net, ThetaTrapezoidal(), latent=Latent(reset_every=1), tail="none")
@@ -118,6 +119,7 @@ def test_where_truncation_leaves_nothing_in_common_the_condition_decides():
     np.testing.assert_array_equal(jnp.exp(law), [[1.0, 0.0, 0.0]])
 
 
+@pytest.mark.slow
 def test_the_greedy_tail_takes_the_mode_of_the_combined_law():
     net = guide(Net(Labelled.make(), PROCESSES["uniform"]), LABEL, null=NULL, gamma=2.0)
     before = run(net, Ancestral(), tail="none")
@@ -143,6 +145,7 @@ class Told(Toy):
         return found._replace(latent=(z != MASK).astype(h.dtype)[..., None])
 
 
+@pytest.mark.slow
 def test_only_the_prompt_is_hidden_and_not_what_an_earlier_block_made():
     process = PROCESSES["masked"]
     net = guide_prompt(Net(Told.make(), process), gamma=2.0)

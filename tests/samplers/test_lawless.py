@@ -62,6 +62,7 @@ def test_rows_without_a_law_are_named_and_every_run_ends(step, kind, tail):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_outside_a_compiled_program_it_is_raised_at_once():
     net = Net(BROKEN, PROCESSES["masked"])
     with pytest.raises(FloatingPointError, match="drawn"):

@@ -158,6 +158,7 @@ def test_clamp(process, tail):
         sample(net, STEP, draw_of(INDEX), prior(process, INDEX), 1, tail="never")
 
 
+@pytest.mark.slow
 def test_padding_changes_no_sample():
     """Rows 0..3 alone equal the same rows followed by segment-0 padding of any content."""
 

@@ -64,6 +64,7 @@ def test_a_sharp_read_out_makes_no_position_certain(rule, readout):
     assert (found.z != MASK).all() and found.calls.tolist() == [L] * B
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "step", [EasyFirst(noise=0.0), ScheduledConfidence(order="confidence")], ids=str
 )

@@ -123,6 +123,7 @@ def test_no_masked_position_has_a_latent_that_saw_a_token(rule):
         assert (leaks == 0) == reset
 
 
+@pytest.mark.slow
 def test_every_rule_that_runs_is_under_the_policy():
     """Off gives every rule on a grid the samples of h = 0 throughout."""
     for rule, step in RULES.items():

@@ -19,6 +19,7 @@ def by_sorting(p, mass):
     return p >= p[order[min(crossing, len(p) - 1)]]
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.integers(0, 12), min_size=1, max_size=9).filter(any),
@@ -62,6 +63,7 @@ def test_temperature_0_is_the_limit_of_small_ones():
             Readout(temperature=temperature)
 
 
+@pytest.mark.slow
 def test_the_nucleus_of_a_pair_is_that_of_each_of_the_two():
     """Guidance without masks reads pairs [N, 2, V]; with V = 2 the wrong axis fits, too."""
     for size in (2, 7):

@@ -40,6 +40,7 @@ def network(target, latent=False, seed=0):
     return model, live_params(model, seed, 0.4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [Ising(side=2), Ising(side=3, beta=0.6), Potts(side=2)])
 def test_w_is_constant_for_ideal_conditionals(target, x64):
     """Whatever order and values: log Z to rounding, by draws and along given paths."""
@@ -56,6 +57,7 @@ def test_w_is_constant_for_ideal_conditionals(target, x64):
     np.testing.assert_allclose(again, found.nats, rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "latent, carry, positions",
     [(False, True, 1), (True, True, 1), (True, False, 1), (True, True, 4)],
@@ -91,6 +93,7 @@ def every_path(target):
     return np.repeat(orders, len(values), 0), np.tile(values, (len(orders), 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("latent", [False, True])
 def test_e_to_the_w_is_unbiased_over_all_paths(latent, x64):
     """The production rule with every outcome dictated: its own law, and its own account of it."""
@@ -125,6 +128,7 @@ def test_e_to_the_w_is_unbiased_over_all_paths(latent, x64):
     assert np.sum(np.exp(log_p) * w) < target.truth().log_z - 0.01  # the ELBO of a poor network
 
 
+@pytest.mark.slow
 def test_several_sites_a_call_leave_it_unbiased():
     """W varies then, even for ideal conditionals; its mean exponential does not move."""
     target = Ising(side=2, beta=0.5)

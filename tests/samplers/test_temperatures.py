@@ -96,6 +96,7 @@ def test_the_best_temperatures(sampled):
     assert all(nats(each * (1 + tiny)) > nats(each) for tiny in 0.1 * np.eye(STEPS)[1:])
 
 
+@pytest.mark.slow
 def test_steps_take_their_own():
     """In the loop: cold steps take the most probable token, and the removal is the last step."""
     law = Law(3, 3, 3, 0.5)
