@@ -35,13 +35,13 @@ test: $(VENV)/.installed-dev .tpu/.installed
 fast: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
-# What needs PyTorch, Lightning and lm-evaluation-harness, downloads of gigabytes: an environment of its own.
+# What needs PyTorch, Lightning, transformers and lm-evaluation-harness, downloads of gigabytes: an environment of its own.
 # TORCH="torch==VERSION+cpu" takes a build without CUDA where one is at hand.
 TORCH ?= torch>=2.6
 .extras/.installed: pyproject.toml
 	$(PYTHON) -m venv .extras
 	.extras/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
-	.extras/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,torch,lm-eval]' hydra-core lightning
+	.extras/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,torch,lm-eval]' hydra-core lightning transformers
 	touch $@
 
 extras: .extras/.installed

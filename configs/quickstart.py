@@ -1,7 +1,7 @@
 """Ten minutes on a laptop CPU: a loopholing model of the Python documentation's prose.
 
 Command:   python -m ldd_jax train --config=configs/quickstart.py --workdir=runs/quickstart
-           (method=mdlm|lddm_m|udlm|lddm_u|ar, size=tiny|...)
+           (method=mdlm|lddm_m|udlm|lddm_u|ar, size=tiny|..., network=llama|gpt2)
 Hardware:  two CPU cores; minutes.
 Expected:  2.02 +- 0.01 nats a character with lddm_m; measured here for all methods
            (docs/results.md).
@@ -15,7 +15,7 @@ from ldd_jax.data import Characters
 def get_config(argument=""):
     """The recipe; structural choices in the argument."""
     return make(
-        arguments(argument, method="lddm_m", size="tiny"),
+        arguments(argument, method="lddm_m", size="tiny", network=""),
         data=dict(path="python-docs", length=64, tokenizer=section(Characters)),
         optim=dict(lr=5e-3, warmup_steps=100, decay="cosine", b2=0.99),
         training=dict(

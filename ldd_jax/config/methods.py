@@ -8,7 +8,7 @@ from typing import Any
 
 from ldd_jax.core import registry
 from ldd_jax.core.registry import register
-from ldd_jax.denoisers import DiT, Hollow
+from ldd_jax.denoisers import GPT2, DiT, Hollow, Llama
 from ldd_jax.objectives import (
     EventTimes,
     GridTimes,
@@ -32,6 +32,9 @@ from ldd_jax.processes import (
 )
 from ldd_jax.samplers import Analytic, Ancestral, EasyFirst, Events, FirstHitting
 from ldd_jax.samplers import NextToken as NextTokenStep
+
+# Networks that stand in the place of the DiT: they differ in what they hold, not in what they do.
+DECODERS: dict[str, type] = {"llama": Llama, "gpt2": GPT2}
 
 
 def of(**fields: Any) -> Any:
@@ -62,6 +65,11 @@ class Method:
     time_conditioning: bool = False
     network: Mapping[str, Any] = of()
     scored: Mapping[str, Any] = of()
+
+    def takes(self, model: str) -> bool:
+        """Whether a network of that name may stand in the place of the method's own."""
+        own = self.model.registered[1]
+        return model == own or (own == DiT.registered[1] and model in DECODERS)  # type: ignore[attr-defined]
 
     @property
     def latent(self) -> bool:

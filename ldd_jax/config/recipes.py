@@ -8,14 +8,15 @@ size one entry here.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
 from ldd_jax.config import sections, stored
+from ldd_jax.config.methods import DECODERS, methods
 from ldd_jax.config.methods import method as method_of
-from ldd_jax.config.methods import methods
 from ldd_jax.core import registry
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.registry import section
@@ -94,6 +95,7 @@ def arguments(text: str, **defaults: str) -> dict[str, str]:
         "method": methods(),
         "size": SIZES,
         "tokenizer": TOKENIZERS,
+        "network": DECODERS,
     }
     for name, table in tables.items():
         if name in chosen and chosen[name] not in (*table, defaults[name]):
@@ -122,6 +124,7 @@ def tokenizer(chosen: dict[str, str]) -> ConfigDict:
 def make(
     chosen: dict[str, str],
     *,
+    network: type | None = None,
     source: type = TextData,
     data: dict[str, Any] | None = None,
     process: dict | None = None,
@@ -138,6 +141,7 @@ def make(
 
     Args:
       chosen: method and size, of `arguments`; all of it names the recipe.
+      network: class of the network; None = the one chosen, else that of the method.
       source: class of the data section.
       data: fields of it.
       process: fields of the process.
@@ -151,18 +155,19 @@ def make(
       mesh: fields of the mesh.
     """
     method = method_of(chosen["method"])
-    network = dict(latent=method.latent, time_conditioning=method.time_conditioning)
-    network |= _sized(method.model, chosen["size"]) | dict(method.network) | (model or {})
+    kind = network or DECODERS.get(chosen.get("network", ""), method.model)
+    fields = dict(latent=method.latent, time_conditioning=method.time_conditioning)
+    fields |= _known(kind, SIZES[chosen["size"]]) | _known(kind, method.network) | (model or {})
     scored = section(method.context, **((context or {}) if method.latent else {}))
-    fields = {"context": scored, **method.scored, **(objective or {})}
+    losses = {"context": scored, **method.scored, **(objective or {})}
     config = ConfigDict(
         {
-            "recipe": ",".join(f"{k}={v}" for k, v in sorted(chosen.items())),
+            "recipe": ",".join(f"{k}={v}" for k, v in sorted(chosen.items()) if v),
             "seed": 0,
             "data": section(source, **(data or {})),
             "process": section(method.process, **(process or {})),
-            "model": section(method.model, **network),
-            "objective": section(method.objective, **fields),
+            "model": section(kind, **fields),
+            "objective": section(method.objective, **losses),
             "optim": section(AdamW, **(optim or {})),
             "training": section(sections.Training, **(training or {})),
             "evaluation": section(
@@ -175,10 +180,10 @@ def make(
     return config.lock()
 
 
-def _sized(model: Any, size: str) -> dict[str, Any]:
-    """The fields of a size that a network has: sizes are written for the DiT."""
+def _known(model: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a network has: sizes and methods are written for the DiT."""
     has = {f.name for f in dataclasses.fields(model)}
-    return {name: value for name, value in SIZES[size].items() if name in has}
+    return {name: value for name, value in fields.items() if name in has}
 
 
 def problems(
@@ -228,7 +233,7 @@ def methods_of(config: ConfigDict) -> list[str]:
         name
         for name, m in methods().items()
         if named(m.process) == config.process.name
-        and named(m.model) == config.model.name
+        and m.takes(config.model.name)
         and named(m.objective) == config.objective.name
         and m.latent == config.model.latent
     ]
@@ -256,6 +261,66 @@ class OfPath(FieldReference):
         return super().get() if same else self._elsewhere
 
 
+def adapt(workdir: str, method: str = "mdlm") -> ConfigDict:
+    """The config that turns an autoregressive run or import into masked diffusion.
+
+    DiffuLLaMA (arXiv 2410.17891): the same parameters, the same data, predictions that stay
+    shifted by one, and a causal mask that opens over objective.anneal_steps updates. lddm_m adds a
+    latent at LayerNorm zero, so that the function is unchanged at first.
+
+    Args:
+      workdir: of a run or an import with method=ar and a network of `methods.DECODERS`.
+      method: mdlm or lddm_m.
+
+    Raises:
+      UserError: for a folder that is no such workdir, or another method.
+    """
+    require(bool(workdir), "which run to adapt? give from=WORKDIR in the config's argument")
+    base = stored.load_config(Path(workdir))
+    config = ConfigDict(base.to_dict())
+    chosen = method_of(method)
+    fits = [n for n in ("mdlm", "lddm_m") if method_of(n).takes(base.model.name)]
+    require(
+        base.process.name == "left_to_right" and bool(fits),
+        f"{workdir} has a {base.process.name} process and a {base.model.name} network; adapted are "
+        f"autoregressive runs and imports with the networks {', '.join(DECODERS)}",
+    )
+    require(method in fits, f"method {method!r}; {nearest(method, fits)}")
+    require("path" in config.data, f"{workdir} learned from {base.data.name} data without a path")
+    config.process = section(chosen.process, states=base.process.states, mask=base.process.mask)
+    start = dict(causal=False, shift="start", begin=base.process.begin)
+    config.model.update(start | dict(latent=chosen.latent, param_dtype="float32"))
+    if "positions" in config.model:  # the start takes one
+        config.data.length = min(config.data.length, config.model.positions - 1)
+    config.objective = section(
+        chosen.objective, context=chosen.context, anneal_steps=500, **chosen.scored
+    )
+    config.recipe = f"adapt,method={method},{base.recipe}"
+    return _tuned(config, base, workdir, chosen)
+
+
+def _tuned(config: ConfigDict, base: ConfigDict, workdir: str, method: Any) -> ConfigDict:
+    """With the optimizer, rhythm and sampler of a run that begins with another."""
+    own = registry.find("data", base.data.name).of_path  # type: ignore[attr-defined]
+    path = config.data.get_ref("path")
+    for name, elsewhere in own.items():
+        config.data[name] = OfPath(path, config.data[name], elsewhere)
+    config.optim = section(AdamW, lr=3e-4, warmup_steps=100, decay="cosine")
+    config.training = section(
+        sections.Training,
+        num_steps=1000,
+        batch_size=base.training.batch_size,
+        ema_decay=0.999,
+        eval_every=200,
+        checkpoint_every=200,
+        initial=workdir,
+    )
+    if method is not None:
+        config.evaluation.passes = 1 + method.latent
+        config.sampling.step = section(method.step)
+    return config.lock()
+
+
 def fine_tune(workdir: str, method: str = "") -> ConfigDict:
     """The config of a run that begins with the parameters of `workdir` (a run or an import).
 
@@ -272,9 +337,12 @@ def fine_tune(workdir: str, method: str = "") -> ConfigDict:
     config = ConfigDict(base.to_dict())
     if method:
         chosen = method_of(method)
-        kinds = lambda m: (m.process.registered[1], m.model.registered[1])
         objective = chosen.objective.registered[1]
-        fits = [n for n, m in methods().items() if kinds(m) == (base.process.name, base.model.name)]
+        fits = [
+            n
+            for n, m in methods().items()
+            if m.process.registered[1] == base.process.name and m.takes(base.model.name)
+        ]
         require(
             method in fits,
             f"{workdir} has a {base.process.name} process and a {base.model.name} network; "
@@ -290,19 +358,7 @@ def fine_tune(workdir: str, method: str = "") -> ConfigDict:
         "path" in config.data,
         f"{workdir} learned from {base.data.name} data, which have no path to be tuned on another",
     )
-    own = registry.find("data", base.data.name).of_path  # type: ignore[attr-defined]
-    path = config.data.get_ref("path")
-    for name, elsewhere in own.items():
-        config.data[name] = OfPath(path, config.data[name], elsewhere)
+    if "anneal_steps" in config.objective:  # its mask is open
+        config.objective.anneal_steps = 0
     config.recipe = ",".join(filter(None, ["finetune", method and f"method={method}", base.recipe]))
-    config.optim = section(AdamW, lr=3e-4, warmup_steps=100, decay="cosine")
-    config.training = section(
-        sections.Training,
-        num_steps=1000,
-        batch_size=base.training.batch_size,
-        ema_decay=0.999,
-        eval_every=200,
-        checkpoint_every=200,
-        initial=workdir,
-    )
-    return config.lock()
+    return _tuned(config, base, workdir, None)

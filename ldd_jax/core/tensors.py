@@ -47,6 +47,23 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
         raise UserError(f"{path} is a damaged safetensors file: {reason}") from error
 
 
+def sizes(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and type (BF16, F32, ...) of every tensor of a file; no tensor is read.
+
+    Raises:
+      UserError: as `read_safetensors`.
+    """
+    try:
+        header = _header(path)
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            _check(path, name, entry)
+        return {n: (tuple(e["shape"]), str(e["dtype"])) for n, e in header.items()}
+    except (TypeError, ValueError, AttributeError, OSError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} is a damaged safetensors file: {reason}") from error
+
+
 def _header(path: Path) -> dict[str, Any]:
     """What the file says of its tensors."""
     with reading.opened(path) as file:

@@ -89,6 +89,10 @@ class JsonTokenizer(Tokenizer):
         """The token of this name, added or of the vocabulary."""
         return self._tokenizer.token_to_id(name)
 
+    def name_of(self, number: int) -> str | None:
+        """The token of this id."""
+        return self._tokenizer.id_to_token(number)
+
     def _encode(self, text, start):
         return self._with(self._tokenizer, text, start)
 

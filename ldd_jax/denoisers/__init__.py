@@ -2,7 +2,9 @@
 
 from ldd_jax.denoisers.base import BoundNetwork
 from ldd_jax.denoisers.dit import DiT, LinearHead
+from ldd_jax.denoisers.gpt2 import GPT2
 from ldd_jax.denoisers.hollow import Hollow
 from ldd_jax.denoisers.inputs import Linear, Tokens
+from ldd_jax.denoisers.llama import Llama
 
-__all__ = ["BoundNetwork", "DiT", "Hollow", "Linear", "LinearHead", "Tokens"]
+__all__ = ["GPT2", "BoundNetwork", "DiT", "Hollow", "Linear", "LinearHead", "Llama", "Tokens"]

@@ -42,10 +42,35 @@ def rotary(x_BLHK: Array, position: Array, base: float = ROTARY_BASE, torus: int
     else:
         frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
         angle = position[..., None].astype(jnp.float32) * frequency
-    cos, sin = (f(angle)[..., None, :] for f in (jnp.cos, jnp.sin))
-    x1, x2 = jnp.split(x_BLHK.astype(jnp.float32), 2, axis=-1)
-    turned = jnp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], axis=-1)
-    return turned.astype(x_BLHK.dtype)
+    return turned(x_BLHK, jnp.cos(angle), jnp.sin(angle))
+
+
+def turned(x_BLHK: Array, cos: Array, sin: Array) -> Array:
+    """The first channels of a head turned in pairs (i, i + half), in float32; the others stay.
+
+    Args:
+      x_BLHK: queries or keys.
+      cos: [L, half] or [B, L, half]; twice `half` channels are turned.
+      sin: likewise.
+    """
+    cos, sin = cos[..., None, :], sin[..., None, :]
+    x = x_BLHK.astype(jnp.promote_types(x_BLHK.dtype, jnp.float32))
+    half = cos.shape[-1]
+    x1, x2, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    out = jnp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin, rest], axis=-1)
+    return out.astype(x_BLHK.dtype)
+
+
+def grouped(q: Array, k: Array, v: Array) -> tuple[Array, Array]:
+    """Keys and values of every query head; a group of consecutive ones shares a key head.
+
+    Args:
+      q: [B, Lq, heads, K].
+      k: [B, Lk, groups, K]; groups divide the heads.
+      v: likewise.
+    """
+    each = q.shape[2] // k.shape[2]
+    return (k, v) if each == 1 else (jnp.repeat(k, each, axis=2), jnp.repeat(v, each, axis=2))
 
 
 def segment_mask(segment_BL: Array) -> Array:
@@ -90,8 +115,8 @@ def plain(
 
     Args:
       q: [B, L, heads, K].
-      k: [B, L, heads, K].
-      v: [B, L, heads, K].
+      k: [B, L, groups, K]; the groups divide the heads, consecutive heads share one.
+      v: likewise.
       segment_BL: number of each position's document, 0 = padding; None = one document.
       attend: who sees whom within it.
 
@@ -106,14 +131,14 @@ def masked(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
 
     Args:
       q: [B, Lq, heads, K].
-      k: [B, Lk, heads, K].
-      v: [B, Lk, heads, K].
+      k: [B, Lk, groups, K].
+      v: [B, Lk, groups, K].
       mask: True where the query sees the key; None = all of them.
 
     Returns:
       [B, Lq, heads, K], in the type of `v`.
     """
-    q, k, v = (jnp.swapaxes(a, 1, 2) for a in (q, k, v))
+    q, k, v = (jnp.swapaxes(a, 1, 2) for a in (q, *grouped(q, k, v)))
     return jnp.swapaxes(_attend(q, k, v, mask), 1, 2)
 
 
@@ -238,6 +263,7 @@ def splash(
     if length % 128:
         raise ValueError(f"splash attention needs a length that is a multiple of 128, not {length}")
     block = next(b for b in (512, 256, 128) if length % b == 0)
+    k, v = grouped(q, k, v)
     segments = jnp.ones(q.shape[:2], jnp.int32) if segment_BL is None else segment_BL
 
     def own(q, k, v, segment):

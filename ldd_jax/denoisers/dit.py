@@ -14,19 +14,13 @@ import jax.numpy as jnp
 from flax import struct
 
 from ldd_jax.core.checks import UserError, at_least_one
-from ldd_jax.core.logical import constrain
 from ldd_jax.core.products import linear
 from ldd_jax.core.registry import component, register, runtime
-from ldd_jax.core.types import Array, Attend, Cond, TokenSpace, Trunk
+from ldd_jax.core.types import Array, Cond, TokenSpace, Trunk
 from ldd_jax.denoisers import layers
 from ldd_jax.denoisers.attention import kernel
 from ldd_jax.denoisers.inputs import Tokens
-
-REMAT = {
-    "none": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
+from ldd_jax.denoisers.stack import REMAT, stacked, through
 
 
 class Network(nn.Module):
@@ -44,14 +38,7 @@ class Network(nn.Module):
             self.classes = nn.Embed(c.num_classes + 1, c.cond_width)
         if c.latent:
             self.latent_norm = layers.LatentNorm()
-        stack = nn.scan(
-            layers.Block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=(nn.broadcast,) * 5 + (0,),
-            length=c.depth,
-            unroll=min(c.unroll, c.depth),
-        )
+        stack = stacked(layers.Block, c.depth, c.unroll)
         self.blocks = stack(
             width=c.width,
             heads=c.heads,
@@ -108,25 +95,20 @@ class Network(nn.Module):
           cache: keys and values of the positions before; None = all positions are here.
         """
         dtype = jnp.dtype(self.config.dtype)
-        x = constrain(self.inputs(z, h).astype(dtype), "batch", "length", None)
+        x = self.inputs(z, h).astype(dtype)
         c = self.conditioning(cond, x.shape[0])
-        shape = x.shape
-        count = layers.chunk_count(shape[0], self.config.chunks if cache is None else 1)
-        position = jnp.arange(shape[1]) if cond.position is None else cond.position
-        if position.ndim == 1:
-            place = jnp.broadcast_to(position, (count, *position.shape))
-        else:
-            place = layers.chunked(position, count)
-        attend = cond.attend or Attend("causal" if self.config.causal else "full")
-        if attend.mask is not None:  # one for all rows is laid out like one for each
-            mask = jnp.broadcast_to(attend.mask, (shape[0], shape[1], shape[1]))
-            attend = dataclasses.replace(attend, mask=mask)
-        x, by_chunk, segment, attend, keys = layers.chunked(
-            (x, c, cond.segment, attend, keys_B), count
+        place = jnp.arange(x.shape[1]) if cond.position is None else cond.position
+        x, cache = through(
+            self.blocks,
+            x,
+            c,
+            place,
+            cond,
+            keys_B,
+            cache,
+            chunks=self.config.chunks,
+            causal=self.config.causal,
         )
-        carry = constrain(x, None, "batch", "length", None), jnp.zeros((), jnp.int32)
-        (x, _), cache = self.blocks(carry, by_chunk, place, segment, attend, keys, cache)
-        x = constrain(x.swapaxes(0, 1).reshape(shape), "batch", "length", None)
         features = self.final_norm(x)
         if c is not None:
             shift, scale = jnp.split(layers.spread(self.final_adaln(c.astype(dtype))), 2, axis=-1)

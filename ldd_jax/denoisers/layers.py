@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from ldd_jax.core.draws import fold
-from ldd_jax.core.logical import constrain, pieces
+from ldd_jax.core.logical import constrain
 from ldd_jax.core.products import dot_general
 from ldd_jax.core.types import Array, Attend
 from ldd_jax.denoisers.attention import kernel, masked, rotary
+from ldd_jax.denoisers.stack import Walk
 
 LAYER_NORM_EPS = 1e-5
 FREQUENCIES = 256
@@ -68,11 +69,12 @@ class Embedding(nn.Module):
 
     size: int
     width: int
+    init: Any = None
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
         """E[z] for tokens [B, L]; softmax(z) E for log-weights [B, L, V]."""
-        table = self.param("table", bias_init(self.width), (self.size, self.width))
+        table = self.param("table", self.init or bias_init(self.width), (self.size, self.width))
         # Whole at its use: a lookup in a table cut by width would bring every row to every device.
         table = constrain(table, "vocabulary", None)
         if jnp.issubdtype(z.dtype, jnp.floating):
@@ -200,13 +202,10 @@ class Cache(NamedTuple):
         return masked(q, filled.k, filled.v, past[None, None]), filled
 
 
-class Block(nn.Module):
+class Block(Walk):
     """Transformer block: attention and GELU MLP, each modulated and gated by c (adaLN-zero).
 
     `adaln` False leaves the modulation out: x + f(norm(x)), the block of an unconditional network.
-    A batch laid out in chunks, [C, B / C, L, D], is walked a chunk at a time; with `remat` only
-    the chunks' inputs are kept for the backward pass, and what lives inside a block has the size
-    of a chunk.
     """
 
     width: int
@@ -218,38 +217,6 @@ class Block(nn.Module):
     adaln: bool = True
     remat: Any = None
     torus: int = 0
-
-    def __call__(self, carry, c, position, segment, attend, keys_B, cache=None):
-        """All chunks of a batch in turn; they are the leading axis of all arrays but the cache.
-
-        Args:
-          carry: (x [C, B / C, L, D], number of the layer).
-          c: of `one`.
-          position: of `one`.
-          segment: of `one`.
-          attend: of `one`.
-          keys_B: of `one`.
-          cache: of `one`, for a single chunk.
-
-        Returns:
-          The new carry, and the cache with these positions (None without one).
-        """
-        x, layer = carry
-        run: Any = Block.one
-        if self.remat is not None:
-            run = nn.remat(run, policy=self.remat, prevent_cse=False)
-        given = (c, position, segment, attend, keys_B)
-        if x.shape[0] == 1:
-            mine = jax.tree.map(lambda a: a[0], (x, *given))
-            x, cache = run(self, mine[0], layer, *mine[1:], cache)
-            return (x[None], layer + 1), cache
-        walk = nn.scan(
-            lambda block, _, x, *own: ((), run(block, x, layer, *own, None)[0]),
-            variable_broadcast="params",
-            split_rngs={"params": False},
-        )
-        _, x = walk(self, (), x, *given)
-        return (constrain(x, None, "batch", "length", None), layer + 1), None
 
     @nn.compact
     def one(self, x, layer, c, position, segment, attend: Attend, keys_B, cache):
@@ -294,15 +261,3 @@ class Block(nn.Module):
         y = dense(d, self.mlp_ratio * d, "mlp_out", self.dtype)(gelu(y))
         x = x + gate2 * dropout(y, keys, self.dropout, 1)
         return constrain(x, "batch", "length", None), cache
-
-
-def chunk_count(batch: int, most: int) -> int:
-    """The largest number of chunks up to `most` that cuts every data shard's rows evenly."""
-    shards = pieces("batch")
-    each = batch // shards if batch % shards == 0 else 1
-    return max(d for d in range(1, most + 1) if each % d == 0)
-
-
-def chunked(tree: Any, count: int) -> Any:
-    """[B, ...] to [C, B / C, ...]: every chunk takes rows of every data shard, so none moves."""
-    return jax.tree.map(lambda a: a.reshape(-1, count, *a.shape[1:]).swapaxes(0, 1), tree)

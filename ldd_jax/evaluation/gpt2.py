@@ -20,31 +20,19 @@ import numpy as np
 from ldd_jax.core import reading
 from ldd_jax.core.checks import UserError, require
 from ldd_jax.core.tensors import read_safetensors
-from ldd_jax.core.types import Array
+from ldd_jax.core.types import Array, Cond, TokenSpace
+from ldd_jax.denoisers import GPT2
+from ldd_jax.denoisers.described import describe
+from ldd_jax.denoisers.published import GPT2_NAMES, from_arrays
 
-ACTIVATIONS = {"gelu_new": True, "gelu_pytorch_tanh": True, "gelu": False}
-# Of a block: ours -> theirs. Their linear weights are [in, out], as ours.
-_BLOCK = {
-    "ln_1": "ln_1",
-    "attn": "attn.c_attn",
-    "attn_out": "attn.c_proj",
-    "ln_2": "ln_2",
-    "mlp": "mlp.c_fc",
-    "mlp_out": "mlp.c_proj",
-}
+NAME = "transformer."
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """Sizes of a GPT-2; `tanh` tells the two GELUs apart."""
+    """The network of `denoisers`, causal, and the end of a text."""
 
-    vocabulary: int
-    positions: int
-    width: int
-    depth: int
-    heads: int
-    eps: float = 1e-5
-    tanh: bool = True
+    network: GPT2
     eos: int | None = None
 
     @classmethod
@@ -56,115 +44,34 @@ class Shape:
         """
         kind = config.get("model_type", "gpt2")
         require(kind == "gpt2", f"{where} describes a {kind!r} model; the judge is a GPT-2")
-        activation = config.get("activation_function", config.get("activation", "gelu_new"))
-        name = str(activation).split()[0]
-        require(name in ACTIVATIONS, f"{where}: activation {name!r}; {', '.join(ACTIVATIONS)}")
-        plain = config.get("scale_attn_weights", True) and not any(
-            config.get(k) for k in ("scale_attn_by_inverse_layer_idx", "add_cross_attention")
-        )
-        require(plain, f"{where}: only GPT-2's own attention is known here")
-        names = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
-        for field in names:
-            value = config.get(field)
-            good = type(value) is int and value > 0
-            require(good, f"{where}: {field} is {value!r}; expected a positive whole number")
-        require(
-            config["n_embd"] % config["n_head"] == 0,
-            f"{where}: n_embd {config['n_embd']} is no multiple of n_head {config['n_head']}",
-        )
-        eps = config.get("layer_norm_epsilon", 1e-5)
-        require(type(eps) is float and 0 < eps < 1, f"{where}: layer_norm_epsilon is {eps!r}")
-        eos = config.get("eos_token_id", config.get("eos"))
-        require(eos is None or type(eos) is int, f"{where}: eos_token_id is {eos!r}")
-        vocabulary, positions, width, depth, heads = (config[field] for field in names)
-        return cls(
-            vocabulary=vocabulary,
-            positions=positions,
-            width=width,
-            depth=depth,
-            heads=heads,
-            eps=eps,
-            tanh=ACTIVATIONS[name],
-            eos=eos,
-        )
+        found = describe({**config, "model_type": "gpt2"}, where)
+        return cls(GPT2(tokens=TokenSpace(size=found.rows), **found.fields), found.eos)
 
 
 def parameters(tensors: Mapping[str, np.ndarray], shape: Shape) -> dict[str, Any]:
-    """Our parameters (blocks stacked) from tensors under the Hugging Face names.
+    """Parameters of the network from tensors under the Hugging Face names.
 
     With or without the prefix `transformer.`; attention's mask buffers and a tied `lm_head` are
     passed over.
 
     Raises:
-      UserError: for a tensor that is missing or has another shape.
+      UserError: for a tensor that is missing, surplus, or has another shape.
     """
-    named = {k.removeprefix("transformer."): np.asarray(v) for k, v in tensors.items()}
-    d = shape.width
-
-    def take(name: str, *size: int) -> np.ndarray:
-        value = named.get(name)
-        require(value is not None, f"GPT-2 weights lack {name!r}")
-        assert value is not None
-        require(value.shape == size, f"GPT-2 weight {name} is {value.shape}, expected {size}")
-        return value.astype(np.float32)
-
-    both = lambda name, *size: {
-        "w": take(f"{name}.weight", *size),
-        "b": take(f"{name}.bias", size[-1]),
-    }
-    sizes = {
-        "ln_1": (d,),
-        "attn": (d, 3 * d),
-        "attn_out": (d, d),
-        "ln_2": (d,),
-        "mlp": (d, 4 * d),
-        "mlp_out": (4 * d, d),
-    }
-    blocks = [
-        {ours: both(f"h.{i}.{theirs}", *sizes[ours]) for ours, theirs in _BLOCK.items()}
-        for i in range(shape.depth)
-    ]
-    return {
-        "tokens": take("wte.weight", shape.vocabulary, d),
-        "positions": take("wpe.weight", shape.positions, d),
-        "blocks": jax.tree.map(lambda *a: np.stack(a), *blocks),
-        "final": both("ln_f", d),
-    }
-
-
-def _norm(x: Array, p: Any, eps: float) -> Array:
-    centred = x - jnp.mean(x, -1, keepdims=True)
-    scale = jax.lax.rsqrt(jnp.mean(centred**2, -1, keepdims=True) + eps)
-    return centred * scale * p["w"] + p["b"]
+    prefixed = lambda n: n if n.startswith((NAME, "lm_head.")) else NAME + n
+    named = {prefixed(n): a for n, a in tensors.items()}
+    shapes = jax.eval_shape(shape.network.init, jax.random.key(0))
+    return from_arrays(GPT2_NAMES, shapes, named, "the GPT-2")
 
 
 def features(params: Any, shape: Shape, ids_BL: Array) -> Array:
-    """Normed output of the last block, [B, L, D] float32; pre-LN, causal.
+    """Normed output of the last block, [B, L, D]; causal.
 
     Args:
       params: as `parameters` gives them.
-      shape: heads and constants of the network.
+      shape: the network.
       ids_BL: tokens.
     """
-    batch, length = ids_BL.shape
-    linear = lambda x, p: x @ p["w"] + p["b"]
-    split = lambda a: a.reshape(batch, length, shape.heads, -1).swapaxes(1, 2)
-    past = jnp.tri(length, dtype=bool)
-
-    def block(x, p):
-        q, k, v = map(split, jnp.split(linear(_norm(x, p["ln_1"], shape.eps), p["attn"]), 3, -1))
-        scores = jnp.einsum("bhqd,bhkd->bhqk", q, k) * q.shape[-1] ** -0.5
-        weight = jax.nn.softmax(jnp.where(past, scores, -jnp.inf), axis=-1)
-        mixed = jnp.einsum("bhqk,bhkd->bhqd", weight, v).swapaxes(1, 2).reshape(x.shape)
-        x = x + linear(mixed, p["attn_out"])
-        inner = jax.nn.gelu(
-            linear(_norm(x, p["ln_2"], shape.eps), p["mlp"]), approximate=shape.tanh
-        )
-        return x + linear(inner, p["mlp_out"]), None
-
-    x = params["tokens"][ids_BL] + params["positions"][:length]
-    x, _ = jax.lax.scan(block, x, params["blocks"])
-    return _norm(x, params["final"], shape.eps)
+    return shape.network.bind(params).trunk(ids_BL, Cond()).features
 
 
 def logits(params: Any, shape: Shape, ids_BL: Array) -> Array:
@@ -172,7 +79,7 @@ def logits(params: Any, shape: Shape, ids_BL: Array) -> Array:
 
     `params`, `shape` and `ids_BL` are those of `features`.
     """
-    return features(params, shape, ids_BL) @ params["tokens"].T
+    return shape.network.bind(params).head(features(params, shape, ids_BL))
 
 
 def token_nats(params: Any, shape: Shape, ids_BL: Array) -> Array:
@@ -180,11 +87,11 @@ def token_nats(params: Any, shape: Shape, ids_BL: Array) -> Array:
 
     `params`, `shape` and `ids_BL` are those of `features`.
     """
-    x = features(params, shape, ids_BL)[:, :-1]
+    x, head = features(params, shape, ids_BL)[:, :-1], shape.network.bind(params).head
 
     def at(pair):
         x_BD, next_B = pair
-        logp = jax.nn.log_softmax(x_BD @ params["tokens"].T, axis=-1)
+        logp = jax.nn.log_softmax(head(x_BD), axis=-1)
         return -jnp.take_along_axis(logp, next_B[:, None], 1)[:, 0]
 
     return jax.lax.map(at, (x.swapaxes(0, 1), ids_BL[:, 1:].T)).T
@@ -231,7 +138,7 @@ class GPT2Judge:
 
     def features(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         """Mean over positions of the last block's normed output, [N, D]."""
-        out = np.zeros((len(rows), self.shape.width))
+        out = np.zeros((len(rows), self.shape.network.width))
         for some, ids in self._batches(rows, least=1):
             found = np.asarray(_features(self.params, self.shape, ids), np.float64)
             for b, (i, piece) in enumerate(some):
@@ -242,9 +149,10 @@ class GPT2Judge:
         self, rows: Sequence[np.ndarray], least: int
     ) -> Iterator[tuple[list[tuple[int, np.ndarray]], np.ndarray]]:
         """(row, piece) pairs of at least so many tokens, and their ids with padding."""
-        size = self.shape.positions
-        bad = next((int(i) for r in rows for i in r if not 0 <= i < self.shape.vocabulary), None)
-        require(bad is None, f"token id {bad}, but {self.name} has {self.shape.vocabulary}")
+        size = self.shape.network.positions
+        states = self.shape.network.tokens.size
+        bad = next((int(i) for r in rows for i in r if not 0 <= i < states), None)
+        require(bad is None, f"token id {bad}, but {self.name} has {states}")
         pieces = [
             (i, np.asarray(row[at : at + size]))
             for i, row in enumerate(rows)
@@ -331,7 +239,7 @@ def load(folder: Path) -> GPT2Judge:
     return GPT2Judge(
         params=jax.tree.map(jnp.asarray, params),
         shape=shape,
-        tokenizer=subwords(folder, shape.vocabulary),
+        tokenizer=subwords(folder, shape.network.tokens.size),
         name=folder.name,
         fingerprint=f"gpt2-{digest.hexdigest()[:16]}",
     )

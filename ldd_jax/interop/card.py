@@ -20,6 +20,7 @@ BACK = (
 )
 LONGEST = 300  # characters of a text that the card quotes
 HOW = {
+    "transformers": "Layout of transformers.",
     "own": BACK,
     "reference": f"Tensors bear the names of the LDDM, MDLM, Duo and SEDD code. {BACK}",
 }

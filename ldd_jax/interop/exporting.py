@@ -11,15 +11,16 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from ldd_jax.config import stored
+from ldd_jax.config.experiment import Experiment
 from ldd_jax.core import writing
 from ldd_jax.core.checks import UserError, parse_json, require
 from ldd_jax.denoisers import DiT
 from ldd_jax.inference import pipeline
-from ldd_jax.interop import card, reference
+from ldd_jax.interop import card, reference, to_transformers
 from ldd_jax.interop.importing import BUFFERS, RECORD
 from ldd_jax.interop.sources import FORMAT, UPDATES
 
-NAMES = ("reference", "own")
+NAMES = ("reference", "own", "transformers")
 
 
 def save(
@@ -36,7 +37,8 @@ def save(
     Args:
       workdir: of a run or an import.
       output: a new folder.
-      names: "reference" (LDDM, MDLM, Duo, SEDD) or "own"; `import` reads both back whole.
+      names: "reference" (LDDM, MDLM, Duo, SEDD) or "own", which `import` reads back whole, or
+        "transformers", a folder that AutoModelForCausalLM loads.
       prefix: before every name of the reference, such as "backbone." for Lightning and Hugging
         Face models.
       ema: averaged parameters.
@@ -53,6 +55,8 @@ def save(
     experiment, params, step = pipeline.load_trained(workdir, ema=ema, step=step)
     host = jax.device_get(params)
     metadata = {"format": "pt", UPDATES: str(card.updates(workdir, step))}
+    if names == "transformers":
+        return _transformers(experiment, host, workdir, output, step=step, ema=ema)
     if names == "reference":
         require(
             isinstance(experiment.model, DiT),
@@ -75,6 +79,28 @@ def save(
     except OSError as error:
         raise UserError(f"cannot write --output={output}: {error.strerror or error}") from error
     return {"tensors": len(tensors), "parameters": sum(a.size for a in jax.tree.leaves(host))}
+
+
+def _transformers(
+    experiment: Experiment, host: Any, workdir: Path, output: Path, *, step: int, ema: bool
+) -> dict[str, int]:
+    """`save` in the layout of transformers, shape and names of the import that it began with."""
+    record = to_transformers.record_of(workdir, RECORD)
+    config, tensors, own = to_transformers.layout(experiment, host, record)
+    text = card.text(experiment, workdir, step=step, ema=ema, names="transformers")
+    text += to_transformers.how(experiment, record) + "\n"
+    try:
+        with writing.new_folder(output) as draft:
+            save_file(tensors, draft / "model.safetensors", {"format": "pt"})
+            if own:
+                save_file(own, draft / to_transformers.LATENT, {"format": FORMAT})
+            writing.write(draft / "config.json", json.dumps(config, indent=2) + "\n")
+            writing.write(draft / "README.md", text)
+            for name, data in to_transformers.vocabulary(experiment.tokenizer).items():
+                writing.write(draft / name, data)
+    except OSError as error:
+        raise UserError(f"cannot write --output={output}: {error.strerror or error}") from error
+    return {"tensors": len(tensors), "parameters": sum(a.size for a in tensors.values())}
 
 
 def _as_stored(tensors: dict[str, np.ndarray], workdir: Path, model: Any) -> dict[str, np.ndarray]:

@@ -23,7 +23,7 @@ from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.registry import build, find, parse, section
 from ldd_jax.data import MASK_TEXT, IdTokenizer, Tokenizer, find_tokenizer, load_tokenizer
 from ldd_jax.denoisers import DiT
-from ldd_jax.interop import recorded, reference, sources
+from ldd_jax.interop import folders, pretrained, recorded, reference, sources
 from ldd_jax.interop.sources import Source
 from ldd_jax.training import sharding
 from ldd_jax.training.checkpoints import Checkpoints
@@ -40,14 +40,16 @@ class Choices:
 
     method: a registered one; tokenizer: a file or folder, empty = ids; heads: where no
     rotary buffer tells them; mask: id of the mask, -1 = the last state, or the tokenizer's own
-    [MASK]; time: "on" or "off"; schedule: as NAME:field=value,...; length: tokens of a sample;
-    data: text of `evaluate`; recording: an .npz of recorded outputs (`interop.recorded`).
+    [MASK]; mask_token: its name in the tokenizer instead; time: "on" or "off"; schedule: as
+    NAME:field=value,...; length: tokens of a sample; data: text of `evaluate`; recording: an .npz
+    of recorded outputs (`interop.recorded`).
     """
 
     method: str = ""
     tokenizer: str = ""
     heads: int = 0
     mask: int = -1
+    mask_token: str = ""
     time: str = ""
     schedule: str = ""
     length: int = 0
@@ -70,6 +72,19 @@ class Choices:
             found = Path(self.recording).is_file()
             require(found, f"cannot read the recording {self.recording}: no such file")
 
+    def resolved(self, tokenizer: Tokenizer) -> Choices:
+        """With the id of the mask in the place of its name.
+
+        Raises:
+          UserError: if the tokenizer has no such token.
+        """
+        if not self.mask_token:
+            return self
+        found = tokenizer.id_of(self.mask_token)
+        require(found is not None, f"--mask={self.mask_token}: the tokenizer has no such token")
+        assert found is not None
+        return dataclasses.replace(self, mask=found, mask_token="")
+
 
 def load(path: Path, workdir: Path, choices: Choices) -> dict[str, Any]:
     """Write `workdir` from the checkpoint at `path`; returns the record kept in import.json.
@@ -84,12 +99,17 @@ def load(path: Path, workdir: Path, choices: Choices) -> dict[str, Any]:
     """
     writing.check_new_folder(workdir, "workdir")
     choices.check()
+    if folders.is_published(path):
+        found = pretrained.read(path, choices)
+        _write(workdir, found.experiment, found.params, found.params, {}, found.record)
+        return found.record
     source = sources.read(path)
     if source.own is not None:
         config, tokenizer = _own_config(source, choices, path), _own_tokenizer(path, choices)
     else:
         method = _method(source, choices)
         tokenizer = _tokenizer(source, choices, method)
+        choices = choices.resolved(tokenizer)
         config = _config(source, choices, method, tokenizer)
     experiment = experiments.build(config, tokenizer, experiments.fitting_mesh(config))
     model: Any = experiment.model

@@ -12,13 +12,14 @@ import jax.numpy as jnp
 from ldd_jax.core import positions
 from ldd_jax.core.draws import example_keys, fold, uniforms
 from ldd_jax.core.registry import component, register, runtime
-from ldd_jax.core.types import Array, Batch, Cond, Denoiser, Loss, Process, Trunk
+from ldd_jax.core.types import Array, Attend, Batch, Cond, Denoiser, Loss, Process, Trunk
 from ldd_jax.core.vocabulary_tiles import AUTO, check_tile, rows_loss
 from ldd_jax.objectives.base import OfData
 from ldd_jax.objectives.context import NoContext, PseudoContext
 from ldd_jax.objectives.times import UniformTimes, WithReconstruction, stratified
 
 TIMES, GATE, CORRUPT, DROPOUT, CONDITION = range(5)
+ANNEALED = 1  # within the gate's key
 
 
 @register("objective", "nelbo")
@@ -30,12 +31,18 @@ class Nelbo(OfData):
     `groups` is the number of data shards. `condition_dropout` of the examples lose their condition,
     for classifier-free guidance: the class becomes the null class, and kept positions (a prompt)
     are hidden, if the process can.
+
+    `anneal_steps` turns a causal network into one that sees both ways (DiffuLLaMA, arXiv
+    2410.17891): update n opens each later key with probability min(1, n / anneal_steps), by one
+    draw for all rows, heads, layers and passes. 0 = the network's own attention; evaluation has it
+    always.
     """
 
     context: Any = component("context", NoContext)
     times: Any = component("times", UniformTimes)
     tile: int = AUTO
     condition_dropout: float = 0.0
+    anneal_steps: int = 0
     process: Process = runtime()
     groups: int = runtime()
     dropout: bool = runtime()
@@ -59,6 +66,8 @@ class Nelbo(OfData):
 
     def __post_init__(self):
         check_tile(self.tile)
+        if self.anneal_steps < 0:
+            raise ValueError(f"anneal_steps is {self.anneal_steps}; it must be 0 (off) or more")
         if not 0 <= self.condition_dropout < 1:
             raise ValueError(
                 f"condition_dropout is {self.condition_dropout}; it must lie in [0, 1)"
@@ -91,6 +100,7 @@ class Nelbo(OfData):
             times=WithReconstruction(times) if left > 0 else times,
             dropout=False,
             condition_dropout=0.0,
+            anneal_steps=0,
             whole=True,
         )
 
@@ -189,7 +199,7 @@ class Nelbo(OfData):
         """
         keys_B = keys_B if self.dropout else None
         again = None if keys_B is None else fold(keys_B, 1)
-        cond = self.condition(batch, z, clock)
+        cond = self.annealed(self.condition(batch, z, clock), batch, gate)
         h = self.context(denoiser, z, cond, again, gate, batch.index)
         return denoiser.trunk(z, cond, h, key=keys_B)
 
@@ -203,6 +213,20 @@ class Nelbo(OfData):
         """
         cond = batch.cond.of_none(self.num_classes or 0, positions.shape(z)[0])
         return cond._replace(clock=self.process.conditioning(clock))
+
+    def annealed(self, cond: Cond, batch: Batch, key: Array) -> Cond:
+        """With the attention of this update, the same for both passes and on every device.
+
+        Args:
+          cond: what the network is told.
+          batch: its `step` is the number of updates done.
+          key: PRNG key of the update.
+        """
+        if not self.anneal_steps:
+            return cond
+        share = jnp.minimum(1.0, (batch.step + 1) / self.anneal_steps)
+        own = jax.random.fold_in(key, ANNEALED)
+        return cond._replace(attend=Attend("annealed", share=share, key=own))
 
     def summed(
         self,

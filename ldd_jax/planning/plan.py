@@ -14,7 +14,7 @@ from ldd_jax.config import refusals
 from ldd_jax.config.experiment import Experiment
 from ldd_jax.core import registry
 from ldd_jax.core.checks import is_whole, require
-from ldd_jax.denoisers.dit import REMAT
+from ldd_jax.denoisers.stack import REMAT
 from ldd_jax.planning import aot, chips, cost, hlo
 from ldd_jax.training import sharding
 from ldd_jax.training import state as states

@@ -29,7 +29,11 @@ INDIFFERENT = (
     "chunks",
     "unroll",
     "attention",
+    "param_dtype",
 )
+# What an autoregressive network gives up when it becomes a diffusion model: a shifted prediction
+# keeps the meaning of its rows.
+ADAPTED = ("causal", "shift", "begin")
 # What the old network may lack: it is zero at first, so that the new one computes the same.
 ADDED = "latent_norm"
 
@@ -49,7 +53,10 @@ def check(experiment: Experiment, new: Any) -> Any:
         f"({experiment.tokenizer.digest}); its parameters mean other tokens",
     )
     there, here = (dict(c.model.items()) for c in (config, experiment.config))
-    other = [n for n in there if n in here and n not in INDIFFERENT and there[n] != here[n]]
+    free = INDIFFERENT
+    if base.objective.needs_causal and here.get("shift", "none") != "none":
+        free += ADAPTED
+    other = [n for n in there if n in here and n not in free and there[n] != here[n]]
     shown = "; ".join(f"model.{n}: {there[n]!r} there, {here[n]!r} here" for n in other)
     require(not other, f"{workdir} holds another network ({shown})")
     old = base.abstract().params
@@ -76,7 +83,10 @@ def begin(experiment: Experiment, state: states.TrainState) -> tuple[states.Trai
     workdir, like = Path(experiment.training.initial), check(experiment, state.params)
     found, meta = Checkpoints(workdir, read_only=True).restore_params(like, ema=True)
     have, structure = _named(found), jax.tree.structure(state.params)
-    filled = [have.get(name, leaf) for name, leaf in _named(state.params).items()]
+    filled = [
+        have[name].astype(leaf.dtype) if name in have else leaf
+        for name, leaf in _named(state.params).items()
+    ]
     params = jax.tree.unflatten(structure, filled)
     state = dataclasses.replace(state, params=params, ema=jax.tree.map(jnp.copy, params))
     return state, f"begins with the averaged parameters of {workdir} at step {meta['step']}"

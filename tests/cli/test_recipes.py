@@ -13,8 +13,8 @@ from ldd_jax.core.checks import UserError
 from ldd_jax.tasks import Countdown
 from tests.cli import tools
 
-# finetune begins with a run: tests/runs/test_warm_start.py.
-FILES = sorted({p.stem for p in (tools.ROOT / "configs").glob("*.py")} - {"finetune"})
+# Both begin with a run: tests/runs/test_warm_start.py, tests/interop/test_pretrained.py.
+FILES = sorted({p.stem for p in (tools.ROOT / "configs").glob("*.py")} - {"finetune", "adapt"})
 PROBLEMS = {"countdown": 18, "game24": 64, "sudoku": 34}  # tokens of a row
 # Read no plain text; trained and sampled in tests of their own.
 BASELINES = ("sedd", "sedd_uniform", "lddm_sedd", "d3pm")  # on one file; a method is one section

@@ -8,7 +8,7 @@ from absl import flags
 
 from ldd_jax.cli.command_line import Command
 from ldd_jax.cli.commands.shared import need, workdir_flag
-from ldd_jax.core.checks import require
+from ldd_jax.core.checks import is_whole, require
 from ldd_jax.core.console import say
 
 
@@ -19,7 +19,7 @@ def _import_flags(values: flags.FlagValues) -> None:
     d(flags.DEFINE_string, "method", "", "mdlm, lddm_m, udlm, ...; default: as the file says.")
     d(flags.DEFINE_string, "tokenizer", "", "File or folder; default: ids are numbers.")
     d(flags.DEFINE_integer, "heads", 0, "Heads, where no rotary buffer tells them.")
-    d(flags.DEFINE_integer, "mask", -1, "Id of the mask; default: the last state, or [MASK].")
+    d(flags.DEFINE_string, "mask", "", "Mask, a token or an id; default: as said, or one more.")
     d(flags.DEFINE_string, "schedule", "", "As NAME:field=value,...; default: log_linear.")
     d(flags.DEFINE_integer, "length", 0, "Tokens of a row; default: the file's, else 1024.")
     d(flags.DEFINE_string, "data", "", "Text for `evaluate`; default: python-docs.")
@@ -35,7 +35,7 @@ def _import_flags(values: flags.FlagValues) -> None:
 
 def _import(values: flags.FlagValues) -> None:
     checkpoint, workdir = need(values, "checkpoint"), need(values, "workdir")
-    for name, least in (("heads", 0), ("length", 0), ("mask", -1)):
+    for name, least in (("heads", 0), ("length", 0)):
         value = getattr(values, name)
         require(value >= least, f"--{name}={value}; it must be at least {max(least, 0)}")
     from ldd_jax.interop import importing
@@ -44,7 +44,8 @@ def _import(values: flags.FlagValues) -> None:
         method=values.method,
         tokenizer=values.tokenizer,
         heads=values.heads,
-        mask=values.mask,
+        mask=int(values.mask) if is_whole(values.mask) else -1,
+        mask_token="" if is_whole(values.mask) or values.mask == "-1" else values.mask,
         time=values.time,
         schedule=values.schedule,
         length=values.length,
@@ -75,6 +76,13 @@ def _export_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "names", "reference", ["reference", "own"], "Whose names.", flag_values=values
     )
+    flags.DEFINE_enum(
+        "format",
+        "",
+        ["", "transformers"],
+        "transformers: a folder that AutoModelForCausalLM loads, with its names.",
+        flag_values=values,
+    )
     d(flags.DEFINE_string, "prefix", "", "Before the reference's names, such as backbone.")
     d(flags.DEFINE_integer, "step", None, "Checkpoint; default: the newest.")
     d(flags.DEFINE_bool, "ema", True, "Averaged parameters.")
@@ -87,7 +95,7 @@ def _export(values: flags.FlagValues) -> None:
     found = exporting.save(
         Path(workdir),
         Path(output),
-        names=values.names,
+        names=values.format or values.names,
         prefix=values.prefix,
         ema=values.ema,
         step=values.step,

@@ -35,7 +35,7 @@ class TokenSpace:
             )
 
 
-ATTENDS = ("full", "causal", "block", "mask")
+ATTENDS = ("full", "causal", "block", "mask", "annealed")
 
 
 @struct.dataclass
@@ -44,12 +44,16 @@ class Attend:
 
     kind: "full" all; "causal" itself and those before; "block" those whose `unit` is not after its
     own (a block or patch number, [B, L]; block diffusion, arXiv 2503.09573); "mask" where `mask` is
-    True, [L, L] or [B, L, L] (query, key). Every query must see a key.
+    True, [L, L] or [B, L, L] (query, key). Every query must see a key. "annealed" itself and those
+    before, and each of those after with probability `share`: one draw by `key` for all rows, heads
+    and layers (DiffuLLaMA, arXiv 2410.17891); share 0 is causal, 1 is full.
     """
 
     kind: str = struct.field(pytree_node=False, default="full")
     unit: Array | None = None
     mask: Array | None = None
+    share: Array | None = None
+    key: Array | None = None
 
     def check(self) -> None:
         """Refuse an unknown kind, or one without its array.
@@ -63,6 +67,15 @@ class Attend:
             raise ValueError("attend: unit belongs to kind 'block', and to no other")
         if (self.kind == "mask") != (self.mask is not None):
             raise ValueError("attend: mask belongs to kind 'mask', and to no other")
+        if {self.share is not None, self.key is not None} != {self.kind == "annealed"}:
+            raise ValueError("attend: share and key belong to kind 'annealed', and to no other")
+
+    def drawn(self, length: int) -> Attend:
+        """With the mask that "annealed" draws for rows of this length; else itself."""
+        if self.key is None or self.share is None:
+            return self
+        later = jax.random.uniform(self.key, (length, length)) < self.share
+        return Attend("mask", mask=jnp.tri(length, dtype=bool) | later)
 
 
 class Cond(NamedTuple):

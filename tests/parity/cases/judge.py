@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -26,13 +27,15 @@ def recovered(params: Any, shape: gpt2.Shape, ids: np.ndarray, logits: np.ndarra
     """
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), params)
-        blocks, start = wide["blocks"], wide["blocks"]["attn"]["b"]
+        trunk = wide["trunk"]
+        blocks, start = trunk["blocks"], trunk["blocks"]["qkv"]["bias"]
+        double = gpt2.Shape(dataclasses.replace(shape.network, dtype="float64"))
 
         def put(bias):
-            attn = blocks["attn"] | {"b": bias.reshape(start.shape)}
-            return wide | {"blocks": blocks | {"attn": attn}}
+            qkv = blocks["qkv"] | {"bias": bias.reshape(start.shape)}
+            return wide | {"trunk": trunk | {"blocks": blocks | {"qkv": qkv}}}
 
-        residual = lambda b: (gpt2.logits(put(b), shape, jnp.asarray(ids)) - logits).reshape(-1)
+        residual = lambda b: (gpt2.logits(put(b), double, jnp.asarray(ids)) - logits).reshape(-1)
         bias = start.reshape(-1)
         both = jax.jit(lambda b: (residual(b), jax.jacfwd(residual)(b)))
         for _ in range(12):
@@ -46,8 +49,10 @@ def judge(golden: Golden) -> None:
     """The production judge on the recorded ids."""
     shape = gpt2.Shape.of(golden.config(), golden.stem)
     tensors, ids = golden.weights(), golden.given("ids")
-    biases = {f"transformer.h.{i}.attn.c_attn.bias" for i in range(shape.depth)} - set(tensors)
-    zeros = {name: np.zeros(3 * shape.width, np.float32) for name in biases}
+    biases = {f"transformer.h.{i}.attn.c_attn.bias" for i in range(shape.network.depth)} - set(
+        tensors
+    )
+    zeros = {name: np.zeros(3 * shape.network.width, np.float32) for name in biases}
     params = gpt2.parameters(tensors | zeros, shape)
     if biases:
         params = recovered(params, shape, ids[:FITTED], golden.arrays["logits"][:FITTED])

@@ -1,0 +1,16 @@
+"""An autoregressive run or import becomes masked diffusion, with loopholing or without.
+
+Command:   python -m ldd_jax train --config=configs/adapt.py:from=AR,method=lddm_m --workdir=DIR
+           (method=mdlm|lddm_m; AR: a run or import whose network is a llama or a gpt2)
+Hardware:  what the run itself needs; 1,000 updates, lr 3e-4 with cosine decay, the causal mask
+           opened over the first 500 (--config.objective.anneal_steps; the paper: 10,000).
+Expected:  docs/pretrained.md.
+"""
+
+from ldd_jax.config.recipes import adapt, arguments
+
+
+def get_config(argument=""):
+    """The recipe; structural choices in the argument."""
+    chosen = arguments(argument, **{"from": "", "method": "mdlm"})
+    return adapt(chosen["from"], chosen["method"])

@@ -1,0 +1,383 @@
+"""What pretrained decoders share: shifted predictions, a latent, a cache, blocks under a scan."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from ldd_jax.core.checks import UserError, at_least_one
+from ldd_jax.core.products import dot_general, linear
+from ldd_jax.core.registry import runtime
+from ldd_jax.core.types import Array, Cond, TokenSpace, Trunk
+from ldd_jax.denoisers import layers
+from ldd_jax.denoisers.attention import kernel
+from ldd_jax.denoisers.base import BoundNetwork
+from ldd_jax.denoisers.stack import REMAT, stacked, through
+
+SHIFTS = ("none", "repeat", "start")
+DTYPES = ("float32", "bfloat16", "float64")
+# Of pretraining: a narrow normal law (GPT-2, Llama).
+normal = nn.initializers.normal(0.02)
+
+
+class Network(nn.Module):
+    """Everything but the vocabulary projection."""
+
+    config: Decoder
+
+    def setup(self):
+        """Submodules; blocks, final norm and positions are the config's."""
+        c = self.config
+        self.embed = layers.Embedding(c.tokens.size, c.width, normal)
+        if c.learned_positions:
+            self.positions = layers.Embedding(c.learned_positions, c.width, normal)
+        if c.time_conditioning:
+            self.time = layers.TimeEmbedding(c.width)
+            self.time_out = layers.zero_dense(c.width, None, jnp.float32)
+        if c.latent:
+            self.latent_norm = layers.LatentNorm()
+        block, fields = c.block()
+        stack = stacked(block, c.depth, c.unroll)
+        self.blocks = stack(dtype=jnp.dtype(c.dtype), remat=REMAT[c.remat], **fields)
+        self.final_norm = c.norm()
+
+    def parts(self, z: Array, h: Array | None) -> tuple[Array, Array | None]:
+        """E(z) and LayerNorm(h), [B, L, D]; None without a latent."""
+        x = self.embed(z)
+        if not self.config.latent:
+            return x, None
+        return x, self.latent_norm(jnp.zeros(x.shape, jnp.float32) if h is None else h)
+
+    def __call__(self, z: Array, cond: Cond, h: Array | None, cache: Any = None) -> Trunk:
+        """Run the trunk on the rows that enter it; with a cache, on those that follow it.
+
+        Args:
+          z: tokens, [B, n].
+          cond: what the network is told beside them.
+          h: latent that is added at each row, [B, n, D]; None = zeros.
+          cache: keys and values of the positions before; None = all are here.
+        """
+        c = self.config
+        x, fused = self.parts(z, h)
+        x = x if fused is None else x + fused
+        position = jnp.arange(x.shape[1]) if cond.position is None else cond.position
+        if c.learned_positions:
+            x = x + self.positions(position)
+        if c.time_conditioning:
+            x = x + layers.spread(self.time_out(nn.silu(self.time(cond.clock))))
+        x, cache = through(
+            self.blocks,
+            x.astype(jnp.dtype(c.dtype)),
+            None,
+            c.place(position),
+            cond,
+            None,
+            cache,
+            chunks=c.chunks,
+            causal=c.causal,
+        )
+        latent = x.astype(jnp.float32) if c.latent else None
+        return Trunk(features=self.final_norm(x), latent=latent, cache=cache)
+
+
+def product(features: int, name: str, dtype: Any, bias: bool) -> nn.Dense:
+    """Linear layer of a pretrained network.
+
+    Args:
+      features: outputs.
+      name: of the parameters.
+      dtype: of the computation.
+      bias: whether it has one.
+    """
+    return nn.Dense(
+        features, use_bias=bias, kernel_init=normal, dtype=dtype, dot_general=dot_general, name=name
+    )
+
+
+@struct.dataclass
+class Projection:
+    """logits = features W, accumulated in float32; W [D, V] of its own or the token table's."""
+
+    kernel: Array
+
+    def __call__(self, features_ND: Array) -> Array:
+        """[N, D] to [N, V], float32."""
+        kind = features_ND.dtype
+        wide = jnp.promote_types(kind, jnp.float32)
+        return linear(features_ND, self.kernel.astype(kind), wide)
+
+
+@struct.dataclass
+class BoundDecoder(BoundNetwork):
+    """A decoder with its parameters.
+
+    With a shift, row i of the network predicts position i + 1, and features and latent come out at
+    the position that they predict; the latent enters the row that shows that position's token.
+    """
+
+    params: Any
+    config: Decoder = struct.field(pytree_node=False)
+
+    @property
+    def head(self) -> Projection:
+        """The vocabulary projection."""
+        if self.config.tied:
+            return Projection(self.params["trunk"]["embed"]["table"].T)
+        return Projection(self.params["head"]["kernel"])
+
+    @property
+    def timed(self) -> bool:  # type: ignore[override]
+        """Whether the network is told the time."""
+        return self.config.time_conditioning
+
+    def trunk(
+        self, z: Any, cond: Cond, h: Any = None, *, key: Array | None = None, cache: Any = None
+    ) -> Trunk:
+        """See `Denoiser.trunk`; there is no dropout."""
+        del key
+        config = self.config
+        self._check(cond, h, cache)
+        if cache is not None:
+            place = cache.seen[0] + jnp.arange(z.shape[1])
+            return self._run(z, cond._replace(position=place), h, cache)
+        segment = cond.segment
+        if config.shift == "start":
+            z, cond, h = self._with_start(z, cond, h)
+        config.check_length(z.shape[1])
+        out = self._run(z, cond, h)
+        if config.shift == "none":
+            return out
+        move = lambda a: _moved(a, segment, config.shift == "start")
+        return Trunk(*jax.tree.map(move, (out.features, out.latent)))
+
+    def _run(self, *given: Any) -> Trunk:
+        out: Any = Network(self.config).apply({"params": self.params["trunk"]}, *given)
+        return out
+
+    def _check(self, cond: Cond, h: Any, cache: Any) -> None:
+        config = self.config
+        if cond.attend is not None:
+            cond.attend.check()
+        if h is not None and not config.latent:
+            raise ValueError("this network takes no latent (model.latent is False)")
+        if cond.label is not None:
+            raise ValueError("this network takes no class label")
+        if config.time_conditioning and cond.clock is None:
+            raise ValueError("this network is conditioned on time; cond.clock is missing")
+        if cache is not None and (cond.segment is not None or cond.attend is not None):
+            raise ValueError(
+                "a cache holds one document, read from left to right; cond.segment and "
+                "cond.attend do not apply"
+            )
+        if cache is not None and not (config.causal and config.shift == "none"):
+            raise ValueError("a bidirectional network keeps no cache (model.causal is False)")
+
+    def _with_start(self, z: Array, cond: Cond, h: Any) -> tuple[Array, Cond, Any]:
+        """Rows with the start before them; it belongs to the first document and has no latent."""
+        begin = self.config.begin if self.config.begin >= 0 else self.config.tokens.mask
+        first = lambda a, value: jnp.pad(
+            a, [(0, 0), (1, 0)] + [(0, 0)] * (a.ndim - 2), constant_values=value
+        )
+        before = lambda a: jnp.concatenate([a[:, :1], a], axis=1)
+        z, h = first(z, begin), None if h is None else first(h, 0)
+        if cond.segment is not None:
+            cond = cond._replace(segment=before(cond.segment))
+        if cond.position is not None:
+            place = jnp.broadcast_to(cond.position, (z.shape[0], z.shape[1] - 1))
+            cond = cond._replace(position=first(place + 1, 0))
+        if cond.clock is not None and cond.clock.ndim == 2:
+            cond = cond._replace(clock=before(cond.clock))
+        attend = cond.attend
+        if attend is not None and attend.unit is not None:
+            cond = cond._replace(attend=dataclasses.replace(attend, unit=before(attend.unit)))
+        if attend is not None and attend.mask is not None:  # the start sees what the first sees
+            mask = attend.mask
+            mask = jnp.concatenate([mask[..., :1, :], mask], axis=-2)
+            mask = jnp.concatenate([jnp.ones_like(mask[..., :1]), mask], axis=-1)
+            cond = cond._replace(attend=dataclasses.replace(attend, mask=mask))
+        return z, cond, h
+
+    def parts(self, z: Array, h: Array) -> tuple[Array, Array]:  # type: ignore[override]
+        """E(z) and LayerNorm(h), whose sum enters the first block; float32 [B, L, D] both."""
+        out: Any = Network(self.config).apply(
+            {"params": self.params["trunk"]}, z, h, method=Network.parts
+        )
+        return out
+
+    def latent(self, batch: int, length: int) -> Array | None:
+        """Zeros [B, L, D] float32, or None."""
+        if not self.config.latent:
+            return None
+        return jnp.zeros((batch, length, self.config.width), jnp.float32)
+
+    def cache(self, batch: int, length: int) -> layers.Cache:
+        """An empty cache for `length` positions of a causal network."""
+        config = self.config
+        if not config.causal or config.shift != "none":
+            raise UserError(
+                "a bidirectional network keeps no cache (model.causal is False); step next_token "
+                "samples models trained with method=ar"
+            )
+        config.check_length(length)
+        shape = (config.depth, batch, length, *config.key_heads)
+        empty = jnp.zeros(shape, jnp.dtype(config.dtype))
+        return layers.Cache(empty, empty, jnp.zeros(config.depth, jnp.int32))
+
+
+def _moved(a: Array, segment: Array | None, start: bool) -> Array:
+    """Rows at the position that they predict, [B, L, ...].
+
+    Position 0 is predicted by the start; without one, and at the first position of every further
+    document, by its own row, as Dream does at position 0.
+
+    Args:
+      a: rows of the network, [B, L, ...], or [B, L + 1, ...] with a start.
+      segment: documents [B, L]; None = one.
+      start: whether a start stands before them.
+    """
+    own = a[:, 1:] if start else a
+    before = a[:, :-1] if start else jnp.concatenate([a[:, :1], a[:, :-1]], axis=1)
+    if segment is None:
+        return before
+    begins = jnp.pad(segment[:, 1:] != segment[:, :-1], ((0, 0), (1, 0)))
+    return jnp.where(begins[..., None], own, before)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Decoder:
+    """Fields and defaults of all decoders.
+
+    Attributes:
+      width: channels D of the residual stream.
+      depth: blocks.
+      heads: of queries.
+      latent: opens the loophole: the last block's output is carried, normalised and added to the
+        embedding (two parameters a channel, zero at first).
+      time_conditioning: add an embedding of the clock to every row; its last layer is zero at
+        first.
+      causal: a position attends to itself and to those before it only, where nothing else is said.
+      shift: none: row i predicts position i, as in LLaDA; start: it predicts i + 1, a start stands
+        before the row; repeat: it predicts i + 1, and row 0 position 0 as well, as in Dream.
+      begin: id of that start; -1 = the mask.
+      norm_eps: added to the mean square in a norm.
+      dtype: of activations: float32, bfloat16 or float64.
+      param_dtype: of parameters, float32 or bfloat16.
+      remat: what a block keeps for the backward pass: none (all of it), dots or full (nothing).
+      chunks: pieces at most in which a block walks its batch.
+      unroll: blocks side by side in the program.
+      attention: the kernel, such as plain.
+    """
+
+    width: int = 64
+    depth: int = 2
+    heads: int = 4
+    latent: bool = False
+    time_conditioning: bool = False
+    causal: bool = False
+    shift: str = "none"
+    begin: int = -1
+    norm_eps: float = 1e-5
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+    remat: str = "none"
+    chunks: int = 1
+    unroll: int = 1
+    attention: str = "plain"
+    tokens: TokenSpace = runtime()
+
+    num_classes = 0
+    dropout = 0.0
+    learned_positions = 0
+    tied = True
+
+    def __post_init__(self):
+        at_least_one(self, "width", "depth", "heads", "chunks", "unroll")
+        if self.shift not in SHIFTS:
+            raise ValueError(f"shift {self.shift!r} is not one of {', '.join(SHIFTS)}")
+        if self.tokens is not None:
+            if not -1 <= self.begin < self.tokens.size:
+                raise ValueError(f"begin is {self.begin}; there are {self.tokens.size} states")
+            if self.shift == "start" and self.begin < 0 and self.tokens.mask is None:
+                raise ValueError("shift start needs a mask, or the id of a token in begin")
+        if not 0 < self.norm_eps < 1:
+            raise ValueError(f"norm_eps is {self.norm_eps}; it must lie in (0, 1)")
+        if self.remat not in REMAT:
+            raise ValueError(f"remat {self.remat!r} is not one of {', '.join(REMAT)}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
+        if self.param_dtype not in DTYPES[:2]:
+            raise ValueError(f"param_dtype {self.param_dtype!r} is not float32 or bfloat16")
+        kernel(self.attention)
+
+    def block(self) -> tuple[Any, dict[str, Any]]:
+        """Class of a block, and its fields beside `dtype` and `remat`."""
+        raise NotImplementedError
+
+    def norm(self) -> nn.Module:
+        """The final norm."""
+        raise NotImplementedError
+
+    def place(self, position: Array) -> Any:
+        """What a block is told of positions [L] or [B, L], leaves with the same leading axes."""
+        raise NotImplementedError
+
+    @property
+    def key_heads(self) -> tuple[int, int]:
+        """Heads of keys and values, and channels of one."""
+        raise NotImplementedError
+
+    def check_length(self, length: int) -> None:
+        """Refuse rows that the network has no positions for."""
+
+    def init(self, key: Array) -> Any:
+        """{"trunk": ..., "head": {"kernel"} or {}}."""
+        z, cond = jnp.zeros((1, 2), jnp.int32), Cond(clock=jnp.zeros(1))
+        trunk: Any = Network(self).init(key, z, cond, None)["params"]
+        head = {}
+        if not self.tied:
+            one = jax.random.fold_in(key, 1)
+            head = {"kernel": normal(one, (self.width, self.tokens.size))}
+        kind = jnp.dtype(self.param_dtype)
+        return jax.tree.map(lambda a: a.astype(kind), {"trunk": trunk, "head": head})
+
+    def bind(self, params: Any) -> BoundDecoder:
+        """The denoiser with these parameters."""
+        return BoundDecoder(params=params, config=self)
+
+    def axes(self) -> Any:
+        """Logical axes of every parameter; the leading axis of a block is its layer."""
+        shapes = jax.eval_shape(self.init, jax.random.key(0))
+        return jax.tree_util.tree_map_with_path(_axes, shapes)
+
+
+CUT = {
+    "q": ("width", "heads"),
+    "k": ("width", "heads"),
+    "v": ("width", "heads"),
+    "qkv": ("width", "heads"),
+    "out": ("heads", "width"),
+    "gate": ("width", "mlp"),
+    "up": ("width", "mlp"),
+    "down": ("mlp", "width"),
+}
+
+
+def _axes(path: Any, leaf: Any) -> tuple[str | None, ...]:
+    """By the parameter's name."""
+    names = [k.key for k in path]
+    lead: tuple[str | None, ...] = ("layer",) if "blocks" in names else ()
+    if names[-1] == "table":
+        return ("vocabulary" if "embed" in names else None, "width")
+    if names[0] == "head":
+        return ("width", "vocabulary")
+    if lead and names[-2] in CUT:
+        cut = CUT[names[-2]]
+        return lead + (cut if names[-1] == "kernel" else cut[1:])
+    if "time" in names[1] or "q_norm" in names or "k_norm" in names:
+        return lead + (None,) * (leaf.ndim - len(lead))
+    return (*lead, "width")

@@ -1,0 +1,137 @@
+"""A stack of blocks under a scan, each of which may walk its batch in chunks."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ldd_jax.core.logical import constrain, pieces
+from ldd_jax.core.types import Array, Attend, Cond
+
+REMAT = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class Walk(nn.Module):
+    """A block whose method `one` maps [B, L, D] to the same, and its field `remat`.
+
+    A batch laid out in chunks, [C, B / C, L, D], is walked a chunk at a time; with `remat` only
+    the chunks' inputs are kept for the backward pass, and what lives inside a block has the size
+    of a chunk.
+    """
+
+    def __call__(self, carry, c, position, segment, attend, keys_B, cache=None):
+        """All chunks of a batch in turn; they are the leading axis of all arrays but the cache.
+
+        Args:
+          carry: (x [C, B / C, L, D], number of the layer).
+          c: of `one`.
+          position: of `one`.
+          segment: of `one`.
+          attend: of `one`.
+          keys_B: of `one`.
+          cache: of `one`, for a single chunk.
+
+        Returns:
+          The new carry, and the cache with these positions (None without one).
+        """
+        x, layer = carry
+        run: Any = type(self).one  # type: ignore[attr-defined]  # of the block
+        if self.remat is not None:
+            run = nn.remat(run, policy=self.remat, prevent_cse=False)
+        given = (c, position, segment, attend, keys_B)
+        if x.shape[0] == 1:
+            mine = jax.tree.map(lambda a: a[0], (x, *given))
+            x, cache = run(self, mine[0], layer, *mine[1:], cache)
+            return (x[None], layer + 1), cache
+        walk = nn.scan(
+            lambda block, _, x, *own: ((), run(block, x, layer, *own, None)[0]),
+            variable_broadcast="params",
+            split_rngs={"params": False},
+        )
+        _, x = walk(self, (), x, *given)
+        return (constrain(x, None, "batch", "length", None), layer + 1), None
+
+
+def stacked(block: type[Walk], depth: int, unroll: int) -> Any:
+    """`depth` blocks with parameters of their own, one after the other; takes a block's fields.
+
+    Args:
+      block: class of the block.
+      depth: number of blocks.
+      unroll: blocks side by side in the program.
+    """
+    return nn.scan(
+        block,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=(nn.broadcast,) * 5 + (0,),
+        length=depth,
+        unroll=min(unroll, depth),
+    )
+
+
+def through(
+    blocks: Any,
+    x: Array,
+    c: Array | None,
+    place: Any,
+    cond: Cond,
+    keys_B: Array | None,
+    cache: Any,
+    *,
+    chunks: int,
+    causal: bool,
+) -> tuple[Array, Any]:
+    """A batch through a stack of blocks, at most `chunks` pieces at a time.
+
+    Args:
+      blocks: of `stacked`.
+      x: [B, L, D].
+      c: conditioning, [B, C] or [B, L, C], or None.
+      place: where positions are, a tree of [L, ...] or [B, L, ...] as `cond.position` is.
+      cond: documents and who sees whom within them.
+      keys_B: a PRNG key per example for dropout; None = no dropout.
+      cache: of the positions before; None = all positions are here.
+      chunks: an upper limit: a batch that it does not divide takes the most that does.
+      causal: who sees whom, where `cond` does not say.
+
+    Returns:
+      x after the last block, and the cache with these positions (None without one).
+    """
+    x = constrain(x, "batch", "length", None)
+    shape = x.shape
+    count = chunk_count(shape[0], chunks if cache is None else 1)
+    alike = lambda a: jnp.broadcast_to(a, (count, *a.shape))
+    by_row = cond.position is not None and cond.position.ndim == 2
+    place = chunked(place, count) if by_row else jax.tree.map(alike, place)
+    attend = cond.attend or Attend("causal" if causal else "full")
+    attend = attend.drawn(shape[1])
+    mask = attend.mask
+    x, by_chunk, segment, own, keys = chunked(
+        (x, c, cond.segment, dataclasses.replace(attend, mask=None), keys_B), count
+    )
+    if mask is not None:  # one for all rows stays one
+        own = dataclasses.replace(own, mask=alike(mask) if mask.ndim == 2 else chunked(mask, count))
+    carry = constrain(x, None, "batch", "length", None), jnp.zeros((), jnp.int32)
+    (x, _), cache = blocks(carry, by_chunk, place, segment, own, keys, cache)
+    return constrain(x.swapaxes(0, 1).reshape(shape), "batch", "length", None), cache
+
+
+def chunk_count(batch: int, most: int) -> int:
+    """The largest number of chunks up to `most` that cuts every data shard's rows evenly."""
+    shards = pieces("batch")
+    each = batch // shards if batch % shards == 0 else 1
+    return max(d for d in range(1, most + 1) if each % d == 0)
+
+
+def chunked(tree: Any, count: int) -> Any:
+    """[B, ...] to [C, B / C, ...]: every chunk takes rows of every data shard, so none moves."""
+    return jax.tree.map(lambda a: a.reshape(-1, count, *a.shape[1:]).swapaxes(0, 1), tree)
