@@ -7,6 +7,8 @@ from ldd_jax.data.found import find_tokenizer
 from ldd_jax.data.ids import Ids, IdTokenizer
 from ldd_jax.data.json_vocabulary import Json
 from ldd_jax.data.labelled import LabelledText
+from ldd_jax.data.patched import PatchedText
+from ldd_jax.data.patches import EntropyPatches, SpacePatches, StaticPatches
 from ldd_jax.data.pipeline import Batches, Spread, batches
 from ldd_jax.data.prepare import prepare
 from ldd_jax.data.problems import ProblemData
@@ -21,13 +23,17 @@ __all__ = [
     "Bytes",
     "Characters",
     "Corpus",
+    "EntropyPatches",
     "IdTokenizer",
     "Ids",
     "Json",
     "LabelledText",
+    "PatchedText",
     "ProblemData",
     "SentencePiece",
+    "SpacePatches",
     "Spread",
+    "StaticPatches",
     "TargetData",
     "TextData",
     "Tokenizer",

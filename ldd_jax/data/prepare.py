@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Iterable
@@ -35,6 +36,7 @@ def prepare(
     *,
     shards: int = 4,
     tokenizer: Tokenizer | None = None,
+    entropies: Any = None,
 ) -> Corpus:
     """Write the rows of `data` as ArrayRecord shards with a manifest; stream, never hold them.
 
@@ -46,6 +48,7 @@ def prepare(
       output: a folder that is absent or empty.
       shards: files per split (fewer if a split has fewer rows).
       tokenizer: use this one instead of fitting one.
+      entropies: (tokens [N, L]) -> nats [N, L] of a model, for patches that follow them.
 
     Returns:
       The corpus, opened from the folder.
@@ -61,11 +64,10 @@ def prepare(
     try:
         with writing.new_folder(target) as working:
             _fill(working, data, tokenizer, divided, shards)
+            data.beside(working, entropies)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror or error}") from error
-    return TextData(
-        path=str(target), **{n: getattr(data, n) for n in data.layout.__dataclass_fields__}
-    ).load()
+    return dataclasses.replace(data, path=str(target), **data.of_path).load()
 
 
 def _fill(

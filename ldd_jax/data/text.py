@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from ldd_jax.core.checks import UserError, nearest, require
@@ -205,6 +206,13 @@ class TextData:
             source=self.path,
             note=divided.note,
         )
+
+    def beside(self, folder: Path, entropies: Any) -> None:
+        """What `prepare` writes beside the rows of `folder`: nothing here.
+
+        `entropies` of a model are for data that need them (`data.patched`).
+        """
+        del folder, entropies
 
     def whole(self, tokenizer: Tokenizer) -> Corpus:
         """All documents of the path as one corpus, which is both of its splits.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ldd_jax.core.checks import UserError, require
-from ldd_jax.inference.pipeline import load_trained
+from ldd_jax.inference.loading import load_trained
 from ldd_jax.processes.kernels import NeighbourKernel, nearest_neighbours
 
 

@@ -9,18 +9,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ldd_jax.config import experiment as experiments
 from ldd_jax.config import plugins as outside
 from ldd_jax.config.experiment import Experiment
 from ldd_jax.config.sections import Sampling
-from ldd_jax.config.workdir import check_tokenizer
 from ldd_jax.core.checks import check_seed, nearest, require, typed
 from ldd_jax.data import unknown
 from ldd_jax.evaluation.conditional import Score
 from ldd_jax.inference import carried, generate
+from ldd_jax.inference.loading import load_trained as load_trained
 from ldd_jax.inference.scorer import Scorer, item
 from ldd_jax.inference.settings import HOW, WHAT, given, overlaid
-from ldd_jax.training.checkpoints import Checkpoints
 
 # Programs of a kind that a model keeps, the last used ones.
 PROGRAMS = 32
@@ -277,21 +275,3 @@ def load(
     given = [plugins] if isinstance(plugins, str | os.PathLike) else plugins
     with outside.named(str(one) for one in given):
         return Pipeline(*load_trained(Path(workdir), ema=typed("ema", ema, bool), step=step))
-
-
-def load_trained(
-    workdir: Path, *, ema: bool = True, step: int | None = None
-) -> tuple[Experiment, Any, int]:
-    """The experiment of a workdir, its (averaged) parameters and their step.
-
-    Args:
-      workdir: folder of the run.
-      ema: the moving average of the parameters, or they themselves.
-      step: of the checkpoint; None = the latest.
-    """
-    experiment = experiments.restore(Path(workdir))
-    checkpoints = Checkpoints(Path(workdir), read_only=True)
-    like = experiment.abstract().params
-    params, meta = checkpoints.restore_params(like, ema=ema, step=step)
-    check_tokenizer(experiment, meta, workdir)
-    return experiment, params, int(meta["step"])

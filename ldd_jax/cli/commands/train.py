@@ -55,12 +55,14 @@ def _prepare(values: flags.FlagValues) -> None:
     from ldd_jax.config import stored
     from ldd_jax.core import registry
     from ldd_jax.data import prepare
+    from ldd_jax.inference import entropies
 
     stored.check_sections(config, "the config file")
     data = registry.build("data", config.data)
     data.check()
     data.most_ids()  # reads the tokenizer's file, if it has one
-    say(prepare(data, output, shards=values.shards).describe())
+    told = entropies.of(data)
+    say(prepare(data, output, shards=values.shards, entropies=told).describe())
 
 
 TRAIN = Command("train a model in a workdir, or resume it", _train_flags, _train)
