@@ -8,7 +8,7 @@ from typing import Any
 
 from ldd_jax.core import registry
 from ldd_jax.core.registry import register
-from ldd_jax.denoisers import GPT2, DiT, Hollow, Llama
+from ldd_jax.denoisers import GPT2, Blt, DiT, Hollow, Llama
 from ldd_jax.objectives import (
     EventTimes,
     GridTimes,
@@ -17,6 +17,7 @@ from ldd_jax.objectives import (
     Nelbo,
     NextToken,
     NoContext,
+    PatchNelbo,
     PseudoContext,
     Sic,
     Wdce,
@@ -30,7 +31,14 @@ from ldd_jax.processes import (
     Uniform,
     UniformScore,
 )
-from ldd_jax.samplers import Analytic, Ancestral, EasyFirst, Events, FirstHitting
+from ldd_jax.samplers import (
+    Analytic,
+    Ancestral,
+    EasyFirst,
+    Events,
+    FirstHitting,
+    PatchAncestral,
+)
 from ldd_jax.samplers import NextToken as NextTokenStep
 
 # Networks that stand in the place of the DiT: they differ in what they hold, not in what they do.
@@ -229,6 +237,49 @@ class Ar(Method):
     objective: Any = NextToken
     step: Any = NextTokenStep
     network: Mapping[str, Any] = of(causal=True, adaln=False)
+
+
+@register("method", "patch_mdlm")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PatchMdlm(Method):
+    """Masked diffusion over bytes by a network over patches (2412.09871 joined with 2406.07524)."""
+
+    model: Any = Blt
+
+
+@register("method", "patch_lddm")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PatchLddm(PatchMdlm):
+    """The same with loopholing, the latent carried by patch."""
+
+    context: Any = PseudoContext
+
+
+@register("method", "patch_whole")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PatchWhole(PatchMdlm):
+    """Whole patches masked, the bytes of one from left to right: its bound is exact inside them."""
+
+    objective: Any = PatchNelbo
+    step: Any = PatchAncestral
+    network: Mapping[str, Any] = of(inner=True)
+
+
+@register("method", "patch_whole_lddm")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PatchWholeLddm(PatchWhole):
+    """The same with loopholing."""
+
+    context: Any = PseudoContext
+
+
+@register("method", "patch_ar")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PatchAr(Ar):
+    """Left to right over bytes by a network over patches (BLT, arXiv 2412.09871)."""
+
+    model: Any = Blt
+    network: Mapping[str, Any] = of(causal=True)
 
 
 @register("method", "mdns")

@@ -180,6 +180,11 @@ def make(
     return config.lock()
 
 
+def sized(model: Any, size: str) -> dict[str, Any]:
+    """The fields of a size that a network has."""
+    return _known(model, SIZES[size])
+
+
 def _known(model: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that a network has: sizes and methods are written for the DiT."""
     has = {f.name for f in dataclasses.fields(model)}

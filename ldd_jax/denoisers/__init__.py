@@ -1,10 +1,21 @@
 """Networks: the only folder that knows Flax modules; outside they are init, axes and bind."""
 
 from ldd_jax.denoisers.base import BoundNetwork
+from ldd_jax.denoisers.blt import Blt
 from ldd_jax.denoisers.dit import DiT, LinearHead
 from ldd_jax.denoisers.gpt2 import GPT2
 from ldd_jax.denoisers.hollow import Hollow
 from ldd_jax.denoisers.inputs import Linear, Tokens
 from ldd_jax.denoisers.llama import Llama
 
-__all__ = ["GPT2", "BoundNetwork", "DiT", "Hollow", "Linear", "LinearHead", "Llama", "Tokens"]
+__all__ = [
+    "GPT2",
+    "Blt",
+    "BoundNetwork",
+    "DiT",
+    "Hollow",
+    "Linear",
+    "LinearHead",
+    "Llama",
+    "Tokens",
+]

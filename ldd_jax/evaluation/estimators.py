@@ -122,8 +122,8 @@ def objective(bound: Any, name: str) -> Any:
     if name not in ESTIMATORS:
         raise UserError(f"unknown estimator {name!r}; {nearest(name, [NELBO, *ESTIMATORS])}")
     require(
-        not bound.exact and bound.process.absorbing,
-        f"estimator {name} counts masks; this model has none (use {NELBO})",
+        not bound.exact and bound.process.absorbing and not bound.by_patch,
+        f"estimator {name} counts masks of tokens; this model has none (use {NELBO})",
     )
     base = dataclasses.replace(bound, times=CrossEntropy())
     return MaskCount(base, ESTIMATORS[name])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -64,6 +65,12 @@ def length_ratio(embedded_BLD: Array, fused_BLD: Array) -> Array:
     """|second| / |first| at every position, [B, L]; NaN where the first is 0."""
     below, above = (jnp.linalg.norm(a, axis=-1) for a in (embedded_BLD, fused_BLD))
     return jnp.where(below > 0, above / jnp.where(below > 0, below, 1), jnp.nan)
+
+
+def by_position(a_BP: Array, length: int) -> Array:
+    """[B, P] of a latent by patch to [B, L], patches as long as each other; [B, L] stays."""
+    count = a_BP.shape[1]
+    return a_BP if count == length else a_BP[:, jnp.arange(length) * count // length]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,13 +174,13 @@ class Observed(Step):
         pseudo = net.trunk(state._replace(h=none), segment).latent
         trained = net.trunk(state._replace(h=pseudo), segment)
         apart, _, other = net.rows_of_two(both, here, (trained, z, state.clock), (), where=where)
-        h = trunk.latent
+        h, spread = trunk.latent, partial(by_position, length=z.shape[1])
         return new_past, metrics._replace(
-            norm=jnp.sqrt(jnp.mean(jnp.square(h), -1)),
-            turn=cosine(state.h, h),
+            norm=spread(jnp.sqrt(jnp.mean(jnp.square(h), -1))),
+            turn=spread(cosine(state.h, h)),
             shift=single(apart),
             pseudo=single(other),
-            likeness=cosine(state.h, pseudo),
+            likeness=spread(cosine(state.h, pseudo)),
             ratio=blank if self.parts is None else length_ratio(*self.parts(z, state.h)),
         )
 

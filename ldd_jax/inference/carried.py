@@ -177,7 +177,7 @@ def paid(
       experiment: its model, process and devices.
       sampling: of `settings`.
       params: of the model.
-      arrays: z0 and keep [B, L], index [B]; segment [B, L] and label [B] where there are any.
+      arrays: z0 and keep [B, L], index [B]; segment, unit [B, L] and label [B] where there are.
       key: of the paths.
       num_steps: traced or not.
     """
@@ -191,7 +191,7 @@ def paid(
     ones = jnp.ones(len(text), jnp.result_type(float))
     keys = example_keys(jax.random.fold_in(key, START), index)
     return along_text(
-        network(experiment, sampling, params, label),
+        network(experiment, sampling, params, label, arrays.get("unit")),
         sampling.step,
         Production.of(jax.random.fold_in(key, PATH), index),
         experiment.process.corrupt_to_prior(keys, text, ones, given),

@@ -20,7 +20,8 @@ from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.core.logical import constrain
 from ldd_jax.core.registry import section
 from ldd_jax.data import MASK_TEXT, unknown
-from ldd_jax.samplers import Clamp, sample_blocks
+from ldd_jax.inference.patterns import Patterns
+from ldd_jax.samplers import Clamp, Whole, sample_blocks
 from ldd_jax.samplers.base import Net, SampleState
 from ldd_jax.samplers.guidance import guide, guide_prompt
 from ldd_jax.samplers.loop import fetched
@@ -37,11 +38,12 @@ def program(
     length: int,
     record: Callable[[SampleState], Any] | None = None,
 ) -> Callable[..., tuple[SampleState, Any]]:
-    """The pure sampler: (params, seed, index, label [B], tokens, fixed [B, L], steps) -> both.
+    """The pure sampler: (params, seed, index, label [B], tokens, fixed, steps, unit) -> both.
 
     Both: the state, and the trace that `record` makes (see `samplers.sample`) or None. A network
     with classes is guided towards the label with `sampling.guidance` (the label after the last
-    means none), one without towards the clamped tokens.
+    means none), one without towards the clamped tokens. Tokens, fixed and unit are [B, L]; unit,
+    the patch of each position, is for a network whose patches come from the data.
 
     Args:
       experiment: the run's, with its mesh.
@@ -51,9 +53,9 @@ def program(
     """
     process, mesh = experiment.process, experiment.mesh
 
-    def sampler(params, seed, index, label, fixed_tokens, fixed, num_steps):
+    def sampler(params, seed, index, label, fixed_tokens, fixed, num_steps, unit=None):
         key = jax.random.key(seed)
-        net = network(experiment, sampling, params, label)
+        net = network(experiment, sampling, params, label, unit)
         prior = process.prior(example_keys(jax.random.fold_in(key, PRIOR), index), length)
         state, trace = sample_blocks(
             net,
@@ -75,7 +77,9 @@ def program(
     return sharding.on(mesh, sampler)
 
 
-def network(experiment: Experiment, sampling: Sampling, params: Any, label: Any) -> Net:
+def network(
+    experiment: Experiment, sampling: Sampling, params: Any, label: Any, unit: Any = None
+) -> Net:
     """What a sampler asks for predictions: read-out, tiles, guidance towards a label or a prompt.
 
     Args:
@@ -83,9 +87,12 @@ def network(experiment: Experiment, sampling: Sampling, params: Any, label: Any)
       sampling: its settings.
       params: of the model.
       label: classes [B], of a network that takes them.
+      unit: patch of each position [B, L], of a network that is told.
     """
     model, pieces = experiment.model, sharding.shards(experiment.mesh)
-    net = Net(model.bind(params), experiment.process, sampling.readout, sampling.tile, pieces)
+    net = Net(
+        model.bind(params), experiment.process, sampling.readout, sampling.tile, pieces, unit=unit
+    )
     if model.num_classes:
         return guide(net, label, null=model.num_classes, gamma=sampling.guidance)
     return guide_prompt(net, gamma=sampling.guidance)
@@ -116,6 +123,7 @@ class Sampler:
     sampling: Sampling
     length: int
     compiled: Any
+    patterns: Patterns | None = None
 
     @classmethod
     def make(
@@ -141,7 +149,12 @@ class Sampler:
             out_shardings=whole,
             static_argnums=() if record is None else 6,
         )
-        return cls(experiment, sampling, length, run)
+        patterns = Patterns.of(experiment, length)
+        require(
+            patterns is None or isinstance(sampling.blocks, Whole),
+            "patches are those of a whole row; give --blocks=whole",
+        )
+        return cls(experiment, sampling, length, run, patterns)
 
     def batch(
         self,
@@ -168,14 +181,17 @@ class Sampler:
         size = -(-self.sampling.batch_size // pieces) * pieces  # every shard gets whole samples
         row = lambda a, dtype: np.broadcast_to(np.asarray(a, dtype), (size, self.length))
         index = first if isinstance(first, np.ndarray) else np.arange(first, first + size)
+        tokens, held = row(fixed_tokens, np.int32), row(fixed, np.bool_)
+        told = [] if self.patterns is None else [self.patterns.units(index, seed, tokens, held)]
         return self.compiled(
             params,
             np.uint32(seed),
             index.astype(np.uint32),
             np.full(size, self.experiment.model.num_classes if label is None else label, np.int32),
-            row(fixed_tokens, np.int32),
-            row(fixed, np.bool_),
+            tokens,
+            held,
             np.int32(num_steps),
+            *told,
         )
 
     def common(self, seed: int, num_steps: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ldd_jax.objectives.context import (
 from ldd_jax.objectives.mgdm import Mgdm, StepTimes
 from ldd_jax.objectives.nelbo import Nelbo
 from ldd_jax.objectives.next_token import NextToken
+from ldd_jax.objectives.patch_nelbo import PatchNelbo
 from ldd_jax.objectives.rollouts import LogVariance, Wdce
 from ldd_jax.objectives.sic import Sic
 from ldd_jax.objectives.times import EventTimes, GridTimes, ImportanceTimes, UniformTimes
@@ -29,6 +30,7 @@ __all__ = [
     "NextToken",
     "NoContext",
     "OfData",
+    "PatchNelbo",
     "PseudoContext",
     "Sic",
     "Stages",

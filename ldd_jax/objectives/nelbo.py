@@ -51,6 +51,7 @@ class Nelbo(OfData):
 
     exact = False
     needs_causal = False
+    by_patch = False  # masks whole patches, not tokens
     bounds = True
     """Whether its mean is an upper bound of the negative log-likelihood.
 

@@ -175,7 +175,9 @@ def plain_sampler(experiment: Experiment) -> Experiment:
 def plain(experiment: Experiment) -> Experiment:
     """The same method without loopholing, tiles and row selection."""
     objective = dataclasses.replace(experiment.objective, context=NoContext(), tile=0)
-    model = dataclasses.replace(experiment.model, latent=False, latent_width=0)  # type: ignore[type-var]
+    fields = {f.name for f in dataclasses.fields(experiment.model)}  # type: ignore[arg-type]
+    off = {n: value for n, value in (("latent", False), ("latent_width", 0)) if n in fields}
+    model = dataclasses.replace(experiment.model, **off)  # type: ignore[type-var]
     return dataclasses.replace(experiment, objective=objective, model=model)
 
 

@@ -72,6 +72,7 @@ def flops(config: ConfigDict, vocabulary: int) -> dict[str, Any]:
         "measured": cost.measured(experiment, batch, 1),
         "measured_16_shards_of_64": cost.measured(experiment, 1024, 16),
         "closed_form_forward": cost.closed_form(experiment, tokens),
+        "forward_per_token": sum(cost.closed_form(experiment, 1).values()),
         "tokens": tokens,
         "updates": experiment.training.num_steps,
         "parameters": _parameters(experiment),

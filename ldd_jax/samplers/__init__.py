@@ -15,6 +15,8 @@ from ldd_jax.samplers.grids import CosineGrid, GeometricGrid, LinearGrid, TableG
 from ldd_jax.samplers.informed import InformedCorrector
 from ldd_jax.samplers.loop import sample
 from ldd_jax.samplers.next_token import NextToken
+from ldd_jax.samplers.patch_ancestral import PatchAncestral
+from ldd_jax.samplers.patch_clock import PatchClock
 from ldd_jax.samplers.psi import Psi
 from ldd_jax.samplers.remdm import ReMDM
 from ldd_jax.samplers.rollout import Rollouts
@@ -41,6 +43,8 @@ __all__ = [
     "LinearGrid",
     "NextToken",
     "PredictorCorrector",
+    "PatchAncestral",
+    "PatchClock",
     "Psi",
     "RateCorrector",
     "ReMDM",

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from ldd_jax.core import positions, vocabulary_tiles
+from ldd_jax.core.checks import UserError
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Cond, Denoiser, Draw, Head, Process, Trunk
 from ldd_jax.samplers.dictation import Dictation, Way
@@ -112,7 +113,8 @@ class Net:
 
     `policy` says what becomes of the latent at a call, `number` which step the call belongs to,
     `time` and `steps` are the grid's, i -> t_i and its intervals; `sample` sets all of them.
-    `dictation`: a text that is priced and not drawn (`samplers.dictation`).
+    `dictation`: a text that is priced and not drawn (`samplers.dictation`). `unit`: patch of each
+    position, [B, L], of a network that has to be told (`Cond.unit`).
     """
 
     denoiser: Denoiser
@@ -126,6 +128,7 @@ class Net:
     time: Callable[[Array], Array] | None = None
     steps: Array | int = 0
     dictation: Dictation | None = None
+    unit: Array | None = None
 
     @property
     def passes(self) -> int:
@@ -153,7 +156,7 @@ class Net:
     def cond(self, state: SampleState, segment: Array | None) -> Cond:
         """What the network is told beside the state's tokens."""
         clock = self.process.conditioning(state.clock)
-        return Cond(clock=clock, segment=segment, label=self.label)
+        return Cond(clock=clock, segment=segment, label=self.label, unit=self.unit)
 
     def trunk(self, state: SampleState, segment: Array | None = None) -> Trunk:
         """One network call at the state's clock; the policy gives and keeps the latent."""
@@ -171,10 +174,18 @@ class Net:
           seen: tokens that the call saw, [B, L].
           z: tokens after it, [B, L].
           h: the latent that it returned.
+
+        Raises:
+          UserError: for a latent that is not by position.
         """
         if not self.policy.reset_on_remask:
             return h
         masked = self.process.scored(z) & ~self.process.scored(seen)
+        if any(a.shape[1] != masked.shape[1] for a in jax.tree.leaves(h)):
+            raise UserError(
+                "latent.reset_on_remask takes h back position by position, and this network's is "
+                "by patch; leave it off"
+            )
         return jax.tree.map(lambda a: jnp.where(masked[..., None], 0, a), h)
 
     def rows(

@@ -61,7 +61,7 @@ class NextToken(Step):
 
         def one(carry, i):
             last_B1, cache = carry
-            trunk = net.denoiser.trunk(last_B1, Cond(), cache=cache)
+            trunk = net.denoiser.trunk(last_B1, Cond(unit=net.unit), cache=cache)
             pick = lambda pred, z, t, draw: draw.categorical(pred).astype(z.dtype)
             z = at(state.z, i)
             new = net.rows(pick, trunk, z, none, draw.at(step=i).rows(1))

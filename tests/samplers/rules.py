@@ -20,6 +20,7 @@ from ldd_jax.samplers import (
     Events,
     FirstHitting,
     GibbsCorrector,
+    PatchClock,
     PredictorCorrector,
     Psi,
     RateCorrector,
@@ -59,6 +60,7 @@ RULES = {
     "psi": Psi(),
     "skipping": Skipping(),
     "events": Events(most_calls=7),
+    "patch_clock": PatchClock(alpha=0.7, size=3, most=5),
 }
 
 SIZE, MASK = 5, 2  # the mask stands in the middle

@@ -83,7 +83,9 @@ class Cond(NamedTuple):
 
     clock: what the process tells the network of time, [B] or [B, L]; label: class [B];
     segment: packed documents [B, L], 0 = padding; position: [B, L], None = 0..L-1;
-    attend: which positions see which, None = as the network was made.
+    attend: which positions see which, None = as the network was made; unit: number of each
+    position's patch, int32 [B, L], from 0 and never falling; told: tokens [B, L] that a decoder
+    reads from left to right inside a patch, where it may know those before.
     """
 
     clock: Array | None = None
@@ -91,6 +93,8 @@ class Cond(NamedTuple):
     segment: Array | None = None
     position: Array | None = None
     attend: Attend | None = None
+    unit: Array | None = None
+    told: Array | None = None
 
     def of_none(self, classes: int, batch: int) -> Cond:
         """With the label that means none where a network of `classes` is told no class.
@@ -144,6 +148,7 @@ def as_batch(arrays: dict[str, Array]) -> Batch:
             label=arrays.get("label"),
             segment=arrays.get("segment"),
             position=arrays.get("position"),
+            unit=arrays.get("unit"),
         ),
         index=arrays["index"],
         total=arrays["z0"].shape[0],
