@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Print (or apply) a GKE JobSet that runs one ldd_jax command on every host of a TPU slice.
-# Use: launch/gke_jobset.sh [--dry-run] --name=JOB --image=IMAGE --accelerator=tpu-v5p-slice --topology=4x4x4 --hosts=N [--chips-per-host=4] -- train --config=... --workdir=gs://...
+# Use: launch/gke_jobset.sh [--dry-run] --name=JOB --image=IMAGE --accelerator=tpu-v5p-slice --topology=4x4x4 --hosts=N [--chips-per-host=4] [--slices=1] [--restarts=10] [--spot] [--service-account=NAME] [--env=NAME=VALUE ...] -- train --config=... --workdir=gs://...
 set -euo pipefail
-name='' image='' accelerator='' topology='' hosts='' chips=4 dry=''
+name='' image='' accelerator='' topology='' hosts='' chips=4 slices=1 restarts=10 spot='' account='' env=() dry=''
 usage() { sed -n '2,3p' "$0" >&2; exit 2; }
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -12,6 +12,11 @@ while [ $# -gt 0 ]; do
     --topology=*) topology=${1#*=} ;;
     --hosts=*) hosts=${1#*=} ;;
     --chips-per-host=*) chips=${1#*=} ;;
+    --slices=*) slices=${1#*=} ;;
+    --restarts=*) restarts=${1#*=} ;;
+    --spot) spot=1 ;;
+    --service-account=*) account=${1#*=} ;;
+    --env=*=*) env+=("${1#*=}") ;;
     --dry-run) dry=1 ;;
     --) shift; break ;;
     *) echo "gke_jobset.sh: unknown option $1" >&2; usage ;;
@@ -27,7 +32,7 @@ quoted() {
   case $1 in *[[:cntrl:]]*) echo "gke_jobset.sh: a control character in $(printf %q "$1")" >&2; return 2 ;; esac
   printf "'%s'" "${1//\'/\'\'}"
 }
-for number in "$hosts" "$chips"; do
+for number in "$hosts" "$chips" "$slices" "$restarts"; do
   case $number in '' | *[!0-9]*) echo "gke_jobset.sh: $(printf %q "$number") is no number" >&2; exit 2 ;; esac
 done
 arguments=''
@@ -35,6 +40,16 @@ for word in "$@" --distributed=auto; do
   arguments+="
                 - $(quoted "$word")"
 done
+variables=''
+for pair in ${env[@]+"${env[@]}"}; do
+  variables+="
+                - name: $(quoted "${pair%%=*}")
+                  value: $(quoted "${pair#*=}")"
+done
+[ -z "$spot" ] || spot="
+                cloud.google.com/gke-spot: 'true'"
+[ -z "$account" ] || account="
+              serviceAccountName: $(quoted "$account")"
 name=$(quoted "$name")
 image=$(quoted "$image")
 accelerator=$(quoted "$accelerator")
@@ -47,24 +62,39 @@ apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet
 metadata:
   name: $name
+  annotations:
+    # A slice belongs to one job of the set, with all its hosts.
+    alpha.jobset.sigs.k8s.io/exclusive-topology: cloud.google.com/gke-nodepool
 spec:
   failurePolicy:
-    maxRestarts: 10
+    maxRestarts: $restarts
+    rules:
+      # Bad input stays bad; a run that was asked to stop (75), a lost host: all start again.
+      - name: badinput
+        action: FailJobSet
+        onJobFailureReasons: ['PodFailurePolicy']
   replicatedJobs:
     - name: workers
-      replicas: 1
+      replicas: $slices
       template:
         spec:
           parallelism: $hosts
           completions: $hosts
           backoffLimit: 0
+          podFailurePolicy:
+            rules:
+              - action: FailJob
+                onExitCodes:
+                  containerName: ldd-jax
+                  operator: In
+                  values: [2]
           template:
             spec:
               restartPolicy: Never
-              terminationGracePeriodSeconds: 120
+              terminationGracePeriodSeconds: 120$account
               nodeSelector:
                 cloud.google.com/gke-tpu-accelerator: $accelerator
-                cloud.google.com/gke-tpu-topology: $topology
+                cloud.google.com/gke-tpu-topology: $topology$spot
               containers:
               - name: ldd-jax
                 image: $image
@@ -72,7 +102,7 @@ spec:
                 args:$arguments
                 env:
                 - name: LDD_JAX_TOKEN
-                  value: $token
+                  value: $token$variables
                 resources:
                   limits:
                     google.com/tpu: $chips

@@ -21,7 +21,8 @@ while [ $# -gt 0 ]; do
 done
 if [ -z "$nodes" ] || [ $# -eq 0 ]; then usage; fi
 # --requeue: a preempted job starts again and resumes its workdir. Running out of time is no
-# preemption to Slurm, so the job is warned $grace seconds before and puts itself back.
+# preemption to Slurm, so the job is warned $grace seconds before and puts itself back. So it does
+# when the run was asked to stop (status 75), unless somebody cancelled it.
 command=(sbatch "--nodes=$nodes" "--ntasks-per-node=$tasks" --job-name=ldd_jax --requeue
   --open-mode=append "--signal=B:USR1@$grace")
 [ -z "$limit" ] || command+=("--time=$limit")
@@ -35,7 +36,11 @@ trap 'scontrol requeue "\$SLURM_JOB_ID"' USR1
 # A secret of this run: who does not have it is no process of it.
 export LDD_JAX_TOKEN="\${LDD_JAX_TOKEN:-\$(od -An -N16 -tx1 /dev/urandom | tr -d ' \\n')}"
 srun --kill-on-bad-exit=1 --unbuffered$words &
-wait \$!
+status=0; wait \$! || status=\$?
+if [ \$status = 75 ] && [ "\$(squeue -h -j "\$SLURM_JOB_ID" -o %T)" = RUNNING ]; then
+  scontrol requeue "\$SLURM_JOB_ID"
+fi
+exit \$status
 SH
 }
 if [ -n "$dry" ]; then printf '%q ' "${command[@]}"; echo; batch; exit 0; fi

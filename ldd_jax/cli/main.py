@@ -1,4 +1,8 @@
-"""The command line: flags and subcommands. Exit status 0 good, 2 bad input, 1 anything else."""
+"""The command line: flags and subcommands.
+
+Exit status 0: done; 2: bad input; 75: stopped on request before its end, the same command goes on;
+1: anything else.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ from ldd_jax.cli.commands.tasks import SOLVE, VERIFY
 from ldd_jax.cli.commands.train import PREPARE, REPLAY, TRAIN
 from ldd_jax.config import packaged, plugins
 from ldd_jax.core import compilation
-from ldd_jax.core.checks import RunError, UserError, nearest, one_line, require
+from ldd_jax.core.checks import RunError, Unfinished, UserError, nearest, one_line, require
 from ldd_jax.core.console import OUT, say
 from ldd_jax.core.memory import keep_freed_memory
 
@@ -88,6 +92,8 @@ def main(argv: list[str], *, own_process: bool = False) -> int:
             if own_process and command.compiles and values.compilation_cache:
                 compilation.ask()
             command.execute(values)
+    except Unfinished:
+        return 75
     except (UserError, RunError) as error:
         say(f"ldd_jax: {one_line(error)}", error=True)
         return 2 if isinstance(error, UserError) else 1

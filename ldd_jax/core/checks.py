@@ -20,6 +20,13 @@ class RunError(Exception):
     """A run cannot go on, through no fault of the command; one line, and exit status 1."""
 
 
+class Unfinished(Exception):
+    """A run was asked to stop and saved what it has; exit status 75, so that a scheduler goes on.
+
+    75 is EX_TEMPFAIL of sysexits.h: try again.
+    """
+
+
 def one_line(error: BaseException) -> str:
     """What an error says as one line for a terminal.
 

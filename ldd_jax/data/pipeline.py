@@ -1,7 +1,7 @@
 """Batches in an order that depends on the seed and the step alone.
 
 The order of the global batch is fixed first, over global positions step * B + i; a process then
-reads its contiguous share of every batch. So two hosts see together what one would see, and a run
+reads its own rows of every batch. So two hosts see together what one would see, and a run
 resumes exactly on another number of hosts: its state is the next step.
 """
 
@@ -117,17 +117,16 @@ def batches(
     seed: int = 0,
     shuffle: bool = True,
     repeat: bool = True,
-    process_index: int = 0,
-    process_count: int = 1,
+    own: range | None = None,
     threads: int = 2,
 ) -> Batches:
-    """This process's share of every global batch.
+    """This process's rows of every global batch.
 
     Each element holds z0 int32 [b, L], keep bool [b, L], weight float32 [b, L], index int32 [b]
-    (position in the global batch) and, where rows have it, segment int32 [b, L]; b = batch_size /
-    process_count. With `repeat` the rows are dealt again after each epoch, in a new order if
-    shuffled, and a batch may hold the end of one epoch and the start of the next. Without it the
-    last batch is filled with rows of weight 0 and keep True: shapes never change, no row is lost.
+    (position in the global batch) and, where rows have it, segment int32 [b, L]; b = len(own).
+    With `repeat` the rows are dealt again after each epoch, in a new order if shuffled, and a batch
+    may hold the end of one epoch and the start of the next. Without it the last batch is filled
+    with rows of weight 0 and keep True: shapes never change, no row is lost.
 
     Args:
       rows: what to read, by number.
@@ -135,40 +134,32 @@ def batches(
       seed: of the order; not negative.
       shuffle: permute the rows.
       repeat: go on for ever.
-      process_index: which share.
-      process_count: number of shares.
+      own: which rows of a batch (`sharding.own`): several processes may have the same; None = all.
       threads: readers running ahead; 0 = read when asked.
 
     Raises:
-      UserError: if the batch does not divide among the processes, or (with `repeat`) is larger
-        than the data.
+      UserError: if the batch has not these rows, or (with `repeat`) is larger than the data.
     """
     total = len(rows)
     require(total > 0, "there are no rows to make batches of")
     require(batch_size > 0, f"batch_size={batch_size}; it must be at least 1")
     require(seed >= 0, f"seed={seed}; it must not be negative")
     require(threads >= 0, f"threads={threads}; it must not be negative")
+    own = range(batch_size) if own is None else own
     require(
-        process_count > 0 and 0 <= process_index < process_count,
-        f"process_index={process_index} is not one of process_count={process_count}",
-    )
-    require(
-        batch_size % process_count == 0,
-        f"a batch of {batch_size} rows does not divide among {process_count} processes; give a "
-        f"multiple of {process_count}",
+        0 <= own.start < own.stop <= batch_size and own.step == 1,
+        f"own={own} are no rows of a batch of {batch_size}",
     )
     require(
         not repeat or batch_size <= total,
         f"a batch of {batch_size} rows is larger than the data ({total} rows); give at most "
         f"{total}, a longer text or a shorter row",
     )
-    share = batch_size // process_count
     order = _Order(rows=total, seed=seed, shuffle=shuffle, repeat=repeat)
-    first = process_index * share
 
     def read(step: int) -> dict[str, np.ndarray]:
-        start = step * batch_size + first
-        return _stack(rows, [order(start + i) for i in range(share)], first)
+        start = step * batch_size
+        return _stack(rows, [order(start + i) for i in own], own.start)
 
     steps = None if repeat else -(-total // batch_size)
     numbers = grain.MapDataset.range(steps or sys.maxsize // batch_size)

@@ -139,8 +139,7 @@ def measure(
     parts, total = [], -(-rollouts // size)
     for number in range(total):
         check()
-        first = number * size + size // jax.process_count() * jax.process_index()
-        index = np.arange(first, first + size // jax.process_count(), dtype=np.uint32)
+        index = np.asarray(sharding.own(mesh, size), np.uint32) + np.uint32(number * size)
         parts.append(jax.device_get(run(params, key, sharding.put(mesh, index))))
         report(number + 1, total)
     joined: Any = jax.tree.map(lambda *a: np.concatenate(a)[:rollouts].astype(np.float64), *parts)

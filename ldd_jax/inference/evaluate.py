@@ -130,8 +130,7 @@ def rows_of(
         batch_size=size,
         shuffle=False,
         repeat=False,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        own=sharding.own(experiment.mesh, size),
     )
     for number, batch in enumerate(stream, 1):
         check()

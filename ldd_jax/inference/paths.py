@@ -34,13 +34,13 @@ def rows_of(experiment: Experiment, corpus: Corpus, split: str, sequences: int) 
     """
     pieces = sharding.shards(experiment.mesh)
     rows = Spread(corpus.rows(split), sequences)
+    size = -(-min(experiment.evaluation.batch_size, len(rows)) // pieces) * pieces
     return batches(
         rows,
-        batch_size=-(-min(experiment.evaluation.batch_size, len(rows)) // pieces) * pieces,
+        batch_size=size,
         shuffle=False,
         repeat=False,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        own=sharding.own(experiment.mesh, size),
     )
 
 

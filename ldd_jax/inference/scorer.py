@@ -207,10 +207,9 @@ class Scorer:
             row[b], index[b] = number, draw
             z0[b, : len(tokens)], hidden[b, : len(tokens)] = tokens, place
             segment[b, : len(tokens)] = 1
-        share = self.batch_size // jax.process_count()
-        own = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+        own = sharding.own(self.experiment.mesh, self.batch_size)
         whole = (row, z0, hidden, segment, index)
-        return sharding.put(self.experiment.mesh, tuple(a[own] for a in whole))
+        return sharding.put(self.experiment.mesh, tuple(a[own.start : own.stop] for a in whole))
 
 
 def item(tokenizer: Any, context: str, text: str) -> Item:

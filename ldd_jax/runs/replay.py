@@ -91,7 +91,9 @@ def read_batch(place: Path) -> dict[str, np.ndarray]:
         record = reading.read_json(place / RECORD)
         require(len(parts) == record["processes"], f"{place} lacks batch files; {len(parts)} there")
         shares = [reading.read_npz(path) for path in parts]
-        return {n: np.concatenate([s[n] for s in shares]) for n in shares[0]}
+        whole = {n: np.concatenate([s[n] for s in shares]) for n in shares[0]}
+        _, once = np.unique(whole["index"], return_index=True)  # processes may share rows
+        return {n: a[once] for n, a in whole.items()}
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(f"{place} is damaged: {error}") from error
 

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from ldd_jax.config import experiment as experiments
@@ -61,7 +60,7 @@ class Run:
         )
         if distributed.leader():
             claim(workdir, config, self.corpus.tokenizer, held)
-        distributed.barrier("workdir")
+        distributed.shared(workdir)
         self.checkpoints = Checkpoints(workdir, keep=self.experiment.training.keep)
         held.callback(self.checkpoints.abandon)
         self.programs: dict = {}
@@ -132,8 +131,7 @@ class Run:
             self.corpus.train,
             batch_size=settings.batch_size,
             seed=self.experiment.config.seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            own=sharding.own(mesh, settings.batch_size),
         )
         stream.set_state({"next_step": self.first})
         key = sharding.everywhere(mesh, self.experiment.key(1))

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import secrets
+import socket
+import time
+from pathlib import Path
 
 import jax
+import numpy as np
 
+from ldd_jax.core import writing
 from ldd_jax.core.checks import UserError, is_whole, require
 from ldd_jax.training import meeting
 
@@ -98,6 +104,49 @@ def barrier(name: str) -> None:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(name)
+
+
+def shared(folder: Path, patience: float = 30.0) -> None:
+    """Make sure that all processes see one folder, which is process 0's; waits for all of them.
+
+    Process 0 puts a file of a random name into it, which the others look for: a network's file
+    system may show it late.
+
+    Args:
+      folder: that every process calls the same.
+      patience: seconds to look for it.
+
+    Raises:
+      UserError: in all processes, naming the hosts that do not see it.
+    """
+    if jax.process_count() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    number = np.asarray(secrets.randbits(31), np.int64)
+    mark = folder / f".shared-{int(multihost_utils.broadcast_one_to_all(number))}"
+    if leader():
+        writing.write(mark, "")
+    try:
+        barrier("a mark in the workdir")
+        until = time.monotonic() + patience
+        while not (seen := mark.exists()) and time.monotonic() < until:
+            time.sleep(0.2)
+        host = np.frombuffer(socket.gethostname().encode()[:64].ljust(64), np.uint8)
+        hosts, all_seen = multihost_utils.process_allgather((host, np.asarray(seen)))
+    finally:
+        if leader():
+            mark.unlink(missing_ok=True)
+    lost = [
+        f"{i} ({bytes(name).decode(errors='replace').strip()})"
+        for i, (name, found) in enumerate(zip(hosts, all_seen))
+        if not found
+    ]
+    require(
+        not lost,
+        f"{folder} is not one folder for all processes: process {', '.join(lost)} does not see "
+        "what process 0 writes there; give a workdir on a file system that all hosts share",
+    )
 
 
 def start(place: Place, *, limit: float = 300.0) -> None:

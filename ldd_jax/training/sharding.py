@@ -208,6 +208,26 @@ def shards(mesh: Mesh) -> int:
     return math.prod(mesh.shape[a] for a in BATCH)
 
 
+def own(mesh: Mesh, rows: int) -> range:
+    """Rows of a batch that this process's devices hold; processes of one shard hold the same.
+
+    Args:
+      mesh: devices by axis, of all processes.
+      rows: of the global batch, a multiple of `shards`.
+
+    Raises:
+      UserError: where they do not follow each other.
+    """
+    held = batch(mesh).addressable_devices_indices_map((rows,)).values()
+    pieces = sorted({place[0].indices(rows)[:2] for place in held if place is not None})
+    require(
+        all(a[1] == b[0] for a, b in zip(pieces, pieces[1:])),
+        f"process {jax.process_index()} would hold pieces {pieces} of a batch, which do not follow "
+        "each other; order the devices of the mesh by process",
+    )
+    return range(pieces[0][0], pieces[-1][1])
+
+
 def everywhere(mesh: Mesh, key: jax.Array) -> jax.Array:
     """The same random key on every device of every process."""
     data = np.asarray(jax.random.key_data(key))
@@ -216,7 +236,7 @@ def everywhere(mesh: Mesh, key: jax.Array) -> jax.Array:
 
 
 def put(mesh: Mesh, arrays: Any) -> Any:
-    """Global arrays from process-local numpy ones, sharded over the batch."""
+    """Global arrays from this process's rows (`own`) as numpy ones, sharded over the batch."""
     sharding = batch(mesh)
     return jax.tree.map(
         lambda a: jax.make_array_from_process_local_data(sharding, np.asarray(a)), arrays

@@ -52,13 +52,17 @@ def test_epochs_run_into_each_other_and_nothing_is_lost():
     assert plain == [[0, 1, 2], [3, 4, 5], [6, 0, 1]]
 
 
+def share(size, p, processes):
+    return range(size // processes * p, size // processes * (p + 1))
+
+
 @pytest.mark.parametrize("processes", [2, 3, 6])
 @pytest.mark.parametrize("options", [{}, {"shuffle": False, "repeat": False}])
 def test_order_does_not_depend_on_the_number_of_processes(processes, options):
     rows = make_rows(25, segments=True)
     whole = batches(rows, batch_size=6, seed=1, threads=0, **options)
     parts = [
-        batches(rows, batch_size=6, seed=1, process_index=p, process_count=processes, **options)
+        batches(rows, batch_size=6, seed=1, own=share(6, p, processes), **options)
         for p in range(processes)
     ]
     for _ in range(whole.steps or 10):
@@ -83,8 +87,7 @@ def test_exact_resume_at_any_step_and_on_other_processes(threads):
         assert again.get_state() == state
         assert order(again, 12 - stop) == straight[stop:]
         halves = [
-            batches(rows, batch_size=4, seed=2, process_index=p, process_count=2, threads=threads)
-            for p in (0, 1)
+            batches(rows, batch_size=4, seed=2, own=share(4, p, 2), threads=threads) for p in (0, 1)
         ]
         for half in halves:
             half.set_state(state)
@@ -114,11 +117,11 @@ def test_refusals():
     rows = make_rows(10)
     for options, match in (
         ({"batch_size": 11}, "larger than the data .10 rows."),
-        ({"batch_size": 5, "process_count": 2}, "does not divide among 2 processes"),
+        ({"batch_size": 5, "own": range(3, 6)}, "are no rows of a batch of 5"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"batch_size": 2, "seed": -1}, "seed=-1"),
         ({"batch_size": 2, "threads": -1}, "threads=-1"),
-        ({"batch_size": 2, "process_index": 1}, "process_index=1"),
+        ({"batch_size": 2, "own": range(1, 1)}, "are no rows"),
     ):
         with pytest.raises(UserError, match=match):
             batches(rows, **options)

@@ -47,7 +47,7 @@ def sigkill(arena: Arena, times: int, seed: int = 0) -> Row:
 
 
 def sigterm(arena: Arena, times: int, seed: int = 0) -> Row:
-    """SIGTERM and SIGINT at random updates: saved, exit 0, in time; then on to the same end."""
+    """SIGTERM and SIGINT at random updates: saved, exit 75, in time; then on to the same end."""
     draw, workdir = random.Random(seed), arena.folder / f"stopped{seed}"
     slowest = 0.0
     for number in range(times):
@@ -57,7 +57,7 @@ def sigterm(arena: Arena, times: int, seed: int = 0) -> Row:
         began = time.monotonic()
         ended = drill.strike(running, (drill.SIGTERM, drill.SIGINT)[number % 2])
         slowest = max(slowest, time.monotonic() - began)
-        assert ended.status == 0 and "the same command goes on" in ended.out, ended
+        assert ended.status == 75 and "the same command goes on" in ended.out, ended
         step = int(re.search(r"stopped at step (\d+) of", ended.out)[1])  # type: ignore[index]
         assert (workdir / "checkpoints" / str(step)).is_dir()
         assert step == len(drill.account(arena.ledger(workdir)))  # every update made was saved
@@ -67,7 +67,7 @@ def sigterm(arena: Arena, times: int, seed: int = 0) -> Row:
     drill.same(arena.whole, workdir)
     lost = drill.losses(arena, workdir)
     return Row(
-        "SIGTERM, SIGINT", times, f"saved, exit 0, slowest {slowest:.1f} s; same bits", *lost
+        "SIGTERM, SIGINT", times, f"saved, exit 75, slowest {slowest:.1f} s; same bits", *lost
     )
 
 
@@ -108,9 +108,9 @@ def one_of_two(arena: Arena, number: int = drill.SIGKILL) -> Row:
     ended.append(drill.tools.Result(running[0].returncode, out, err))
     seconds = time.monotonic() - began
     if number == drill.SIGTERM:
-        assert [e.status for e in ended] == [0, 0], ended
+        assert [e.status for e in ended] == [75, 75], ended
         assert "the same command goes on" in ended[1].out, ended
-        outcome = f"both saved the same step and left with 0 in {seconds:.1f} s"
+        outcome = f"both saved the same step and left with 75 in {seconds:.1f} s"
     else:
         assert ended[0].status == -number and ended[1].status != 0, ended
         outcome = f"the other left in {seconds:.1f} s"

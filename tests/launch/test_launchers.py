@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -61,8 +62,18 @@ def test_jobset_is_valid_and_runs_on_every_host():
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({**manifest, **broken}, schema)
     # A host that is preempted fails its job at once; the set starts all hosts again and resumes.
-    assert manifest["spec"]["failurePolicy"]["maxRestarts"] >= 1
+    policy = manifest["spec"]["failurePolicy"]
+    assert policy["maxRestarts"] >= 1
     job = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]
+    # Bad input (2) ends the set; 75 and all else starts it again.
+    assert job["podFailurePolicy"]["rules"] == [
+        {
+            "action": "FailJob",
+            "onExitCodes": {"containerName": "ldd-jax", "operator": "In", "values": [2]},
+        }
+    ]
+    (rule,) = policy["rules"]
+    assert rule["action"] == "FailJobSet" and rule["onJobFailureReasons"] == ["PodFailurePolicy"]
     assert job["parallelism"] == job["completions"] == 16 and job["backoffLimit"] == 0
     pod = job["template"]["spec"]
     assert pod["restartPolicy"] == "Never"
@@ -75,6 +86,15 @@ def test_jobset_is_valid_and_runs_on_every_host():
     assert container["args"] == [*TRAIN, "--distributed=auto"]
     assert container["resources"]["limits"] == {"google.com/tpu": 4}
     (token,) = container["env"]
+    more = ("--slices=2", "--restarts=3", "--spot", "--service-account=runner", "--env=A=b c=d")
+    found = yaml.safe_load(dry("gke_jobset.sh", *GKE, *more))
+    jsonschema.validate(found, schema)
+    (jobs,) = found["spec"]["replicatedJobs"]
+    assert jobs["replicas"] == 2 and found["spec"]["failurePolicy"]["maxRestarts"] == 3
+    pod = jobs["template"]["spec"]["template"]["spec"]
+    assert pod["nodeSelector"]["cloud.google.com/gke-spot"] == "true"
+    assert pod["serviceAccountName"] == "runner"
+    assert pod["containers"][0]["env"][1] == {"name": "A", "value": "b c=d"}
     assert token["name"] == "LDD_JAX_TOKEN" and re.fullmatch("[0-9a-f]{32}", token["value"])
 
 
@@ -124,7 +144,7 @@ def test_jobset_quotes_everything():
         text = launch("gke_jobset.sh", "--dry-run", *flags, "--", "train", *ODD).stdout
         found = yaml.safe_load(text)
         pod = found["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
-        assert found["metadata"] == {"name": word}
+        assert found["metadata"]["name"] == word
         assert pod["containers"][0]["image"] == word
         assert pod["containers"][0]["args"] == ["train", *ODD, "--distributed=auto"]
         assert word in pod["nodeSelector"].values()
@@ -154,7 +174,27 @@ def test_slurm_requeues_and_resumes():
     step = shlex.split(batch[4])
     assert step[:3] == ["srun", "--kill-on-bad-exit=1", "--unbuffered"]
     assert step[3:-1] == [".venv/bin/python", "-m", "ldd_jax", *TRAIN, "--distributed=auto"]
-    assert step[-1] == "&" and batch[5] == "wait $!"
+    assert step[-1] == "&"
+
+
+@pytest.mark.parametrize("status, state, again", [
+    (0, "RUNNING", False), (2, "RUNNING", False), (1, "RUNNING", False), (75, "RUNNING", True),
+    (75, "CANCELLED", False),
+])  # fmt: skip
+def test_slurm_goes_on_with_a_run_that_was_asked_to_stop(status, state, again, tmp_path):
+    """And with no other; the batch script itself, with stand-ins for Slurm's programs."""
+    _, *batch = dry("slurm.sh", "--nodes=1").splitlines()
+    for name, line in {
+        "srun": f"exit {status}", "squeue": f"echo {state}", "scontrol": 'echo "$@" > called',
+    }.items():  # fmt: skip
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    done = subprocess.run(["bash", "-c", "\n".join(batch)], cwd=tmp_path, env=env, timeout=60)
+    assert done.returncode == status
+    called = tmp_path / "called"
+    assert called.exists() == again
+    assert not again or called.read_text() == "requeue 7\n"
 
 
 @pytest.mark.parametrize("script", ["gke_jobset.sh", "slurm.sh", "tpu_vm.sh"])

@@ -9,8 +9,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["the", "a", "list", "of", "value", "return", "function", "index", "module", "class"]
-WORDS += ["object", "name"]
-MESH = ("--config.mesh.data=4", "--config.mesh.fsdp=2")  # of 2 processes x 4 devices
+WORDS += ["object", "zone"]
+# Of 2 processes x 4 devices; on the second both hold the same rows.
+MESHES = {
+    "rows apart": ("--config.mesh.data=4", "--config.mesh.fsdp=2"),
+    "rows shared": ("--config.mesh.data=1", "--config.mesh.tensor=2", "--config.mesh.sequence=4"),
+}
+MESH = MESHES["rows apart"]
 
 
 def corpus(folder: Path) -> Path:

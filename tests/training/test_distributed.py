@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from ldd_jax.core.checks import UserError
 from ldd_jax.training.distributed import Place, detect, parse, roll_call
-from tests.training.processes import MESH, ROOT, command, corpus, environment, read
+from tests.training.processes import MESHES, ROOT, command, corpus, environment, read
 
 
 def free_port() -> int:
@@ -79,18 +80,30 @@ def test_no_cluster_is_said(monkeypatch):
         parse("auto")
 
 
+def run_alone(text, workdir, steps):
+    subprocess.run(command(text, workdir, steps), env=environment(1), cwd=ROOT, check=True,
+                   timeout=300, capture_output=True)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """A text, and the losses and samples of one process with one device."""
+    folder = tmp_path_factory.mktemp("one")
+    text = corpus(folder)
+    run_alone(text, folder / "run", 7)
+    return text, *read(folder / "run"), json.loads((folder / "run" / "summary.json").read_text())
+
+
 @pytest.mark.slow
-def test_two_processes_do_what_one_does(tmp_path):
+@pytest.mark.parametrize("mesh", MESHES)
+def test_two_processes_do_what_one_does(one, mesh, tmp_path):
     """Same losses, bound and samples on 2 processes x 4 devices and on 1 device; then 1 resumes."""
-    text = corpus(tmp_path)
-    one, two = tmp_path / "one", tmp_path / "two"
-    subprocess.run(command(text, one, 7), env=environment(1), cwd=ROOT, check=True, timeout=300,
-                   capture_output=True)  # fmt: skip
-    port = free_port()
+    text, losses, samples, summary = one
+    port, two = free_port(), tmp_path / "two"
     place = lambda rank: (f"--distributed=127.0.0.1:{port},2,{rank}", "--start_limit=120")
     running = [
         subprocess.Popen(
-            command(text, two, 5, *MESH, *place(rank)),
+            command(text, two, 5, *MESHES[mesh], *place(rank)),
             env=environment(4), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for rank in (0, 1)
@@ -98,10 +111,28 @@ def test_two_processes_do_what_one_does(tmp_path):
     for p in running:
         out, err = p.communicate(timeout=300)
         assert p.returncode == 0, err[-2000:]
-    losses, _ = read(one)
     assert read(two)[0] == pytest.approx(losses[:5], abs=1e-5)
     # The checkpoint of eight devices goes on alone, to the same losses and the same samples.
-    subprocess.run(command(text, two, 7), env=environment(1), cwd=ROOT, check=True, timeout=300,
-                   capture_output=True)  # fmt: skip
+    run_alone(text, two, 7)
     assert read(two)[0] == pytest.approx(losses, abs=1e-5)
-    assert read(two)[1][-1] == read(one)[1][-1]
+    assert read(two)[1][-1] == samples[-1]
+    again = json.loads((two / "summary.json").read_text())
+    assert again["nelbo_nats_per_token"] == pytest.approx(summary["nelbo_nats_per_token"], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_workdir_that_is_not_shared_is_refused_everywhere(tmp_path):
+    """Two hosts that call folders of their own by one name, here by two."""
+    text, port = corpus(tmp_path), free_port()
+    place = lambda rank: (f"--distributed=127.0.0.1:{port},2,{rank}", "--start_limit=120")
+    running = [
+        subprocess.Popen(
+            command(text, tmp_path / f"own{rank}", 5, "--config.mesh.data=2", *place(rank)),
+            env=environment(1), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    for p in running:
+        out, err = p.communicate(timeout=200)
+        assert p.returncode == 2 and "process 1 (" in err and "not one folder" in err, err[-2000:]
+    assert not list((tmp_path / "own0").glob(".shared*")) and not (tmp_path / "own1").exists()

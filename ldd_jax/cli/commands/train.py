@@ -8,7 +8,7 @@ from absl import flags
 
 from ldd_jax.cli.command_line import Command
 from ldd_jax.cli.commands.shared import config_flag, distributed_flags, need, start, workdir_flag
-from ldd_jax.core.checks import require
+from ldd_jax.core.checks import Unfinished, require
 from ldd_jax.core.console import say
 
 
@@ -29,7 +29,8 @@ def _train(values: flags.FlagValues) -> None:
     from ldd_jax.runs import train
 
     stored.check_sections(config, "the config file")
-    train.train(config, Path(workdir), values.profile)
+    if train.train(config, Path(workdir), values.profile).get("stopped"):
+        raise Unfinished
 
 
 def _replay_flags(values: flags.FlagValues) -> None:
