@@ -45,7 +45,7 @@ class Outlet:
     """
 
     def __init__(self, name: str):
-        self.name = name
+        self.name, self.silent = name, False
 
     @property
     def stream(self) -> Any:
@@ -58,7 +58,9 @@ class Outlet:
         return getattr(self.stream, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
-        """As of a text stream, raw."""
+        """As of a text stream, raw; nothing where another process speaks (`silent`)."""
+        if self.silent:
+            return 0
         known = text.encode(self.encoding, "replace").decode(self.encoding)
         return self._try(lambda: self.stream.write(known)) or 0
 

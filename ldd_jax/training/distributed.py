@@ -106,6 +106,15 @@ def barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def agreed(number: int) -> int:
+    """Process 0's number, in all of them."""
+    if jax.process_count() == 1:
+        return number
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.broadcast_one_to_all(np.asarray(number)))
+
+
 def shared(folder: Path, patience: float = 30.0) -> None:
     """Make sure that all processes see one folder, which is process 0's; waits for all of them.
 
@@ -123,8 +132,7 @@ def shared(folder: Path, patience: float = 30.0) -> None:
         return
     from jax.experimental import multihost_utils
 
-    number = np.asarray(secrets.randbits(31), np.int64)
-    mark = folder / f".shared-{int(multihost_utils.broadcast_one_to_all(number))}"
+    mark = folder / f".shared-{agreed(secrets.randbits(31))}"
     if leader():
         writing.write(mark, "")
     try:

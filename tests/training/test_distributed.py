@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import threading
 import time
 
@@ -80,6 +81,27 @@ def test_no_cluster_is_said(monkeypatch):
         parse("auto")
 
 
+def pair(argv, devices, status=0):
+    """Two processes of one command, argv(rank); what they print."""
+    port = free_port()
+    place = lambda rank: (f"--distributed=127.0.0.1:{port},2,{rank}", "--start_limit=120")
+    running = [
+        subprocess.Popen(
+            [*argv(rank), *place(rank)],
+            env=environment(devices), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    ends = [p.communicate(timeout=300) for p in running]
+    assert [p.returncode for p in running] == [status] * 2, ends
+    return ends
+
+
+def commanded(*argv):
+    return [sys.executable, "-m", "ldd_jax", *argv]
+
+
 def run_alone(text, workdir, steps):
     subprocess.run(command(text, workdir, steps), env=environment(1), cwd=ROOT, check=True,
                    timeout=300, capture_output=True)  # fmt: skip
@@ -99,18 +121,8 @@ def one(tmp_path_factory):
 def test_two_processes_do_what_one_does(one, mesh, tmp_path):
     """Same losses, bound and samples on 2 processes x 4 devices and on 1 device; then 1 resumes."""
     text, losses, samples, summary = one
-    port, two = free_port(), tmp_path / "two"
-    place = lambda rank: (f"--distributed=127.0.0.1:{port},2,{rank}", "--start_limit=120")
-    running = [
-        subprocess.Popen(
-            command(text, two, 5, *MESHES[mesh], *place(rank)),
-            env=environment(4), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in (0, 1)
-    ]  # fmt: skip
-    for p in running:
-        out, err = p.communicate(timeout=300)
-        assert p.returncode == 0, err[-2000:]
+    two = tmp_path / "two"
+    pair(lambda rank: command(text, two, 5, *MESHES[mesh]), devices=4)
     assert read(two)[0] == pytest.approx(losses[:5], abs=1e-5)
     # The checkpoint of eight devices goes on alone, to the same losses and the same samples.
     run_alone(text, two, 7)
@@ -121,18 +133,27 @@ def test_two_processes_do_what_one_does(one, mesh, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_evaluate_and_sample_what_one_does(one, tmp_path):
+    """Process 0 alone speaks and writes; a file that was begun is gone on with by both."""
+    text, _, samples, summary = one
+    run, output = text.parent / "run", tmp_path / "out.jsonl"
+    how = (f"--workdir={run}", f"--output={output}")
+    (first, _), (second, _) = pair(lambda rank: commanded("evaluate", *how), devices=2)
+    (found,) = map(json.loads, output.read_text().splitlines())
+    assert found["nelbo_nats_per_token"] == pytest.approx(summary["nelbo_nats_per_token"], abs=1e-5)
+    assert f"{found['nelbo_nats_per_token']:.4f}" in first and second == ""
+    for _ in range(2):
+        pair(lambda rank: commanded("sample", *how), devices=2)
+        lines = output.read_text().splitlines(keepends=True)
+        assert "\n".join(json.loads(line)["text"] for line in lines) == samples[-1]
+        output.write_text("".join(lines[:-1]))
+
+
+@pytest.mark.slow
 def test_a_workdir_that_is_not_shared_is_refused_everywhere(tmp_path):
     """Two hosts that call folders of their own by one name, here by two."""
-    text, port = corpus(tmp_path), free_port()
-    place = lambda rank: (f"--distributed=127.0.0.1:{port},2,{rank}", "--start_limit=120")
-    running = [
-        subprocess.Popen(
-            command(text, tmp_path / f"own{rank}", 5, "--config.mesh.data=2", *place(rank)),
-            env=environment(1), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in (0, 1)
-    ]  # fmt: skip
-    for p in running:
-        out, err = p.communicate(timeout=200)
-        assert p.returncode == 2 and "process 1 (" in err and "not one folder" in err, err[-2000:]
+    text, mesh = corpus(tmp_path), "--config.mesh.data=2"
+    own = lambda rank: command(text, tmp_path / f"own{rank}", 5, mesh)
+    for _, err in pair(own, devices=1, status=2):
+        assert "process 1 (" in err and "not one folder" in err, err[-2000:]
     assert not list((tmp_path / "own0").glob(".shared*")) and not (tmp_path / "own1").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 from absl import flags
 
 from ldd_jax.cli.command_line import Command
-from ldd_jax.cli.commands.shared import need, workdir_flag
+from ldd_jax.cli.commands.shared import distributed_flags, need, start_as_one, workdir_flag
 from ldd_jax.core.checks import check_seed, require
 from ldd_jax.core.console import say
 
@@ -29,6 +29,7 @@ def _energy_flags(values: flags.FlagValues) -> None:
     d(flags.DEFINE_integer, "step", None, "Checkpoint; default: the newest.")
     d(flags.DEFINE_bool, "ema", True, "Averaged parameters.")
     d(flags.DEFINE_string, "output", "", "JSON file to write as well.")
+    distributed_flags(values)
 
 
 def _energy(values: flags.FlagValues) -> None:
@@ -36,6 +37,7 @@ def _energy(values: flags.FlagValues) -> None:
     require(values.num_samples >= 2, f"--num_samples={values.num_samples}; it must be at least 2")
     require(values.batch_size >= 0, f"--batch_size={values.batch_size}; it must be 0 or more")
     check_seed(values.seed)
+    start_as_one(values)
     from ldd_jax.core import writing
     from ldd_jax.inference import energy, generate, pipeline
     from ldd_jax.training import metrics

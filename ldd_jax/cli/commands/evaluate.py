@@ -9,7 +9,13 @@ from typing import Any
 from absl import flags
 
 from ldd_jax.cli.command_line import Command
-from ldd_jax.cli.commands.shared import need, sampler_flags, workdir_flag
+from ldd_jax.cli.commands.shared import (
+    distributed_flags,
+    need,
+    sampler_flags,
+    start_as_one,
+    workdir_flag,
+)
 from ldd_jax.core.checks import is_whole, nearest, require
 from ldd_jax.core.console import say
 
@@ -41,10 +47,12 @@ def _evaluate_flags(values: flags.FlagValues) -> None:
     d(flags.DEFINE_string, "data_split", "", "Its documents: file, line or paragraph.")
     d(flags.DEFINE_string, "data_field", "", "JSON key or column that holds its text.")
     d(flags.DEFINE_string, "zero_shot", "", "Manifest of data sets to score instead; see docs.")
+    distributed_flags(values)
 
 
 def _evaluate(values: flags.FlagValues) -> None:
     workdir = Path(need(values, "workdir"))
+    start_as_one(values)
     from ldd_jax.config.experiment import name_files
     from ldd_jax.config.stored import fingerprint
     from ldd_jax.core import registry, writing

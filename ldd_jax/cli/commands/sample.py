@@ -9,7 +9,13 @@ from pathlib import Path
 from absl import flags
 
 from ldd_jax.cli.command_line import Command
-from ldd_jax.cli.commands.shared import need, sampler_flags, workdir_flag
+from ldd_jax.cli.commands.shared import (
+    distributed_flags,
+    need,
+    sampler_flags,
+    start_as_one,
+    workdir_flag,
+)
 from ldd_jax.core.checks import RunError
 from ldd_jax.core.console import OUT, say
 
@@ -29,14 +35,17 @@ def _sample_flags(values: flags.FlagValues) -> None:
     d(flags.DEFINE_integer, "step", None, "Checkpoint; default: the newest.")
     d(flags.DEFINE_bool, "ema", True, "Averaged parameters.")
     d(flags.DEFINE_string, "output", "", "JSON lines file; default: WORKDIR/samples.jsonl.")
+    distributed_flags(values)
 
 
 def _sample(values: flags.FlagValues) -> None:
     workdir = Path(need(values, "workdir"))
+    start_as_one(values)
     from ldd_jax.cli.commands.sample_file import SampleFile
     from ldd_jax.core import writing
     from ldd_jax.inference.pipeline import load
     from ldd_jax.inference.settings import HOW, WHAT
+    from ldd_jax.training import distributed
 
     pipeline = load(workdir, ema=values.ema, step=values.step)
     output = writing.place(values.output, workdir / "samples.jsonl")
@@ -47,7 +56,7 @@ def _sample(values: flags.FlagValues) -> None:
     file = SampleFile(output, common, asked.sampler.length, asked.count)
     # What a file gets as it is, a terminal must not obey.
     show = lambda record: say(record["text"], raw=not OUT.isatty())
-    there = len(file.records)
+    there = distributed.agreed(len(file.records))
     if there:
         say(f"{output.path} has {there} samples of this command already; it goes on", error=True)
         for record in file.records:

@@ -9,6 +9,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from ldd_jax.core.checks import is_whole, require
+from ldd_jax.core.console import OUT
 
 
 def workdir_flag(values: flags.FlagValues, text: str) -> None:
@@ -65,6 +66,15 @@ def start(values: flags.FlagValues) -> None:
     from ldd_jax.training import distributed
 
     distributed.start(distributed.parse(values.distributed), limit=values.start_limit)
+
+
+def start_as_one(values: flags.FlagValues) -> None:
+    """`start`; process 0 alone prints results and writes --output, the others compute with it."""
+    start(values)
+    from ldd_jax.training import distributed
+
+    if values.distributed and not distributed.leader():
+        OUT.silent, values.output = True, os.devnull
 
 
 def on_cpu() -> None:
