@@ -74,7 +74,8 @@ def start_as_one(values: flags.FlagValues) -> None:
     from ldd_jax.training import distributed
 
     if values.distributed and not distributed.leader():
-        OUT.silent, values.output = True, os.devnull
+        OUT.silent = True
+        values["output"].value = os.devnull
 
 
 def on_cpu() -> None:
