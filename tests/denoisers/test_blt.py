@@ -67,7 +67,7 @@ def test_pooling_is_by_patch():
         assert ((moved[b, :, b] > 0) == own).all() and not moved[b, :, 1 - b].any()
 
 
-@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("given", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_left_to_right_leaks_nothing(given):
     """Byte i changes no logits of bytes <= i and some of those after; a cache gives the same."""
     model = Blt(**SMALL, causal=True, patch=0 if given else 3, patches=5 if given else 0)

@@ -106,7 +106,7 @@ def test_patches_are_masked_whole_and_as_often_as_the_time_says():
     assert abs(nats.mean() + math.log(P[5])) < 4.5 * nats.std() / math.sqrt(count)
 
 
-@pytest.mark.parametrize("latent", [False, True])
+@pytest.mark.parametrize("latent", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_nothing_leaks(latent):
     """A byte of a masked patch changes no latent, and only logits after it in its patch."""
     model = Blt(width=16, depth=1, heads=2, window=3, buckets=64, patch=5, inner=True,
@@ -125,6 +125,7 @@ def test_nothing_leaks(latent):
         assert not moved[~after].any() and (i % 5 == 4 or moved[i + 1])
 
 
+@pytest.mark.slow
 def test_one_patch_at_a_time_gives_the_law():
     """With many steps the sampler's law is p; with one, that of independent patches."""
     count = 8_000

@@ -147,14 +147,21 @@ def test_the_law_is_that_of_enumeration(rule, steps):
 def test_entropy_clocks_are_better_at_equal_work():
     """By the enumeration that the production step equals; with the clocks swapped, worse."""
     found = {s: kl(reference(s)) for s in ((1, 3), (2, 2), (3, 1), (1, 7), (4, 4), (7, 1))}
-    print({s: round(v, 4) for s, v in found.items()})
+    table = [found[k] for k in ((1, 3), (2, 2), (3, 1), (1, 7), (4, 4), (7, 1))]  # docs/patches.md
+    np.testing.assert_allclose(table, [0.09, 0.1646, 0.4798, 0.0241, 0.0581, 0.4797], atol=6e-5)
     assert found[1, 3] < found[2, 2] < found[3, 1]
     assert found[1, 7] < found[4, 4] < found[7, 1]
     assert found[1, 7] < found[1, 3] and abs(kl(reference((200, 200)))) < 2e-3
 
 
-@pytest.mark.parametrize("schedule", [LogLinear(eps=0.0), Cosine()], ids=["linear", "cosine"])
-@pytest.mark.parametrize("carry", [False, True])
+@pytest.mark.parametrize(
+    ("schedule", "carry"),
+    [
+        pytest.param(LogLinear(eps=0.0), True, id="linear"),
+        pytest.param(LogLinear(eps=0.0), False, id="uncarried", marks=pytest.mark.slow),
+        pytest.param(Cosine(), True, id="cosine", marks=pytest.mark.slow),
+    ],
+)
 def test_equal_clocks_are_the_ancestral_sampler_to_the_bit(schedule, carry):
     process = Masked(tokens=TokenSpace(size=5, mask=MASK), schedule=schedule)
     rows, length, steps = 16, 12, 5
