@@ -151,7 +151,7 @@ class PatchedText(TextData):
             return {}
         try:
             record = reading.read_json(folder / PATCHES)
-            rule, length, splits = record["rule"], record["length"], record["splits"]
+            rule, length, splits = dict(record["rule"]), record["length"], record["splits"]
             rows = {name: int(splits[name]["rows"]) for name in SPLIT_NAMES}
             digests = {name: str(splits[name]["sha256"]) for name in SPLIT_NAMES}
         except (OSError, ValueError, KeyError, TypeError) as error:
