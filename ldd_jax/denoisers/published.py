@@ -40,6 +40,13 @@ class Names:
             return [(name.format(i), turned) for i in range(depth)]
         return [self.whole[path]]
 
+    def bare(self, prefix: str) -> Names:
+        """Without the name of the module that holds all but the head, as GPT-2 is published."""
+        less = lambda table: {p: (n.removeprefix(prefix), t) for p, (n, t) in table.items()}
+        passed = re.compile(f"({prefix})?{self.passed.pattern.removeprefix(re.escape(prefix))}")
+        whole, block = less(self.whole), less(self.block)
+        return dataclasses.replace(self, whole=whole, block=block, passed=passed)
+
 
 def _linears(pairs: Mapping[str, str]) -> dict[Path, Name]:
     """Weights and biases of linear layers, ours -> theirs."""
@@ -121,6 +128,7 @@ def _both(pairs: Mapping[str, str], weight: str, inner: Path) -> dict[Path, Name
     return out
 
 
+GPT2_PREFIX = "transformer."
 GPT2_NAMES = Names(
     whole={
         ("trunk", "embed", "table"): ("transformer.wte.weight", False),

@@ -23,9 +23,7 @@ from ldd_jax.core.tensors import read_safetensors
 from ldd_jax.core.types import Array, Cond, TokenSpace
 from ldd_jax.denoisers import GPT2
 from ldd_jax.denoisers.described import describe
-from ldd_jax.denoisers.published import GPT2_NAMES, from_arrays
-
-NAME = "transformer."
+from ldd_jax.denoisers.published import GPT2_NAMES, GPT2_PREFIX, from_arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +55,10 @@ def parameters(tensors: Mapping[str, np.ndarray], shape: Shape) -> dict[str, Any
     Raises:
       UserError: for a tensor that is missing, surplus, or has another shape.
     """
-    prefixed = lambda n: n if n.startswith((NAME, "lm_head.")) else NAME + n
-    named = {prefixed(n): a for n, a in tensors.items()}
+    prefixed = any(n.startswith(GPT2_PREFIX) for n in tensors)
+    names = GPT2_NAMES if prefixed else GPT2_NAMES.bare(GPT2_PREFIX)
     shapes = jax.eval_shape(shape.network.init, jax.random.key(0))
-    return from_arrays(GPT2_NAMES, shapes, named, "the GPT-2")
+    return from_arrays(names, shapes, tensors, "the GPT-2")
 
 
 def features(params: Any, shape: Shape, ids_BL: Array) -> Array:

@@ -157,7 +157,7 @@ def _own_config(source: Source, choices: Choices, path: Path) -> ConfigDict:
         **{n: getattr(choices, n) for n in ("method", "tokenizer", "length", "data", "recording")}
     )
     fixed = [
-        f"--{f.name}"
+        f"--{f.name.removesuffix('_token')}"
         for f in dataclasses.fields(choices)
         if getattr(choices, f.name) != getattr(open_, f.name)
     ]

@@ -60,6 +60,9 @@ def read(path: Path, choices: Any) -> Read:
         ":from=DIR)",
     )
     shards = folders.shards(path)
+    bare = found.names is published.GPT2_NAMES and "wte.weight" in shards.place
+    if bare:
+        found = dataclasses.replace(found, names=found.names.bare(published.GPT2_PREFIX))
     tokenizer = _tokenizer(path, found, choices)
     require(
         tokenizer.size <= found.rows,
@@ -91,6 +94,7 @@ def read(path: Path, choices: Any) -> Read:
         "sha256": shards.digest(),
         "kind": found.kind,
         "rows": found.rows,
+        "bare": bare,
         "config": there,
         "tensors": len(used),
         "prefix": "",

@@ -51,6 +51,7 @@ def layout(experiment: Experiment, host: Any, record: dict[str, Any]) -> tuple[d
     rows = max(rows, experiment.tokenizer.size)
     kind = record.get("kind") or _kind(model)
     names = {"gpt2": published.GPT2_NAMES, "llada": published.LLADA}.get(kind, published.LLAMA)
+    names = names.bare(published.GPT2_PREFIX) if record.get("bare") else names
     dtypes = record.get("dtypes", {})
     tensors = {}
     for name, value in published.written(names, host, rows):

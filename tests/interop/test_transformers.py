@@ -68,6 +68,22 @@ def test_shards_and_bfloat16(tmp_path):
     assert all(torch.equal(wide[n], a.float()) for n, a in again.state_dict().items())
 
 
+def test_a_gpt2_as_it_is_published(tmp_path):
+    """Names without the module's, and the buffers of masks."""
+    made = tiny.make("gpt2", tmp_path / "hf")
+    file = tmp_path / "hf" / "model.safetensors"
+    bare = {n.removeprefix("transformer."): a for n, a in load_file(file).items()}
+    save_file(bare | {"h.0.attn.bias": np.tri(32, dtype=np.float32)[None, None]}, file)
+    work, tokens = tmp_path / "run", tiny.ids()
+    importing.load(tmp_path / "hf", work, importing.Choices())
+    expected = tiny.logits(made, tokens, True)
+    np.testing.assert_allclose(ours(work, tokens, True), expected, rtol=0, atol=2e-5)
+    exporting.save(work, tmp_path / "out", names="transformers")
+    out = load_file(tmp_path / "out" / "model.safetensors")
+    assert {n: a.tobytes() for n, a in out.items()} == {n: a.tobytes() for n, a in bare.items()}
+    np.testing.assert_array_equal(tiny.logits(back(tmp_path / "out"), tokens, True), expected)
+
+
 LLADA = {
     "embed_tokens": "transformer.wte",
     "layers": "transformer.blocks",
