@@ -64,7 +64,11 @@ class Plain:
 @register("frequencies", "linear")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Linear(Scaling):
-    """All divided by `factor`: positions are interpolated."""
+    """All divided by a factor: positions are interpolated.
+
+    Attributes:
+      factor: that divides them.
+    """
 
     factor: float = 1.0
     original = 1
@@ -90,6 +94,10 @@ class Dynamic(Scaling):
     """Dynamic NTK: a larger base for rows of more than `original` positions.
 
     base (factor n / original - factor + 1)^(d / (d - 2)) for rows of n positions, d channels.
+
+    Attributes:
+      factor: of the length.
+      original: positions of pretraining.
     """
 
     factor: float = 1.0

@@ -53,7 +53,9 @@ def shown() -> list[tuple[str, list[str]]]:
 def test_command_parses(where, argv, monkeypatch, tmp_path):
     monkeypatch.chdir(tools.ROOT)
     if "from=" in " ".join(argv):  # a config that reads the one of a run
-        base = recipes.make(recipes.arguments("", method="mdlm", size="tiny"))
+        first = "ar" if "configs/adapt.py" in " ".join(argv) else "mdlm"
+        network = "llama" if where in ("pretrained.md", "adapt.py") else ""
+        base = recipes.make({"method": first, "size": "tiny", "network": network})
         stored.save_config(base, tmp_path)
         argv = [re.sub(r"from=[^,]+", f"from={tmp_path}", a) for a in argv]
     if argv[0] in ("COMMAND", "--help", "--version"):
