@@ -4,7 +4,7 @@ Command:   python -m ldd_jax train --config=configs/adapt.py:from=AR,method=lddm
            (method=mdlm|lddm_m; AR: a run or import whose network is a llama or a gpt2)
 Hardware:  what the run itself needs; 1,000 updates, lr 3e-4 with cosine decay, the causal mask
            opened over the first 500 (--config.objective.anneal_steps; the paper: 10,000).
-Expected:  docs/pretrained.md.
+Expected:  not run yet beyond tests (docs/pretrained.md).
 """
 
 from ldd_jax.config.recipes import adapt, arguments
