@@ -7,7 +7,7 @@ WORKDIR ?= runs/quickstart
 # names the files that come first.
 WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test fast extras faults mutants lint format clean
+.PHONY: quickstart test fast extras docs faults mutants lint format clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -47,6 +47,15 @@ TORCH ?= torch>=2.6
 extras: .extras/.installed
 	.extras/bin/python -m pytest $(WORKERS) tests/interop
 
+# The site, in site/index.html; a warning is an error. No page needs a network when it is read.
+.docs/.installed: pyproject.toml
+	$(PYTHON) -m venv .docs
+	.docs/bin/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	touch $@
+
+docs: .docs/.installed
+	.docs/bin/python -m sphinx -W --keep-going -q -E -b html docs site
+
 # Kills, stops, damaged files, NaN and 100,000 hostile inputs; prints a table of what was lost.
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.faults
@@ -65,4 +74,4 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .tpu .extras build dist *.egg-info
+	rm -rf $(VENV) .tpu .extras .docs site build dist *.egg-info

@@ -159,6 +159,11 @@ def _unrecognised(name: str, values: flags.FlagValues) -> str:
     return f"unknown flag --{name}; {nearest(name, own)}"
 
 
+def flags_of(command: Command) -> list[flags.Flag]:
+    """All flags of a command, by name, as `--help` shows them."""
+    return _own_flags(_defined(command))
+
+
 def _own_flags(values: flags.FlagValues) -> list[flags.Flag]:
     modules = values.flags_by_module_dict().items()
     own = [f for module, found in modules if not module.startswith("absl") for f in found]

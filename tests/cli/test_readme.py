@@ -8,11 +8,14 @@ import shlex
 import pytest
 
 from ldd_jax.cli.main import COMMANDS, parse
-from ldd_jax.config import recipes, stored
+from ldd_jax.config import packaged, recipes, stored
 from tests.cli import tools
 
 # Fenced or indented.
 BLOCK = re.compile(r"^```[a-z]*\n(.*?)^```|((?:^    [^\n]*\n)+)", re.M | re.S)
+
+# Of a variable of the shell that shortens a page: what stands there without it.
+DEFAULT = re.compile(r"\$\{\w+:-([^}]*)\}")
 
 # Set apart from its command by two blanks or more.
 REMARK = re.compile(r" {2,}\([^\n]*\)")
@@ -22,6 +25,7 @@ def commands(source: str) -> list[list[str]]:
     """Arguments of every `python -m ldd_jax ...` or `ldd-jax ...` line, continuations joined."""
     out = []
     for line in source.replace("\\\n", " ").splitlines():
+        line = DEFAULT.sub(r"\1", line)
         found = re.search(r"(?:python3?\s+-m\s+ldd_jax|\bldd-jax)\s+(.*)", line)
         if found:
             out.append(shlex.split(found[1], comments=True))
@@ -36,10 +40,11 @@ def blocks(text: str) -> list[str]:
 def shown() -> list[tuple[str, list[str]]]:
     """(where, arguments) in the README, the docs, the Makefile and the configs' headers."""
     out = []
-    for page in sorted([*tools.ROOT.glob("README.md"), *tools.ROOT.glob("docs/*.md")]):
+    pages = [*tools.ROOT.glob("README.md"), *tools.ROOT.glob("docs/**/*.md")]
+    for page in sorted(p for p in pages if p.name == "index.md" or p.parent.name != "reference"):
         text = page.read_text()
         found = [c for block in blocks(text) for c in commands(REMARK.sub("", block))]
-        out += [(page.name, c) for c in found if not {"...", "--config=..."} & set(c)]
+        out += [(page.name, c) for c in found if not {"...", "--config=...", "COMMAND"} & {*c}]
     makefile = (tools.ROOT / "Makefile").read_text().replace("$(WORKDIR)", "DIR")
     out += [("Makefile", c) for c in commands(makefile)]
     for config in sorted((tools.ROOT / "configs").glob("*.py")):
@@ -62,9 +67,11 @@ def test_command_parses(where, argv, monkeypatch, tmp_path):
         return
     # {a,b} and [options] stand for the reader's choice.
     assert argv[0] in COMMANDS, f"{where}: {argv}"
-    if any("my_" in a for a in argv):  # files that the page shows; tests/test_docs.py runs them
+    if any(
+        re.search(r"\bmy_\w+\.py", a) for a in argv
+    ):  # files that the page shows; tests/test_docs.py runs them
         argv = [a for a in argv if not a.startswith(("--config", "--plugin"))]
-    parse(argv[0], COMMANDS[argv[0]], argv[1:])
+    parse(argv[0], COMMANDS[argv[0]], packaged.spelled_out(argv[1:]))
 
 
 def test_commands_are_found():

@@ -1,0 +1,126 @@
+"""The site: what the navigation names, the reference made from the code, tutorials that run."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli import tools
+
+DOCS = tools.ROOT / "docs"
+TAUGHT = ("tutorials", "howto", "concepts")
+
+# What the pages say that shortens them.
+STEPS = "20"
+
+
+@pytest.fixture(scope="module")
+def made():
+    sys.path.insert(0, str(DOCS))
+    try:
+        yield importlib.import_module("generate")
+    finally:
+        sys.path.remove(str(DOCS))
+
+
+def named(page: Path) -> list[Path]:
+    """Pages that the toctrees of a page name."""
+    blocks = re.findall(r"```\{toctree\}\n(.*?)```", page.read_text(), re.S)
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [page.parent / f"{x}.md" for x in lines if x and not x.startswith(":")]
+
+
+def prose(text: str) -> list[str]:
+    """Lines of a page that are neither code nor tables."""
+    text = re.sub(r"^( *)```.*?^\1```", "", text, flags=re.M | re.S)
+    return [x for x in text.splitlines() if not x.startswith(("    ", "|"))]
+
+
+def test_the_navigation_names_every_page_and_no_other(made):
+    there = {p for p in DOCS.rglob("*.md") if p.parent.name != "reference"}
+    there |= {DOCS / "reference" / name for name in ("index.md", *made.PAGES)}
+    found = [*named(DOCS / "index.md"), *named(DOCS / "reference" / "index.md")]
+    assert len(found) == len(set(found))
+    assert {*found, DOCS / "index.md"} == there
+
+
+def test_links_lead_somewhere(made):
+    lost = []
+    for page in [tools.ROOT / "README.md", *DOCS.rglob("*.md")]:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            file = (page.parent / link.partition("#")[0]).resolve()
+            generated = file.parent.name == "reference" and file.name in made.PAGES
+            if "://" not in link and not (generated or file.exists()):
+                lost.append((page.name, link))
+    assert not lost
+
+
+def test_every_flag_and_field_has_a_sentence(made):
+    flags, fields = list(made.flags()), list(made.fields())
+    assert len(flags) > 100 and len(fields) > 100
+    silent = [(x.owner, x.name) for x in (*flags, *fields) if len(x.meaning.split()) < 2]
+    assert not silent
+
+
+def test_the_reference_holds_them_all(made, tmp_path):
+    made.write(tmp_path)
+    commands, fields = ((tmp_path / f).read_text() for f in ("commands.md", "fields.md"))
+    assert "| `--num_samples` | `int` |" in commands
+    assert "## sample\n" in commands and "### process: masked\n" in fields
+    assert "| `clip_norm` | `float` | `1.0` | largest global norm of a gradient" in fields
+    rows = [x for x in (commands + fields).splitlines() if x.startswith("| `")]
+    assert len(rows) == len([*made.flags(), *made.fields()])
+    assert {len(re.findall(r"(?<!\\)\|", x)) for x in rows} == {5}
+    links = re.findall(r"\(fields\.md#([\w-]+)\)", (tmp_path / "registry.md").read_text())
+    assert len(links) > 50
+    assert "pipeline.load" in (tmp_path / "python.md").read_text()
+
+
+@pytest.mark.parametrize("folder", TAUGHT)
+def test_lines_are_short(folder):
+    pages = sorted((DOCS / folder).glob("*.md"))
+    assert pages
+    long = [(p.name, x) for p in pages for x in prose(p.read_text()) if len(x) > 100]
+    assert not long
+    if folder == "howto":
+        assert max(len(p.read_text().splitlines()) for p in pages) < 60
+
+
+def test_prose_is_what_is_neither_code_nor_table():
+    text = "a line\n```bash\ncode\n```\n    code\n| a | b |\nanother\n"
+    assert prose(text) == ["a line", "another"]
+
+
+def typed(page: str) -> list[str]:
+    """Commands of a tutorial, in order, as the shell reads them with STEPS set."""
+    text = (DOCS / "tutorials" / page).read_text()
+    lines = "".join(re.findall(r"```bash\n(.*?)```", text, re.S)).replace("\\\n", " ")
+    return [re.sub(r"\$\{STEPS:-\d+\}", STEPS, x) for x in lines.splitlines() if x.strip()]
+
+
+@pytest.mark.slow
+def test_the_first_two_tutorials_run_as_written(tmp_path, monkeypatch):
+    """In one empty folder and one process, as each command of its own would import JAX again."""
+    monkeypatch.chdir(tmp_path)
+    said = []
+    for command in [*typed("first_model.md"), *typed("own_text.md")]:
+        words = shlex.split(command)
+        assert words[0] == "python", command
+        if words[1:3] == ["-m", "ldd_jax"]:
+            said.append(tools.good(*words[3:]).out)
+        else:
+            with open(words.pop(), "w") as file:  # ... > FILE
+                assert words.pop() == ">"
+                subprocess.run([sys.executable, *words[1:]], stdout=file, check=True)
+    said = "\n".join(said)
+    for word in ("unigram entropy", "an upper bound", "optim.lr", "quickstart"):
+        assert word in said, word
+    for folder in ("first", "mine"):
+        for name in ("curve.png", "summary.json", "metrics.jsonl", "samples.jsonl", "checkpoints"):
+            assert (tmp_path / "runs" / folder / name).exists(), (folder, name)
