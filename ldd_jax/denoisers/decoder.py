@@ -256,7 +256,7 @@ class Decoder:
 
     Attributes:
       width: channels D of the residual stream.
-      depth: blocks.
+      depth: blocks, one after the other.
       heads: of queries.
       latent: opens the loophole: the last block's output is carried, normalised and added to the
         embedding (two parameters a channel, zero at first).

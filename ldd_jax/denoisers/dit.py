@@ -218,7 +218,7 @@ class DiT:
 
     Attributes:
       width: channels D of the residual stream.
-      depth: blocks.
+      depth: blocks, one after the other.
       heads: of attention, which divide the width.
       cond_width: channels of what the adaLN is told.
       mlp_ratio: hidden units of a block's MLP, as a multiple of the width.

@@ -28,7 +28,7 @@ class Lattice(Target):
     Attributes:
       side: sites of a row, and rows.
       coupling: J; positive favours equal neighbours.
-      field: h.
+      field: h, which acts on every site by itself.
       beta: inverse temperature, which multiplies both.
     """
 

@@ -15,7 +15,7 @@ from ldd_jax.core.console import say
 def _energy_flags(values: flags.FlagValues) -> None:
     workdir_flag(values, "Folder of a run on a target.")
     d = lambda f, name, default, text: f(name, default, text, flag_values=values)
-    d(flags.DEFINE_integer, "num_samples", 4096, "Rollouts.")
+    d(flags.DEFINE_integer, "num_samples", 4096, "Rollouts that are averaged over.")
     d(flags.DEFINE_integer, "batch_size", 0, "Rollouts at a time; default: the config's.")
     flags.DEFINE_enum(
         "latent",
