@@ -159,8 +159,8 @@ class EntropyPatches(Patches):
 
     Attributes:
       rule: global, monotone or combined (`by_entropy`).
-      threshold: nats.
-      rise: nats.
+      threshold: nats; of global and combined: a patch starts where the entropy is larger.
+      rise: nats; of monotone and combined: by how much it has grown within one byte.
       model: workdir of a model trained with method=ar on the same tokenizer.
     """
 
