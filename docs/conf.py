@@ -19,6 +19,10 @@ html_theme = "furo"
 html_title = "ldd_jax"
 html_show_sourcelink = False
 html_copy_source = False
+html_show_copyright = False
+html_show_search_summary = False  # they are fetched, which a browser refuses for a page on disk
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 copybutton_prompt_text = "$ "
 suppress_warnings = ["misc.highlighting_failure"]  # blocks of text that no language describes
 
