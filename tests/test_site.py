@@ -53,7 +53,7 @@ def test_the_navigation_names_every_page_and_no_other(made):
 def test_links_lead_somewhere(made):
     lost = []
     for page in [tools.ROOT / "README.md", *DOCS.rglob("*.md")]:
-        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        for link in re.findall(r"\]\(([^)\s'\"]+)\)", page.read_text()):
             file = (page.parent / link.partition("#")[0]).resolve()
             generated = file.parent.name == "reference" and file.name in made.PAGES
             if "://" not in link and not (generated or file.exists()):
