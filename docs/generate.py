@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from ldd_jax import tasks  # noqa: F401  (they register)
 from ldd_jax.cli import command_line
 from ldd_jax.cli.main import COMMANDS
-from ldd_jax.config import describing, packaged
+from ldd_jax.config import describing, experiment, packaged, recipes  # noqa: F401
 from ldd_jax.core import registry
 
 # What a user of the Python API meets, in the order of a first program.

@@ -39,7 +39,7 @@ def named(page: Path) -> list[Path]:
 def prose(text: str) -> list[str]:
     """Lines of a page that are neither code nor tables."""
     text = re.sub(r"^( *)```.*?^\1```", "", text, flags=re.M | re.S)
-    return [x for x in text.splitlines() if not x.startswith(("    ", "|"))]
+    return [x for x in text.splitlines() if x and not x.startswith(("    ", "|"))]
 
 
 def test_the_navigation_names_every_page_and_no_other(made):
