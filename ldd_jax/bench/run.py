@@ -114,6 +114,8 @@ class Bench:
             Contender(w.name if unique else str(w), *pipeline.load_trained(w))
             for w in settings.workdirs
         ]
+        for contender in self.contenders:
+            contender.experiment.check_alone("bench")
         first = self.contenders[0]
         for other in self.contenders[1:]:
             require(

@@ -58,6 +58,31 @@ class Experiment:
         return states.initial(self.model, self.optim.make(), self.mesh, self.key(0), self.aux())
 
     @property
+    def channels(self) -> int:
+        """Of the signal beside the tokens; 0 = there is none."""
+        return int(self.config.model.get("channels", 0))
+
+    @property
+    def of_tokens(self) -> Experiment:
+        """The same of tokens alone, given what a joint process has beside them."""
+        if not self.process.parts:
+            return self
+        given = self.objective.given_signal()
+        return dataclasses.replace(self, process=self.process.words, objective=given)
+
+    def check_alone(self, what: str) -> None:
+        """Refuse what is for tokens without anything beside them.
+
+        Raises:
+          UserError: naming `what`.
+        """
+        require(
+            not self.channels,
+            f"{what} is for models of tokens alone; this one has a signal beside them "
+            "(docs/joint.md)",
+        )
+
+    @property
     def update(self) -> Update:
         """The training step, not yet jitted."""
         return Update(
@@ -124,6 +149,7 @@ def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) ->
         **facts,
     )
     _check_target(config, objective, model)
+    _check_signal(config, process, objective)
     needs_latent = isinstance(objective.context, objectives.PseudoContext)
     require(
         model.latent or not needs_latent,
@@ -176,6 +202,24 @@ def _check_target(config: ConfigDict, objective: Any, model: Model) -> None:
         not (here and model.time_conditioning),
         "a sampler of a target reveals one site a call at no time of a grid; set "
         "model.time_conditioning to False",
+    )
+
+
+def _check_signal(config: ConfigDict, process: Process, objective: Any) -> None:
+    """Refuse a process of several parts without the network and the loss for them."""
+    if not process.parts:
+        return
+    wanted = process.parts["signal"].channels
+    found = config.model.get("channels", 0)
+    require(
+        found == wanted,
+        f"process.signal.channels is {wanted}, but the network has {found}; set model to "
+        "signal_dit with as many (method=joint)",
+    )
+    require(
+        bool(objective.joint),
+        f"objective {config.objective.get('name')} is for tokens alone; set it to joint "
+        "(method=joint)",
     )
 
 

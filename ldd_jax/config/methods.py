@@ -8,10 +8,12 @@ from typing import Any
 
 from ldd_jax.core import registry
 from ldd_jax.core.registry import register
-from ldd_jax.denoisers import GPT2, Blt, DiT, Hollow, Llama
+from ldd_jax.denoisers import GPT2, Blt, DiT, Hollow, Llama, SignalDiT
 from ldd_jax.objectives import (
     EventTimes,
+    GivenSignal,
     GridTimes,
+    JointNelbo,
     LogVariance,
     Mgdm,
     Nelbo,
@@ -23,6 +25,7 @@ from ldd_jax.objectives import (
     Wdce,
 )
 from ldd_jax.processes import (
+    Joint,
     LeftToRight,
     Masked,
     MaskedMean,
@@ -37,6 +40,7 @@ from ldd_jax.samplers import (
     EasyFirst,
     Events,
     FirstHitting,
+    JointFlow,
     PatchAncestral,
 )
 from ldd_jax.samplers import NextToken as NextTokenStep
@@ -313,3 +317,39 @@ class LddmMdnsLv(MdnsLv):
     """The same with the latent carried along the path, and gradients through it."""
 
     network: Mapping[str, Any] = of(latent=True)
+
+
+@register("method", "joint")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JointMethod(Method):
+    """Tokens and a signal together, each at its own time (Multi-Flow, arXiv 2402.04997)."""
+
+    process: Any = Joint
+    objective: Any = JointNelbo
+    step: Any = JointFlow
+    model: Any = SignalDiT
+
+
+@register("method", "lddm_joint")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LddmJoint(JointMethod):
+    """The same with loopholing."""
+
+    context: Any = PseudoContext
+
+
+@register("method", "given")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Given(Method):
+    """Masked diffusion of tokens given a signal: what a joint model teaches a student."""
+
+    objective: Any = GivenSignal
+    model: Any = SignalDiT
+
+
+@register("method", "lddm_given")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LddmGiven(Given):
+    """The same with loopholing."""
+
+    context: Any = PseudoContext

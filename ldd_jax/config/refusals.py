@@ -51,6 +51,26 @@ def check_batch(experiment: Experiment) -> None:
     experiment.objective.context.check(training.batch_size // pieces)
 
 
+def check_channels(experiment: Experiment, channels: int) -> None:
+    """Refuse a network whose signal is not that of the data.
+
+    Raises:
+      UserError: with both numbers.
+    """
+    has, name = experiment.channels, experiment.config.data.get("name")
+    require(
+        channels == has or bool(channels and has),
+        f"the data ({name}) have no signal, and the network takes one (data chain, pairs, shapes)"
+        if has
+        else f"the data ({name}) have a signal, and the network takes none (method=joint, given)",
+    )
+    require(
+        channels == has,
+        f"the signal of the data has {channels} channels, but model.channels is {has}; set it (and "
+        f"process.signal.channels) to {channels}",
+    )
+
+
 def check_classes(experiment: Experiment, classes: tuple[str, ...]) -> None:
     """Refuse a network whose classes are not those of the data.
 

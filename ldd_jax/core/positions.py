@@ -13,6 +13,8 @@ import jax.numpy as jnp
 
 from ldd_jax.core.types import Array
 
+TEXT, SIGNAL = "text", "signal"  # branches of a state of tokens with points beside them
+
 
 def shape(z: Any) -> tuple[int, int]:
     """(B, L) of a state."""

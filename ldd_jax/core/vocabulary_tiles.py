@@ -54,7 +54,8 @@ def _resolved(tile: int, head: Head, features_ND: Array, groups: int) -> int:
     if tile != AUTO:
         return tile
     logits = jax.eval_shape(lambda x: head(x[:1]), features_ND)
-    return automatic(features_ND.shape[0] // groups, logits.shape[-1])
+    widest = max(leaf.shape[-1] for leaf in jax.tree.leaves(logits))
+    return automatic(features_ND.shape[0] // groups, widest)
 
 
 def _by_shard(tree: Any) -> Any:

@@ -13,6 +13,7 @@ from ldd_jax.data.pipeline import Batches, Spread, batches
 from ldd_jax.data.prepare import prepare
 from ldd_jax.data.problems import ProblemData
 from ldd_jax.data.sentencepieces import SentencePiece
+from ldd_jax.data.signals import ChainData, PairData, ShapeData
 from ldd_jax.data.target import TargetData
 from ldd_jax.data.text import Corpus, TextData
 from ldd_jax.data.tokenizers import MASK_TEXT, Tokenizer, load_tokenizer
@@ -21,6 +22,7 @@ __all__ = [
     "MASK_TEXT",
     "Batches",
     "Bytes",
+    "ChainData",
     "Characters",
     "Corpus",
     "EntropyPatches",
@@ -28,9 +30,11 @@ __all__ = [
     "Ids",
     "Json",
     "LabelledText",
+    "PairData",
     "PatchedText",
     "ProblemData",
     "SentencePiece",
+    "ShapeData",
     "SpacePatches",
     "Spread",
     "StaticPatches",

@@ -37,6 +37,7 @@ class Corpus:
       source: the path they came from.
       note: where the validation documents come from, in words.
       classes: names of the labels that rows carry; () = they carry none.
+      channels: of the signal that rows carry, [L, C]; 0 = they carry none.
     """
 
     tokenizer: Tokenizer
@@ -47,6 +48,7 @@ class Corpus:
     source: str
     note: str
     classes: tuple[str, ...] = ()
+    channels: int = 0
 
     def __post_init__(self):
         for name in self._splits():

@@ -7,6 +7,7 @@ from ldd_jax.denoisers.gpt2 import GPT2
 from ldd_jax.denoisers.hollow import Hollow
 from ldd_jax.denoisers.inputs import Linear, Tokens
 from ldd_jax.denoisers.llama import Llama
+from ldd_jax.denoisers.signal import SignalDiT
 
 __all__ = [
     "GPT2",
@@ -17,5 +18,6 @@ __all__ = [
     "Linear",
     "LinearHead",
     "Llama",
+    "SignalDiT",
     "Tokens",
 ]

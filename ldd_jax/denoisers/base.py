@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from ldd_jax.core.checks import UserError
 
@@ -11,12 +12,14 @@ class BoundNetwork:
     """Defaults of `core.types.Denoiser`: told no time, nothing carried, nothing cached.
 
     timed: whether cond.clock changes what comes out. hollow: whether what comes out at a position
-    depends on the others only, so that it predicts a token that it is shown. parts: maps tokens and
+    depends on the others only, so that it predicts a token that it is shown. heads: projections for
+    what is not tokens, by name. parts: maps tokens and
     latent to the two terms that enter the network, which `mechanism` compares; None = it does not
     say.
     """
 
     timed = False
+    heads: ClassVar[Mapping[str, Any]] = {}
     hollow = False
     parts = None
 

@@ -155,6 +155,8 @@ class BoundBlt(BoundNetwork):
             raise UserError("a network over patches sees what its patches say; no attend")
         if h is not None and not f.latent:
             raise ValueError("this network takes no latent (model.latent is False)")
+        if cond.signal is not None:
+            raise ValueError("this network takes no signal (model=signal_dit does)")
         if (cond.told is not None) != f.inner:
             raise UserError(
                 "this network reads bytes left to right inside a patch (model.inner): train it by "

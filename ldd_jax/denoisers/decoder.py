@@ -167,6 +167,8 @@ class BoundDecoder(BoundNetwork):
             raise ValueError("this network takes no latent (model.latent is False)")
         if cond.label is not None:
             raise ValueError("this network takes no class label")
+        if cond.signal is not None:
+            raise ValueError("this network takes no signal (model=signal_dit does)")
         if cond.unit is not None or cond.told is not None:
             raise ValueError("this network has no patches (model: blt has); no unit, no told")
         if config.time_conditioning and cond.clock is None:

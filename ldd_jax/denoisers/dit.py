@@ -31,7 +31,7 @@ class Network(nn.Module):
     def setup(self):
         """Submodules under the names that `interop` maps to the reference's."""
         c = self.config
-        self.embed = c.input.module(c.tokens.size, c.width)
+        self.embed = c.embedding()
         if c.adaln:
             self.time = layers.TimeEmbedding(c.cond_width)
         if c.num_classes:
@@ -75,8 +75,7 @@ class Network(nn.Module):
         """C = silu(time(sigma)) [+ silu(class)], [B, C] or [B, L, C]; None without adaLN."""
         if not self.config.adaln:
             return None
-        sigma = jnp.zeros(batch) if not self.config.time_conditioning else cond.clock
-        c = nn.silu(self.time(sigma))
+        c = nn.silu(self.time(self.config.told(cond, batch)))
         if self.config.num_classes and cond.label is not None:
             label = nn.silu(self.classes(cond.label))
             c = c + (label if c.ndim == 2 else layers.spread(label))
@@ -145,6 +144,11 @@ class BoundDiT:
         return LinearHead(**self.params["head"])
 
     @property
+    def heads(self) -> dict[str, LinearHead]:
+        """No projection but that of the vocabulary."""
+        return {}
+
+    @property
     def timed(self) -> bool:
         """Whether the network is told the time."""
         return self.config.time_conditioning
@@ -159,6 +163,7 @@ class BoundDiT:
     ) -> Trunk:
         """See `Denoiser.trunk`; `key` holds a key per example, [B]."""
         config = self.config
+        z, cond = config.shown(z, cond)
         if cond.attend is not None:
             cond.attend.check()
         if h is not None and not config.latent:
@@ -297,9 +302,31 @@ class DiT:
         """K, channels of the carried latent."""
         return self.latent_width or self.width
 
+    def shown(self, z: Any, cond: Cond) -> tuple[Any, Cond]:
+        """State and condition as the layers take them.
+
+        Raises:
+          ValueError: for a leaf that there is no input for.
+        """
+        if cond.signal is not None:
+            raise ValueError("this network takes no signal (model=signal_dit does)")
+        return z, cond
+
+    def told(self, cond: Cond, batch: int) -> Any:
+        """What the time embedding reads, [B] or [B, L]."""
+        return cond.clock if self.time_conditioning else jnp.zeros(batch)
+
+    def embedding(self) -> nn.Module:
+        """The layer by which a state enters."""
+        return self.input.module(self.tokens.size, self.width)
+
+    def example(self) -> Any:
+        """A state of one row that it is made with."""
+        return self.input.example(self.tokens.size)
+
     def init(self, key: Array) -> Any:
         """{"trunk": ..., "head": {"kernel", "bias"}}; the head starts at zero."""
-        z = self.input.example(self.tokens.size)
+        z = self.example()
         cond = Cond(clock=jnp.zeros(1), label=jnp.zeros(1, jnp.int32) if self.num_classes else None)
         trunk: Any = Network(self).init(key, z, cond, None, None)["params"]
         head = {

@@ -188,6 +188,8 @@ class BoundHollow(BoundNetwork):
             raise ValueError("a hollow network takes no class, no packed documents, no positions")
         if cond.unit is not None or cond.told is not None:
             raise ValueError("this network has no patches (model: blt has); no unit, no told")
+        if cond.signal is not None:
+            raise ValueError("a hollow network takes no signal (model=signal_dit does)")
         if cond.attend is not None or cache is not None:
             raise ValueError("a hollow network sees what it does not predict; no attend, no cache")
         if h is not None and not self.config.latent:

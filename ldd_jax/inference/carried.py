@@ -191,7 +191,7 @@ def paid(
     ones = jnp.ones(len(text), jnp.result_type(float))
     keys = example_keys(jax.random.fold_in(key, START), index)
     return along_text(
-        network(experiment, sampling, params, label, arrays.get("unit")),
+        network(experiment, sampling, params, label, arrays.get("unit"), arrays.get("signal")),
         sampling.step,
         Production.of(jax.random.fold_in(key, PATH), index),
         experiment.process.corrupt_to_prior(keys, text, ones, given),

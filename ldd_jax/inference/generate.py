@@ -18,6 +18,7 @@ from ldd_jax.core import writing
 from ldd_jax.core.checks import UserError, check_seed, require
 from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.core.logical import constrain
+from ldd_jax.core.positions import SIGNAL
 from ldd_jax.core.registry import section
 from ldd_jax.data import MASK_TEXT, unknown
 from ldd_jax.inference.patterns import Patterns
@@ -29,6 +30,7 @@ from ldd_jax.training import sharding
 from ldd_jax.training.metrics import finite
 
 PRIOR, STEPS = 0, 1
+DIGITS = 5  # of a signal's numbers after the point
 PRECISION = "float32, tail-exact"
 
 
@@ -38,9 +40,11 @@ def program(
     length: int,
     record: Callable[[SampleState], Any] | None = None,
 ) -> Callable[..., tuple[SampleState, Any]]:
-    """The pure sampler: (params, seed, index, label [B], tokens, fixed, steps, unit) -> both.
+    """The pure sampler: (params, seed, index, label, tokens, fixed, steps, unit, given) -> both.
 
-    Both: the state, and the trace that `record` makes (see `samplers.sample`) or None. A network
+    label [B], tokens and fixed [B, L]; given: parts of the state that are held, or what the network
+    is told, by name, [B, L, ...]. Both: the state, `memory` holding what is beside its tokens, and
+    the trace that `record` makes (see `samplers.sample`) or None. A network
     with classes is guided towards the label with `sampling.guidance` (the label after the last
     means none), one without towards the clamped tokens. Tokens, fixed and unit are [B, L]; unit,
     the patch of each position, is for a network whose patches come from the data.
@@ -51,17 +55,23 @@ def program(
       length: L.
       record: what is kept of every step; None = nothing.
     """
-    process, mesh = experiment.process, experiment.mesh
+    mesh = experiment.mesh
+    whole: Any = experiment.process
 
-    def sampler(params, seed, index, label, fixed_tokens, fixed, num_steps, unit=None):
-        key = jax.random.key(seed)
-        net = network(experiment, sampling, params, label, unit)
-        prior = process.prior(example_keys(jax.random.fold_in(key, PRIOR), index), length)
+    def sampler(params, seed, index, label, fixed_tokens, fixed, num_steps, unit=None, given=None):
+        key, given = jax.random.key(seed), given or {}
+        held = {name: part for name, part in given.items() if name in whole.parts}
+        process = whole.holding(tuple(held)) if held else whole
+        told = None if held else given.get(SIGNAL)
+        net = network(experiment, sampling, params, label, unit, told)
+        net = dataclasses.replace(net, process=process) if held else net
+        z, clock = process.prior(example_keys(jax.random.fold_in(key, PRIOR), index), length)
+        z = z | held if held else z
         state, trace = sample_blocks(
             net,
             sampling.step,
             Production.of(jax.random.fold_in(key, STEPS), index),
-            (constrain(prior[0], "batch", "length"), prior[1]),
+            (jax.tree.map(_laid, z), clock),
             num_steps,
             blocks=sampling.blocks,
             window=experiment.config.data.length,
@@ -72,13 +82,24 @@ def program(
             record=record,
         )
         # The latent stays inside.
-        return state._replace(z=process.decode(state.z), h=None), trace
+        beside = process.beside(state.z)
+        return state._replace(z=process.decode(state.z), h=None, memory=beside), trace
 
     return sharding.on(mesh, sampler)
 
 
+def _laid(a: Any) -> Any:
+    """A branch of the state on the mesh."""
+    return constrain(a, "batch", "length", *(None,) * (a.ndim - 2))
+
+
 def network(
-    experiment: Experiment, sampling: Sampling, params: Any, label: Any, unit: Any = None
+    experiment: Experiment,
+    sampling: Sampling,
+    params: Any,
+    label: Any,
+    unit: Any = None,
+    signal: Any = None,
 ) -> Net:
     """What a sampler asks for predictions: read-out, tiles, guidance towards a label or a prompt.
 
@@ -88,11 +109,11 @@ def network(
       params: of the model.
       label: classes [B], of a network that takes them.
       unit: patch of each position [B, L], of a network that is told.
+      signal: points [B, L, C] that the network is told, of one that denoises none.
     """
     model, pieces = experiment.model, sharding.shards(experiment.mesh)
-    net = Net(
-        model.bind(params), experiment.process, sampling.readout, sampling.tile, pieces, unit=unit
-    )
+    net = Net(model.bind(params), experiment.process, sampling.readout, sampling.tile, pieces)
+    net = dataclasses.replace(net, unit=unit, signal=signal)
     if model.num_classes:
         return guide(net, label, null=model.num_classes, gamma=sampling.guidance)
     return guide_prompt(net, gamma=sampling.guidance)
@@ -105,6 +126,10 @@ def check_settings(experiment: Experiment, sampling: Sampling) -> None:
       UserError: saying why.
     """
     check_sampler(sampling, experiment.process, experiment.model)
+    require(
+        isinstance(sampling.blocks, Whole) or not experiment.channels,
+        "a row with a signal beside its tokens is made whole; give --blocks=whole",
+    )
     require(
         sampling.guidance == 1 or experiment.objective.condition_dropout > 0,
         f"guidance is {sampling.guidance}, but this model never saw its condition missing; "
@@ -165,6 +190,7 @@ class Sampler:
         fixed: np.ndarray,
         num_steps: int,
         label: int | None = None,
+        given: dict[str, np.ndarray] | None = None,
     ) -> tuple[SampleState, Any]:
         """One batch of samples, by number, and the trace.
 
@@ -176,13 +202,24 @@ class Sampler:
           fixed: where these tokens are taken, in the same shape.
           num_steps: of the time grid.
           label: class of all rows; None = of no class.
+          given: parts that are given, by name, [N, length, ...]; sample i is given row i of them,
+            from the first again after the last.
+
+        Raises:
+          UserError: for a model that draws tokens to a signal, without one.
         """
+        given, e = given or {}, self.experiment
+        require(
+            not e.channels or bool(e.process.parts) or SIGNAL in given,
+            "this model draws tokens to a signal that is given; `sample --given=signal:FILE` does",
+        )
         pieces = sharding.shards(self.experiment.mesh)
         size = -(-self.sampling.batch_size // pieces) * pieces  # every shard gets whole samples
         row = lambda a, dtype: np.broadcast_to(np.asarray(a, dtype), (size, self.length))
         index = first if isinstance(first, np.ndarray) else np.arange(first, first + size)
         tokens, held = row(fixed_tokens, np.int32), row(fixed, np.bool_)
-        told = [] if self.patterns is None else [self.patterns.units(index, seed, tokens, held)]
+        unit = None if self.patterns is None else self.patterns.units(index, seed, tokens, held)
+        parts = {name: part[index % len(part)] for name, part in given.items()}
         return self.compiled(
             params,
             np.uint32(seed),
@@ -191,7 +228,8 @@ class Sampler:
             tokens,
             held,
             np.int32(num_steps),
-            *told,
+            unit,
+            parts,
         )
 
     def common(self, seed: int, num_steps: int) -> dict[str, Any]:
@@ -217,6 +255,7 @@ class Sampler:
         fixed: np.ndarray | None = None,
         label: int | None = None,
         begin: int = 0,
+        given: dict[str, np.ndarray] | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Samples as JSON-able records: text, tokens, calls, seed, config, precision.
 
@@ -229,6 +268,7 @@ class Sampler:
           fixed: [length], True where these tokens are taken.
           label: class of all; None = of no class.
           begin: samples before this number are left out.
+          given: of `batch`.
         """
         require(count >= 1, f"num_samples is {count}; it must be at least 1")
         check_seed(seed, "seed")
@@ -237,8 +277,9 @@ class Sampler:
         fixed = np.zeros(self.length, bool) if fixed is None else fixed
         common = self.common(seed, num_steps)
         for first in range(begin, count, self.sampling.batch_size):
-            state, _ = self.batch(params, seed, first, fixed_tokens, fixed, num_steps, label)
+            state, _ = self.batch(params, seed, first, fixed_tokens, fixed, num_steps, label, given)
             tokens, calls = fetched(state)
+            beside = _beside(state, given or {}, first)
             for i in range(min(self.sampling.batch_size, count - first)):
                 ids = tokens[i].tolist()
                 yield {
@@ -247,7 +288,16 @@ class Sampler:
                     "calls": int(calls[i]),
                     **common,
                     "tokens": ids,
+                    **{n: part[i].round(DIGITS).tolist() for n, part in beside.items()},
                 }
+
+
+def _beside(state: SampleState, given: dict[str, np.ndarray], first: int) -> dict[str, np.ndarray]:
+    """The signal of every sample of a batch: as it was drawn, or as it was given."""
+    if SIGNAL in state.memory:
+        return {SIGNAL: np.asarray(state.memory[SIGNAL])}
+    rows = np.arange(first, first + len(state.calls))
+    return {name: part[rows % len(part)] for name, part in given.items() if name == SIGNAL}
 
 
 def describe(sampling: Sampling) -> dict[str, Any]:

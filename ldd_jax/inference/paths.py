@@ -69,6 +69,7 @@ class Runs:
                 sampling.tile,
                 pieces,
                 label=label,
+                signal=arrays.get("signal"),
             )
             z0 = arrays["z0"]
             return along(

@@ -13,7 +13,9 @@ from ldd_jax.config import plugins as outside
 from ldd_jax.config.experiment import Experiment
 from ldd_jax.config.sections import Sampling
 from ldd_jax.core.checks import check_seed, nearest, require, typed
-from ldd_jax.data import unknown
+from ldd_jax.core.positions import SIGNAL, TEXT
+from ldd_jax.data import PairData, unknown
+from ldd_jax.data.signals import read_pairs
 from ldd_jax.evaluation.conditional import Score
 from ldd_jax.inference import carried, generate
 from ldd_jax.inference.loading import load_trained as load_trained
@@ -39,6 +41,7 @@ class Request:
     tokens: Any
     fixed: Any
     label: int | None
+    given: dict[str, Any]
     said: dict[str, Any]
 
     @property
@@ -57,6 +60,7 @@ class Request:
             fixed=self.fixed,
             label=self.label,
             begin=begin,
+            given=self.given,
         )
         return ({**record, **self.said} for record in drawn)
 
@@ -123,12 +127,21 @@ class Pipeline:
         fixed = generate.template(e, what.get("prompt"), what.get("fill"), length)
         tokens, held = fixed if fixed is not None else (None, None)
         length = (length or e.config.data.length) if tokens is None else len(tokens)
+        parts = given_parts(e, what.get("given"), length)
+        require(
+            tokens is None or not e.process.parts,
+            "--prompt and --fill are for models of tokens alone; give --given=text:FILE, whole",
+        )
+        if parts and "num_samples" not in options:
+            sampling = dataclasses.replace(sampling, num_samples=len(next(iter(parts.values()))))
         count, steps = sampling.num_samples, sampling.num_steps
         # Few numbers of rows, so that few programs serve all calls; neither number is in them.
         rows = min(sampling.batch_size, 1 << (count - 1).bit_length())
         shape = dataclasses.replace(sampling, batch_size=rows, num_samples=rows, num_steps=1)
         said = {"checkpoint": self.step} | {
-            name: what[name] for name in ("label", "prompt", "fill") if what.get(name) is not None
+            name: what[name]
+            for name in ("label", "prompt", "fill", "given")
+            if what.get(name) is not None
         }
         return Request(
             sampler=self._sampler(shape, length),
@@ -139,6 +152,7 @@ class Pipeline:
             tokens=tokens,
             fixed=held,
             label=_label(e, label),
+            given=parts,
             said=said,
         )
 
@@ -154,9 +168,10 @@ class Pipeline:
         Args:
           num_samples: how many.
           num_inference_steps: another name of `steps`, those of the sampler.
-          **options: steps, prompt, fill, seed, length, label, sampler, grid, blocks, temperature
-            (0 = greedy), top_p, top_k, latent ("carry", "off", "frozen"), reset_every,
-            reset_on_remask, tail, guidance, batch_size: the flags of the `sample` command.
+          **options: steps, prompt, fill, given ("signal:FILE"), seed, length, label, sampler, grid,
+            blocks, temperature (0 = greedy), top_p, top_k, latent ("carry", "off", "frozen"),
+            reset_every, reset_on_remask, tail, guidance, batch_size: the flags of the `sample`
+            command.
 
         Raises:
           UserError: for options that do not fit.
@@ -247,6 +262,32 @@ def _label(experiment: Experiment, name: str | None) -> int | None:
     allowed = nearest(str(name), classes) if named else f"they are numbers, 0 to {number - 1}"
     require(str(name) in classes, f"--label={name}: no such class; {allowed}")
     return list(classes).index(str(name))
+
+
+def given_parts(experiment: Experiment, text: str | None, length: int) -> dict[str, Any]:
+    """What `--given=PART:FILE` holds, by name, [N, length, ...]; {} where nothing is given.
+
+    Args:
+      experiment: the run's.
+      text: PART:FILE, of a file of JSON lines as `sample` writes them.
+      length: tokens of a row.
+
+    Raises:
+      UserError: for a model that is given nothing, or a file that does not fit.
+    """
+    if text is None:
+        return {}
+    name, _, path = text.partition(":")
+    allowed = tuple(experiment.process.parts) or (SIGNAL,) * bool(experiment.channels)
+    require(bool(allowed), "--given: this model is told no signal; it is for method=joint, given")
+    require(name in allowed and bool(path), f"--given={text}; give {' or '.join(allowed)}:FILE")
+    read = PairData(path=path, channels=experiment.channels, length=length)
+    rows = read.rows(experiment.tokenizer, read_pairs(path, experiment.channels))
+    require(
+        bool((rows.filled == length).all()),
+        f"{path}: a row has fewer than {length} tokens; give whole rows",
+    )
+    return {SIGNAL: rows.signal} if name == SIGNAL else {TEXT: rows.tokens.astype("int32")}
 
 
 def load(

@@ -64,6 +64,7 @@ class Scorer:
 
     def __post_init__(self):
         e = self.experiment
+        e.check_alone("scoring a text")
         self.length = self.length or e.config.data.length
         self.passes = e.evaluation.passes if self.passes is None else self.passes
         for name in ("draws", "passes", "batch_size", "length"):

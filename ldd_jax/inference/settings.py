@@ -38,7 +38,14 @@ HOW: dict[str, type] = {
 }
 
 
-WHAT: dict[str, type] = {"prompt": str, "fill": str, "seed": int, "length": int, "label": str}
+WHAT: dict[str, type] = {
+    "prompt": str,
+    "fill": str,
+    "seed": int,
+    "length": int,
+    "label": str,
+    "given": str,
+}
 
 
 def given(allowed: Mapping[str, type], options: Mapping[str, Any]) -> dict[str, Any]:

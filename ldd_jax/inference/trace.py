@@ -49,6 +49,7 @@ def watch(
     Raises:
       UserError: for a rule that cannot run here, or a reset where there is no latent.
     """
+    experiment.check_alone("watching a path (play, report, mechanism)")
     sampling, process = experiment.sampling, experiment.process
     length = experiment.config.data.length
     has_latent = experiment.model.latent

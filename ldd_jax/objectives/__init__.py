@@ -9,6 +9,7 @@ from ldd_jax.objectives.context import (
     NoContext,
     PseudoContext,
 )
+from ldd_jax.objectives.joint import GivenSignal, JointNelbo
 from ldd_jax.objectives.mgdm import Mgdm, StepTimes
 from ldd_jax.objectives.nelbo import Nelbo
 from ldd_jax.objectives.next_token import NextToken
@@ -22,8 +23,10 @@ __all__ = [
     "EventTimes",
     "ExampleGate",
     "FractionGate",
+    "GivenSignal",
     "GridTimes",
     "ImportanceTimes",
+    "JointNelbo",
     "LogVariance",
     "Mgdm",
     "Nelbo",

@@ -10,10 +10,12 @@ from ldd_jax.core.types import Array, Batch, Denoiser
 class OfData:
     """Nothing is drawn from the network and nothing is kept between updates.
 
-    needs_target: whether it learns from a target instead.
+    needs_target: whether it learns from a target instead. joint: whether it scores all parts of a
+    process that is made of several.
     """
 
     needs_target = False
+    joint = False
 
     def aux(self, batch: int, length: int) -> Any:
         """Nothing."""

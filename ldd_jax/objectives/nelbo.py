@@ -180,7 +180,7 @@ class Nelbo(OfData):
           keys_B: a PRNG key per example for dropout; None = no dropout.
         """
         trunk = self.scored_pass(denoiser, batch, z, clock, gate, keys_B)
-        clock_N = positions.of_rows(clock, batch.z0.shape[1])
+        clock_N = positions.of_rows(clock, positions.shape(z)[1])
         args = (*positions.flat((batch.z0, z)), clock_N)
         on = self.process.scored(z) & ~batch.keep
         return self.summed(denoiser, batch, trunk.features, self.integrand, args, factor, on)
@@ -259,7 +259,7 @@ class Nelbo(OfData):
         weight = jnp.where(on_BL, batch.weight * factor / batch.norm, 0)
         total, loss = rows_loss(
             lambda logits, args: integrand(logits, *args),
-            denoiser.head,
+            self.process.head(denoiser),
             positions.flat(features),
             args,
             positions.flat(weight),

@@ -24,7 +24,9 @@ def arrays(experiment: Experiment, batch: int) -> dict[str, jax.ShapeDtypeStruct
     place = sharding.batch(experiment.mesh)
     length = experiment.config.data.length
     like = lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=place)
-    return {
+    channels = experiment.channels
+    signal = {"signal": like((batch, length, channels), jnp.float32)} if channels else {}
+    return signal | {
         "z0": like((batch, length), jnp.int32),
         "keep": like((batch, length), jnp.bool_),
         "weight": like((batch, length), jnp.float32),
@@ -33,7 +35,8 @@ def arrays(experiment: Experiment, batch: int) -> dict[str, jax.ShapeDtypeStruct
 
 
 def sampler_arrays(experiment: Experiment, batch: int, length: int) -> tuple:
-    """Shapes of the sampler's arguments: parameters, seed, index, label, tokens, fixed, steps.
+    """Shapes of the sampler's arguments: parameters, seed, index, label, tokens, fixed, steps,
+    unit, given.
 
     Args:
       experiment: with the mesh that they are laid over.
@@ -43,6 +46,9 @@ def sampler_arrays(experiment: Experiment, batch: int, length: int) -> tuple:
     mesh = experiment.mesh
     one, rows = sharding.replicated(mesh), sharding.batch(mesh)
     like = experiment.abstract()
+    told = bool(experiment.channels) and not experiment.process.parts
+    rows_of = (batch, length, experiment.channels)
+    given = {"signal": jax.ShapeDtypeStruct(rows_of, jnp.float32, sharding=rows)} if told else {}
     shape = lambda s, dtype, place: jax.ShapeDtypeStruct(s, dtype, sharding=place)
     return (
         like.params,
@@ -52,6 +58,8 @@ def sampler_arrays(experiment: Experiment, batch: int, length: int) -> tuple:
         shape((batch, length), jnp.int32, rows),
         shape((batch, length), jnp.bool_, rows),
         shape((), jnp.int32, one),
+        None,
+        given,
     )
 
 
@@ -61,6 +69,8 @@ def scored_share(experiment: Experiment) -> float:
     z = jnp.full((1,), experiment.tokens.mask if experiment.tokens.mask is not None else 0)
     if experiment.process.schedule is None:
         return 1.0  # no time: every row is scored
+    if experiment.process.parts:
+        return 1.0  # points are scored everywhere
     if experiment.tokens.mask is None or not bool(experiment.process.scored(z)[0]):
         return 1.0
     return float(jnp.mean(experiment.process.schedule.noise(t)))

@@ -1,6 +1,8 @@
 """Forward processes over tokens: prior, corruption, posterior, rate and bound."""
 
 from ldd_jax.processes.base import token_space
+from ldd_jax.processes.interpolant import Interpolant
+from ldd_jax.processes.joint import Joint
 from ldd_jax.processes.kernels import (
     BandKernel,
     GraphKernel,
@@ -17,6 +19,8 @@ from ldd_jax.processes.uniform import Uniform
 __all__ = [
     "BandKernel",
     "GraphKernel",
+    "Interpolant",
+    "Joint",
     "LeftToRight",
     "Masked",
     "MaskedKernel",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from ldd_jax.core import positions
 from ldd_jax.core.checks import require
 from ldd_jax.core.draws import fold, uniforms
 from ldd_jax.core.registry import component, runtime
-from ldd_jax.core.types import Array, Draw, TokenSpace
+from ldd_jax.core.types import Array, Denoiser, Draw, Head, TokenSpace
 from ldd_jax.schedules import LogLinear
 
 
@@ -57,8 +58,43 @@ def token_space(process: Any, vocabulary: int) -> TokenSpace:
     return TokenSpace(size=size, mask=mask)
 
 
+class OfTokens:
+    """A process of tokens alone: they are all of its state."""
+
+    parts: ClassVar[Mapping[str, Any]] = {}
+    absorbing = False
+
+    @property
+    def words(self) -> Any:
+        """It is the process of its tokens."""
+        return self
+
+    def head(self, denoiser: Denoiser) -> Head:
+        """The vocabulary projection."""
+        return denoiser.head
+
+    def of_tokens(self, tree: Any) -> Any:
+        """All of it."""
+        return tree
+
+    def with_tokens(self, z: Array, tokens: Array) -> Array:
+        """They are the state."""
+        del z
+        return tokens
+
+    def beside(self, z: Array) -> dict[str, Any]:
+        """Nothing."""
+        del z
+        return {}
+
+    def drift(self, pred_NV: Any, z_N: Any, t_N: Any, s_N: Any) -> Any:
+        """Tokens move by chance only."""
+        del pred_NV, t_N, s_N
+        return z_N
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Diffusion:
+class Diffusion(OfTokens):
     """Clock = t in [0, 1]; the network is told sigma(t) = -log alpha(t).
 
     `states` and `mask`: see `token_space`; 0 and -1 = as usual.
@@ -69,7 +105,6 @@ class Diffusion:
     mask: int = -1
     tokens: TokenSpace = runtime()
     predicts = "clean"
-    absorbing = False
     by_position = False
     counts_events = False
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ldd_jax.core.checks import UserError
 from ldd_jax.core.registry import register, runtime
 from ldd_jax.core.types import Array, Draw, TokenSpace
-from ldd_jax.processes.base import at_least_float32, log_softmax
+from ldd_jax.processes.base import OfTokens, at_least_float32, log_softmax
 
 
 def _no_reverse(*_: Any) -> NoReturn:
@@ -21,7 +21,7 @@ def _no_reverse(*_: Any) -> NoReturn:
 
 @register("process", "left_to_right")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LeftToRight:
+class LeftToRight(OfTokens):
     """p(x) = prod_i p(x_i | x_1 .. x_{i-1}); the state past the symbols stands for the start.
 
     It has no time: the clock is None everywhere, and what belongs to a reverse diffusion raises.

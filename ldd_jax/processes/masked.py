@@ -128,6 +128,21 @@ class Masked(Diffusion):
         """-alpha'/(1 - alpha) at masked rows whatever x_theta, 0 elsewhere."""
         return jnp.where(self.scored(z_N), self.schedule.weight(t_N), 0)
 
+    def flow_rates(self, t: Array, eta: float) -> tuple[Array, Array]:
+        """Intensities, going back, of a mask and of a token that may be masked again.
+
+        With tau = 1 - (1 - alpha) / (1 - alpha_1), the share that is revealed on the way from
+        nothing but masks: R(mask -> y) = x_theta[y] (weight + eta tau / (1 - tau)) and
+        R(y -> mask) = eta. Whatever eta, the marginals are those of the forward process
+        (discrete flow matching, arXiv 2402.04997, section 3 and appendix F).
+
+        Args:
+          t: times.
+          eta: tokens that are taken back, per unit of time.
+        """
+        level = self.schedule.noise(t) / self.schedule.noise(jnp.ones_like(t))
+        return self.schedule.weight(t) + eta * (1 - level) / level, jnp.full_like(t, eta)
+
     def log_analytic(self, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array) -> Array:
         """Tweedie tau-leaping from the score s_y = alpha/(1 - alpha) x_theta[y], s_mask = 1 (SEDD).
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from ldd_jax.config import experiment as experiments
@@ -15,7 +16,7 @@ from ldd_jax.config.workdir import check_place, check_tokenizer, claim, open_wor
 from ldd_jax.core import registry, writing
 from ldd_jax.core.checks import RunError, require
 from ldd_jax.core.console import say
-from ldd_jax.data import Corpus, Tokenizer, batches
+from ldd_jax.data import Corpus, Spread, Tokenizer, batches
 from ldd_jax.evaluation import likelihood
 from ldd_jax.inference.energy import Energy
 from ldd_jax.inference.generate import Sampler, json_line
@@ -52,6 +53,7 @@ class Run:
         self.corpus: Corpus = data.load(tokenizer)
         self.experiment = experiments.build(config, self.corpus.tokenizer)
         refusals.check_classes(self.experiment, self.corpus.classes)
+        refusals.check_channels(self.experiment, self.corpus.channels)
         self.like = self.experiment.abstract()
         require(
             self.experiment.training.batch_size <= len(self.corpus.train),
@@ -206,6 +208,7 @@ class Run:
             seed=self.experiment.config.seed,
             count=sampling.num_samples,
             num_steps=sampling.num_steps,
+            given=self._given(sampling.num_samples),
         ):
             records.append(record)
             self.stop.check()
@@ -215,6 +218,13 @@ class Run:
         for record in records[:4]:
             self.recorder.say(f"step {step}  sample  {record['text']!r}")
         self.recorder.write(step, {"samples": "\n".join(r["text"] for r in records)})
+
+    def _given(self, count: int) -> dict[str, Any]:
+        """Signals of validation rows, where the model draws tokens to one that is given."""
+        if not self.experiment.channels or self.experiment.process.parts:
+            return {}
+        rows = Spread(self.corpus.validation, count)
+        return {"signal": np.stack([rows[i]["signal"] for i in range(len(rows))])}
 
     def _save(self, step: int) -> None:
         meta = {

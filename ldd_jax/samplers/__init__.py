@@ -13,6 +13,7 @@ from ldd_jax.samplers.events import Events
 from ldd_jax.samplers.first_hitting import FirstHitting
 from ldd_jax.samplers.grids import CosineGrid, GeometricGrid, LinearGrid, TableGrid
 from ldd_jax.samplers.informed import InformedCorrector
+from ldd_jax.samplers.joint_flow import JointFlow
 from ldd_jax.samplers.loop import sample
 from ldd_jax.samplers.next_token import NextToken
 from ldd_jax.samplers.patch_ancestral import PatchAncestral
@@ -39,6 +40,7 @@ __all__ = [
     "GeometricGrid",
     "GibbsCorrector",
     "InformedCorrector",
+    "JointFlow",
     "Latent",
     "LinearGrid",
     "NextToken",

@@ -55,6 +55,8 @@ POSTERIOR = Way(law=_posterior)
 class Ancestral(Step):
     """Each free position independently from the process's posterior with x_theta plugged in."""
 
+    trees = True
+
     def way(self, process: Process) -> Way:
         """By the posterior that knows the text."""
         del process

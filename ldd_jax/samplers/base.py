@@ -114,7 +114,8 @@ class Net:
     `policy` says what becomes of the latent at a call, `number` which step the call belongs to,
     `time` and `steps` are the grid's, i -> t_i and its intervals; `sample` sets all of them.
     `dictation`: a text that is priced and not drawn (`samplers.dictation`). `unit`: patch of each
-    position, [B, L], of a network that has to be told (`Cond.unit`).
+    position, [B, L], of a network that has to be told (`Cond.unit`); `signal`: points [B, L, C]
+    that it is told.
     """
 
     denoiser: Denoiser
@@ -129,6 +130,7 @@ class Net:
     steps: Array | int = 0
     dictation: Dictation | None = None
     unit: Array | None = None
+    signal: Array | None = None
 
     @property
     def passes(self) -> int:
@@ -156,7 +158,8 @@ class Net:
     def cond(self, state: SampleState, segment: Array | None) -> Cond:
         """What the network is told beside the state's tokens."""
         clock = self.process.conditioning(state.clock)
-        return Cond(clock=clock, segment=segment, label=self.label, unit=self.unit)
+        own = Cond(clock=clock, segment=segment, label=self.label)
+        return own._replace(unit=self.unit, signal=self.signal)
 
     def trunk(self, state: SampleState, segment: Array | None = None) -> Trunk:
         """One network call at the state's clock; the policy gives and keeps the latent."""
@@ -180,7 +183,8 @@ class Net:
         """
         if not self.policy.reset_on_remask:
             return h
-        masked = self.process.scored(z) & ~self.process.scored(seen)
+        hidden = lambda z: self.process.words.scored(self.process.of_tokens(z))
+        masked = hidden(z) & ~hidden(seen)
         if any(a.shape[1] != masked.shape[1] for a in jax.tree.leaves(h)):
             raise UserError(
                 "latent.reset_on_remask takes h back position by position, and this network's is "
@@ -298,7 +302,9 @@ class Net:
           [N, V], see `Process.read`; of tokens to draw from.
         """
         del beside
-        return self.readout(self.process.read(logits_NV, z_N, t_N), self.number)
+        process = self.process
+        pred = process.read(logits_NV, z_N, t_N)
+        return process.with_tokens(pred, self.readout(process.of_tokens(pred), self.number))
 
     def _inputs(self, z: Any, clock: Any) -> tuple[Any, Any, Any]:
         """Tokens, clocks and what else goes with them, by row."""
@@ -306,7 +312,7 @@ class Net:
         return positions.flat(z), positions.of_rows(clock, length), self.beside(z, clock)
 
     def _walk(self, read, features, args, shape, where) -> Any:
-        head: Any = self.denoiser.head
+        head: Any = self.process.head(self.denoiser)
         head = head if features.ndim == 2 else Views(head)
         out = vocabulary_tiles.rows(
             read,
@@ -332,7 +338,8 @@ class Step:
     rule needs a process whose positions change once, from the mask; "" = it does not. processes: in
     words, where that does not tell. one_clock: why the rule needs the same time at all positions;
     "" = it does not. events: the clock is a number of events that are drawn; False = a time.
-    no_way: why its own likelihood is not known, of a rule without a `way`.
+    no_way: why its own likelihood is not known, of a rule without a `way`. trees: it moves all
+    parts of a process that is made of several.
     """
 
     calls: ClassVar[int] = 1
@@ -343,6 +350,7 @@ class Step:
     one_clock: ClassVar[str] = ""
     events: ClassVar[bool] = False
     processes: ClassVar[str] = ""
+    trees: ClassVar[bool] = False
     no_way: ClassVar[str] = "the rule does not say how it comes to a given text (Step.way)"
 
     def check(self, process: Process, *, latent: bool, timed: bool) -> None:
@@ -362,6 +370,12 @@ class Step:
             )
         process.check(timed=timed)
         name = self.registered[1]  # type: ignore[attr-defined]
+        if process.parts and not self.trees:
+            raise ValueError(
+                f"sampler {name} moves tokens alone, and process "
+                f"{process.registered[1]} is made of {' and '.join(process.parts)} "  # type: ignore[attr-defined]
+                "(use joint_flow, ancestral)"
+            )
         if self.events != process.counts_events:
             kind = process.registered[1]  # type: ignore[attr-defined]
             raise ValueError(

@@ -48,8 +48,12 @@ def _remove_noise(net, state, draw, segment):
 @tail("greedy")
 def _arg_max(net, state, draw, segment):
     trunk = net.trunk(state, segment)
-    clean = net.process.clean
-    best = lambda pred, z, t, args: most_probable(clean(pred, z, t)).astype(z.dtype)
+    process = net.process
+
+    def best(pred, z, t, args):
+        token = most_probable(process.clean(pred, z, t)).astype(process.of_tokens(z).dtype)
+        return process.with_tokens(process.drift(pred, z, t, None), token)
+
     z = net.rows(best, trunk, state.z, state.clock, ())
     z = positions.where(state.free, z, state.z)
     return state._replace(z=z, h=trunk.latent, calls=state.calls + 1)

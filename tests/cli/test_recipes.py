@@ -18,7 +18,15 @@ FILES = sorted({p.stem for p in (tools.ROOT / "configs").glob("*.py")} - {"finet
 PROBLEMS = {"countdown": 18, "game24": 64, "sudoku": 34}  # tokens of a row
 # Read no plain text; trained and sampled in tests of their own.
 BASELINES = ("sedd", "sedd_uniform", "lddm_sedd", "d3pm")  # on one file; a method is one section
-OWN_DATA = ("labelled", "ising", "potts", "scud", "patches", *PROBLEMS)  # or methods of their own
+OWN_DATA = (
+    "labelled",
+    "ising",
+    "potts",
+    "scud",
+    "joint",
+    "patches",
+    *PROBLEMS,
+)  # or methods of their own
 STEPS = ("--config.training.num_steps=2", "--config.training.log_every=1")
 
 
@@ -136,7 +144,8 @@ def test_sizes_are_described(file, size):
     from ldd_jax.core.registry import build
     from ldd_jax.core.types import TokenSpace
 
-    method = {"scud": "lddm_scud", "patches": "patch_lddm"}.get(file, "lddm_m")  # of their own
+    own = {"scud": "lddm_scud", "patches": "patch_lddm", "joint": "lddm_joint"}
+    method = own.get(file, "lddm_m")
     argv = [tools.recipe(f"{method},size={size}", file)]
     config = parse("train", COMMANDS["train"], argv).config
     model = build("model", config.model, tokens=TokenSpace(size=28, mask=27))

@@ -20,6 +20,7 @@ from ldd_jax.samplers import (
     Events,
     FirstHitting,
     GibbsCorrector,
+    JointFlow,
     PatchClock,
     PredictorCorrector,
     Psi,
@@ -61,6 +62,8 @@ RULES = {
     "skipping": Skipping(),
     "events": Events(most_calls=7),
     "patch_clock": PatchClock(alpha=0.7, size=3, most=5),
+    "joint_flow": JointFlow(eta=1.5),
+    "joint_flow purity": JointFlow(eta=0.5, purity=True),
 }
 
 SIZE, MASK = 5, 2  # the mask stands in the middle

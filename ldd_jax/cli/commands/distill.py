@@ -53,6 +53,7 @@ def _distill(values: flags.FlagValues) -> None:
 
     output = writing.place(values.output)
     experiment, params, step = pipeline.load_trained(workdir, ema=values.ema, step=values.step)
+    experiment = experiment.of_tokens
     by_grid = distill.is_grid(experiment)
     require(
         by_grid or values.objective == "path",

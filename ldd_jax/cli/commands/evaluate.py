@@ -92,7 +92,7 @@ def _evaluate(values: flags.FlagValues) -> None:
     require(values.split in splits, f"split {values.split!r}; {nearest(values.split, splits)}")
     asked = _asked(values)
     if values.bound:
-        score = _carried(values, experiment, asked, warn)
+        score = _carried(values, experiment.of_tokens, asked, warn)
     else:
         score = _passes(values, experiment, passes, draws, warn)
     told: list[tuple[Corpus, dict[str, Any]]] = []

@@ -32,6 +32,8 @@ def _sample_flags(values: flags.FlagValues) -> None:
     d(flags.DEFINE_integer, "batch_size", None, "Samples at a time.")
     d(flags.DEFINE_string, "prompt", None, "Text that every sample begins with.")
     d(flags.DEFINE_string, "fill", None, 'Text with gaps, such as "The [MASK][MASK] is".')
+    text = "PART:FILE, such as signal:pairs.jsonl: of a model with a signal, what is given to it."
+    d(flags.DEFINE_string, "given", None, text)
     d(flags.DEFINE_integer, "step", None, "Checkpoint; default: the newest.")
     d(flags.DEFINE_bool, "ema", True, "Averaged parameters.")
     d(flags.DEFINE_string, "output", "", "JSON lines file; default: WORKDIR/samples.jsonl.")

@@ -12,7 +12,7 @@ from ldd_jax.core.checks import UserError, parse_json
 from ldd_jax.inference.generate import json_line
 
 # What is one sample's own in a record; all else is the command's.
-OWN = ("index", "text", "calls", "tokens")
+OWN = ("index", "text", "calls", "tokens", "signal")
 
 
 class SampleFile:

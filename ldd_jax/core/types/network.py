@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from ldd_jax.core.types.values import Array, Cond, Trunk
@@ -20,6 +20,11 @@ class Denoiser(Protocol):
     """A pytree whose leaves are the parameters."""
 
     head: Head
+
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        """Projections for what is not tokens, by name; most networks have none."""
+        ...
 
     @property
     def timed(self) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from ldd_jax.core.types.draw import Draw
+from ldd_jax.core.types.network import Denoiser, Head
 from ldd_jax.core.types.values import Array, TokenSpace
 
 
@@ -21,6 +23,42 @@ class Process(Protocol):
     absorbing: bool  # going back in time, a position changes once, from the mask
     by_position: bool  # positions have times of their own
     counts_events: bool  # the clock is a number of events that are drawn, not a time
+    parts: Mapping[str, Any]  # processes that this one is made of, by name; none = it is one itself
+
+    @property
+    def words(self) -> Process:
+        """The process of the tokens: this one, or that part of it."""
+        ...
+
+    def head(self, denoiser: Denoiser) -> Head:
+        """What the prediction is read from: the network's head, or a tree of its heads."""
+        ...
+
+    def of_tokens(self, tree: Any) -> Any:
+        """What of a state, clock or prediction belongs to the tokens."""
+        ...
+
+    def with_tokens(self, z: Any, tokens: Array) -> Any:
+        """The state `z` with other tokens."""
+        ...
+
+    def beside(self, z: Any) -> dict[str, Any]:
+        """What a state holds beside its tokens, by name."""
+        ...
+
+    def drift(self, pred_NV: Any, z_N: Any, t_N: Any, s_N: Any) -> Any:
+        """The state at s where nothing but what moves without chance has moved.
+
+        Args:
+          pred_NV: prediction of `read`.
+          z_N: the state at t.
+          t_N: clock of each row now.
+          s_N: clock after the step; None = the data.
+
+        Returns:
+          Like z_N, tokens as they were.
+        """
+        ...
 
     def check(self, *, timed: bool) -> None:
         """Refuse a schedule that cannot be.

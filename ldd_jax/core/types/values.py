@@ -85,7 +85,8 @@ class Cond(NamedTuple):
     segment: packed documents [B, L], 0 = padding; position: [B, L], None = 0..L-1;
     attend: which positions see which, None = as the network was made; unit: number of each
     position's patch, int32 [B, L], from 0 and never falling; told: tokens [B, L] that a decoder
-    reads from left to right inside a patch, where it may know those before.
+    reads from left to right inside a patch, where it may know those before; signal: points [B, L,
+    C] that the positions are told beside their tokens.
     """
 
     clock: Array | None = None
@@ -95,6 +96,7 @@ class Cond(NamedTuple):
     attend: Attend | None = None
     unit: Array | None = None
     told: Array | None = None
+    signal: Array | None = None
 
     def of_none(self, classes: int, batch: int) -> Cond:
         """With the label that means none where a network of `classes` is told no class.
@@ -149,6 +151,7 @@ def as_batch(arrays: dict[str, Array]) -> Batch:
             segment=arrays.get("segment"),
             position=arrays.get("position"),
             unit=arrays.get("unit"),
+            signal=arrays.get("signal"),
         ),
         index=arrays["index"],
         total=arrays["z0"].shape[0],
