@@ -57,7 +57,7 @@ class Shown:
         return p / jnp.sum(p, -1, keepdims=True)
 
     def mean(self, x: Array, t_B: Array, p: Array) -> Array:
-        """E[x_0 | x_t] under a posterior p of the states, [B, L, C]."""
+        """E[x_0 | x_t] of points x at times t_B, under a posterior p of the states, [B, L, C]."""
         t = t_B[:, None, None]
         gain = (1 - t) * self.noise**2 / self.spread(t)
         code = p @ self.code

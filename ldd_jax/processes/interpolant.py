@@ -66,18 +66,18 @@ class Interpolant:
         """Points that stand for none, [B, L, C]."""
         return jnp.zeros((batch, length, self.channels), jnp.result_type(float))
 
-    def read(self, out_NC: Array, z_N: Array, clock_N: Array) -> Array:
+    def read(self, logits_NC: Array, z_N: Array, clock_N: Array) -> Array:
         """The velocity, as the network's head gives it."""
         del z_N, clock_N
-        return at_least_float32(out_NC)
+        return at_least_float32(logits_NC)
 
-    def bound(self, out_NC: Array, z0_N: Array, z_N: Array, clock_N: Array) -> Array:
+    def bound(self, logits_NC: Array, z0_N: Array, z_N: Array, clock_N: Array) -> Array:
         """Scale times |x - E x|^2 / max(t, near)^2, mean over channels, E x = x_t + t v; no bound.
 
         At t = 0 it is 0: the signal is given.
         """
         t = clock_N[:, None]
-        apart = z0_N - z_N - t * self.read(out_NC, z_N, clock_N)
+        apart = z0_N - z_N - t * self.read(logits_NC, z_N, clock_N)
         return self.scale * jnp.mean((apart / jnp.maximum(t, self.near)) ** 2, axis=-1)
 
     def drift(self, pred_NC: Array, z_N: Array, t_N: Array, s_N: Array | None) -> Array:

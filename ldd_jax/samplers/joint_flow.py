@@ -44,12 +44,12 @@ class JointFlow(Step):
 
     def check(self, process: Process, *, latent: bool, timed: bool) -> None:
         """Tokens of a masked process."""
+        super().check(process, latent=latent, timed=timed)
         if not process.words.absorbing:
             raise ValueError(
                 "sampler joint_flow reveals masks; "
                 f"process {process.registered[1]} has none (use ancestral)"  # type: ignore[attr-defined]
             )
-        super().check(process, latent=latent, timed=timed)
 
     def __call__(
         self,

@@ -43,7 +43,7 @@ def test_one_model_draws_both_and_either_given_the_other(teacher, pairs, tmp_pat
     assert rows[0]["settings"]["step"]["name"] == "joint_flow"
     for part in ("signal", "text"):
         output = tmp_path / f"{part}.jsonl"
-        flags = (f"--given={part}:{pairs}", "--batch_size=8", f"--output={output}")
+        flags = (f"--given={part}:{pairs}", "--batch_size=8", "--seed=5", f"--output={output}")
         rule = ("--sampler=joint_flow:eta=2,purity=true",) if part == "text" else ()
         tools.good("sample", f"--workdir={teacher}", *flags, *rule)
         found = tools.json_lines(output)
@@ -66,7 +66,7 @@ def test_a_student_of_its_pairs(teacher, pairs, tmp_path):
     argument = f"--config={CONFIG}:method=lddm_given,from={teacher}"
     flags = (f"--config.data.path={pairs}", "--config.data.validation_fraction=0.3")
     tools.good("train", argument, f"--workdir={student}", *RUN, *flags)
-    lines = tools.json_lines(student / "samples.jsonl")
+    lines = tools.json_lines(student / "training_samples.jsonl")
     assert all(len(r["signal"]) == 16 for r in lines)
     grid, output = tmp_path / "grid.json", tmp_path / "s.jsonl"
     few = ("--steps=2", "--num_samples=16")
