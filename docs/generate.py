@@ -184,11 +184,12 @@ def _signature(name: str, thing: Any) -> list[str]:
 
 
 def _prose(doc: str | None) -> list[str]:
-    """A docstring as it stands: formulae in it are set out by hand."""
-    text = inspect.cleandoc(doc or "").strip()
-    first, _, rest = text.partition("\n\n")
-    out = [_cell(first)]
-    return [*out, "", "```text", *rest.splitlines(), "```"] if rest.strip() else out
+    """A docstring: paragraphs, and what has indented lines (arguments) as it stands."""
+    out: list[str] = []
+    for part in filter(str.strip, inspect.cleandoc(doc or "").split("\n\n")):
+        plain = not any(line.startswith(" ") for line in part.splitlines())
+        out += [_cell(part), ""] if plain else ["```text", *part.splitlines(), "```", ""]
+    return out
 
 
 PAGES = {

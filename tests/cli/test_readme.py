@@ -67,9 +67,8 @@ def test_command_parses(where, argv, monkeypatch, tmp_path):
         return
     # {a,b} and [options] stand for the reader's choice.
     assert argv[0] in COMMANDS, f"{where}: {argv}"
-    if any(
-        re.search(r"\bmy_\w+\.py", a) for a in argv
-    ):  # files that the page shows; tests/test_docs.py runs them
+    # Files that the page shows; tests/test_docs.py runs them.
+    if any(re.search(r"\bmy_\w+\.py", a) for a in argv):
         argv = [a for a in argv if not a.startswith(("--config", "--plugin"))]
     parse(argv[0], COMMANDS[argv[0]], packaged.spelled_out(argv[1:]))
 
