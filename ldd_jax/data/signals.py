@@ -182,7 +182,7 @@ def read_pairs(path: str, channels: int) -> Pairs:
 
     Args:
       path: of the file.
-      channels: C.
+      channels: C, numbers of the signal at a position.
 
     Raises:
       UserError: naming the file and line.

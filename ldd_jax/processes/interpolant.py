@@ -24,7 +24,7 @@ class Interpolant:
     marginals of the interpolation (flow matching, arXiv 2210.02747; linear, as in 2402.04997).
 
     Attributes:
-      channels: C.
+      channels: C, numbers of the signal at a position.
       scale: of its loss, lambda.
       near: below this time the loss weighs no more: |x - E x|^2 / max(t, near)^2.
     """
