@@ -1,7 +1,7 @@
 """Hollow networks and informed corrections on a hidden Markov chain whose law is known.
 
     python launch/hollow.py --output=FOLDER [--methods=mdlm,hollow,hollow_sic,hollow_lddm] \
-        [--seeds=0,1,2] [--updates=1500] [--samples=32768]
+        [--seeds=0,1,2] [--updates=1500] [--samples=8192]
 
 Every network (width 32, 2 blocks; hollow ones have two streams of that width) is trained on fresh
 draws of the chain (8 symbols, rows of 32); its bound is that on draws of another seed. Samples of 8
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--methods", default="mdlm,hollow,hollow_sic,hollow_lddm")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--updates", type=int, default=1500)
-    parser.add_argument("--samples", type=int, default=32768, help=f"multiple of {ROWS}")
+    parser.add_argument("--samples", type=int, default=8192, help=f"multiple of {ROWS}")
     chosen = parser.parse_args()
     keep_freed_memory()
     chosen.output.mkdir(parents=True, exist_ok=True)
