@@ -31,7 +31,6 @@ from cells import mean_and_error
 from ldd_jax.config.experiment import read_corpus
 from ldd_jax.core.draws import Production
 from ldd_jax.inference import carried
-from ldd_jax.inference.evaluate import rows_of
 from ldd_jax.inference.generate import Sampler, network
 from ldd_jax.inference.loading import load_trained
 from ldd_jax.runs import train
@@ -134,14 +133,13 @@ def clocks(variant: str, seed: int, work: int, chosen: argparse.Namespace) -> li
         made = Sampler.make(experiment, sampling, length)
         nothing = np.zeros(length, np.int32)
         state, _ = made.batch(params, seed, 0, nothing, nothing > 0, 1)
-        found = carried.estimate(
-            carried.program(experiment, sampling),
-            params,
-            rows_of(experiment, corpus, "validation", sequences=chosen.rows),
+        found = carried.evaluate_split(
             experiment,
+            corpus,
+            params,
             sampling,
-            key=jax.random.key(seed),
             trajectories=chosen.paths,
+            sequences=chosen.rows,
         )
         out.append({
             "variant": variant, "seed": seed, "rule": name, "asked": work, "alpha": alpha,
