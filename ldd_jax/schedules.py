@@ -251,3 +251,40 @@ class Polynomial(Schedule):
     def noise(self, t: Array) -> Array:
         """(1 - 2 eps) t^power + eps."""
         return (1 - 2 * self.eps) * t**self.power + self.eps
+
+
+@register("schedule", "bridge")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bridge(Schedule):
+    """alpha = int beta / B, the share tau that a bridge of variance B has gone (RDLM, 2502.11564).
+
+    beta = begin^t end^(1 - t), b0 = `begin` at the noise and bf = `end` at the data; B is its whole
+    integral. At t = 0 a share `left` of the way is still ahead: the drift has a pole at tau = 1,
+    and what a network gets wrong there costs its bound as 1 / `left`.
+    """
+
+    begin: float = 1e-3
+    end: float = 0.2
+    left: float = 0.1
+
+    def __post_init__(self):
+        if not 0 < self.begin < self.end:
+            raise ValueError(f"begin is {self.begin} and end {self.end}; 0 < begin < end is needed")
+        if not 0 < self.left < 0.5:
+            raise ValueError(f"left is {self.left}; it must lie in (0, 0.5)")
+
+    @property
+    def total(self) -> float:
+        """B, the integral of beta."""
+        return (self.end - self.begin) / math.log(self.end / self.begin)
+
+    def alpha(self, t: Array) -> Array:
+        """(1 - rest) (r^(1 - t) - 1) / (r - 1), r = end / begin."""
+        ratio = self.end / self.begin
+        return (1 - self.left) * jnp.expm1((1 - t) * math.log(ratio)) / (ratio - 1)
+
+    def noise(self, t: Array) -> Array:
+        """1 - alpha, as rest + (1 - rest) (r - r^(1 - t)) / (r - 1)."""
+        ratio = self.end / self.begin
+        gone = -jnp.expm1(-t * math.log(ratio)) * ratio / (ratio - 1)
+        return self.left + (1 - self.left) * gone

@@ -291,7 +291,9 @@ class Bench:
                 "calls": float(calls[:count].mean()),
                 "seconds": seconds,
                 "tokens_per_s": len(tokens) * self.length / seconds,
-                **self.measures(tokens[:count], cell["seed"], job.contender.experiment.tokens.mask),
+                **self.measures(
+                    tokens[:count], cell["seed"], job.contender.experiment.tokens.mask_token
+                ),
             }
         )
 

@@ -101,7 +101,7 @@ class Experiment:
 
     def text(self, ids: Iterable[int]) -> str:
         """Text of tokens of the process, its mask among them."""
-        return self.tokenizer.decode(ids, mask=self.tokens.mask)
+        return self.tokenizer.decode(ids, mask=self.tokens.mask_token)
 
     def key(self, site: int) -> jax.Array:
         """Independent streams from the run's seed: 0 parameters, 1 training, 2 evaluation."""
@@ -150,6 +150,11 @@ def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) ->
     )
     _check_target(config, objective, model)
     _check_signal(config, process, objective)
+    require(
+        model.points or not process.points,
+        f"the states of process {config.process.name} are points, which do not enter this network; "
+        "use model dit with model.input=linear (method=rdlm, configs/rdlm.py)",
+    )
     needs_latent = isinstance(objective.context, objectives.PseudoContext)
     require(
         model.latent or not needs_latent,

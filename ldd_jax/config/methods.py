@@ -8,8 +8,9 @@ from typing import Any
 
 from ldd_jax.core import registry
 from ldd_jax.core.registry import register
-from ldd_jax.denoisers import GPT2, Blt, DiT, Hollow, Llama, SignalDiT
+from ldd_jax.denoisers import GPT2, Blt, DiT, Hollow, Linear, Llama, SignalDiT
 from ldd_jax.objectives import (
+    CrossEntropyTimes,
     EventTimes,
     GivenSignal,
     GridTimes,
@@ -31,6 +32,7 @@ from ldd_jax.processes import (
     MaskedMean,
     MaskedScore,
     Scud,
+    Sphere,
     Uniform,
     UniformScore,
 )
@@ -40,6 +42,7 @@ from ldd_jax.samplers import (
     EasyFirst,
     Events,
     FirstHitting,
+    Geodesic,
     JointFlow,
     PatchAncestral,
 )
@@ -211,6 +214,26 @@ class ScudMethod(Method):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LddmScud(ScudMethod):
     """SCUD with loopholing, the latent carried from count to count."""
+
+    context: Any = PseudoContext
+
+
+@register("method", "rdlm")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rdlm(Method):
+    """Points that move on a sphere towards its vertices (RDLM, arXiv 2502.11564)."""
+
+    process: Any = Sphere
+    step: Any = Geodesic
+    time_conditioning: bool = True
+    network: Mapping[str, Any] = of(input=Linear)
+    scored: Mapping[str, Any] = of(times=CrossEntropyTimes)
+
+
+@register("method", "lddm_rdlm")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LddmRdlm(Rdlm):
+    """RDLM with loopholing, the latent carried from step to step."""
 
     context: Any = PseudoContext
 

@@ -143,5 +143,10 @@ def check_sampler(sampling: Sampling, process: Process, model: Any) -> None:
     try:
         sampling.step.check(process, latent=carried, timed=model.time_conditioning)
         sampling.blocks.check(process)
+        if process.points and sampling.tail == "greedy":
+            raise ValueError(
+                "tail greedy is of tokens; the states of this process are points: none takes the "
+                "largest coordinate, sample draws from the prediction"
+            )
     except ValueError as error:
         raise UserError(str(error)) from error

@@ -176,6 +176,10 @@ class Production:
         u = _fine_uniforms(rows, 1, logit_BL.dtype).reshape(logit_BL.shape)
         return ranks(jnp.log(-jnp.log1p(-u)) - logit_BL)
 
+    def normal(self, shape: tuple[int, ...]) -> Array:
+        """Standard normal numbers, [keys, *shape]."""
+        return jax.vmap(lambda key: jax.random.normal(key, shape))(fold(self.keys, 3))
+
     def uniform(self, shape: tuple[int, ...] = ()) -> Array:
         """Uniforms in [0, 1), [keys, *shape]."""
         return uniforms(self.keys, shape)
@@ -220,6 +224,10 @@ class Replay:
         """Not recorded."""
         raise ValueError("a recorded run holds no random orders")
 
+    def normal(self, shape: tuple[int, ...]) -> Array:
+        """Not recorded."""
+        raise ValueError(f"a recorded run holds no normal numbers (shape {shape} asked for)")
+
     def uniform(self, shape: tuple[int, ...] = ()) -> Array:
         """Not recorded."""
         raise ValueError(f"a recorded run holds no plain uniforms (shape {shape} asked for)")
@@ -261,6 +269,10 @@ class Forced:
     def ranking(self, logit_BL: Array) -> Array:
         """Forced runs hold no orders; `EnumeratingDraw` does."""
         raise ValueError("a forced run holds no random orders; use EnumeratingDraw")
+
+    def normal(self, shape: tuple[int, ...]) -> Array:
+        """Forced runs hold no normal numbers."""
+        raise ValueError(f"a forced run holds no normal numbers (shape {shape} asked for)")
 
     def uniform(self, shape: tuple[int, ...] = ()) -> Array:
         """Forced runs hold no uniforms."""

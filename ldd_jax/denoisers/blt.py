@@ -268,6 +268,7 @@ class Blt:
 
     num_classes = 0
     dropout = 0.0
+    points = False
 
     def __post_init__(self):
         at_least_one(self, "width", "depth", "heads", "mlp_ratio", "window", "views", "buckets")

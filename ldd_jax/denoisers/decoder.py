@@ -296,6 +296,7 @@ class Decoder:
 
     num_classes = 0
     dropout = 0.0
+    points = False
     learned_positions = 0
     tied = True
 

@@ -19,7 +19,7 @@ from ldd_jax.core.registry import component, register, runtime
 from ldd_jax.core.types import Array, Cond, TokenSpace, Trunk
 from ldd_jax.denoisers import layers
 from ldd_jax.denoisers.attention import kernel
-from ldd_jax.denoisers.inputs import Tokens
+from ldd_jax.denoisers.inputs import Tokens, by_digit, by_token
 from ldd_jax.denoisers.stack import REMAT, stacked, through
 
 
@@ -184,8 +184,11 @@ class BoundDiT:
                 )
             if cond.position is None:
                 cond = cond._replace(position=cache.seen[0] + jnp.arange(z.shape[1]))
+        digits = config.tokens.digits
+        if digits > 1:
+            z, cond, h = by_digit(z, cond, h, digits)
         out: Any = Network(config).apply({"params": self.params["trunk"]}, z, cond, h, key, cache)
-        return out
+        return out if digits == 1 else by_token(out, digits)
 
     def parts(self, z: Array, h: Array) -> tuple[Array, Array]:
         """E(z) and LayerNorm(h), whose sum enters the first block; float32 [B, L, D] both."""
@@ -207,10 +210,12 @@ class BoundDiT:
         return layers.Cache(empty, empty, jnp.zeros(config.depth, jnp.int32))
 
     def latent(self, batch: int, length: int) -> Array | None:
-        """Zeros [B, L, K] float32, or None."""
+        """Zeros [B, L, K] float32, of m digits [B, L, m, K], or None."""
         if not self.config.latent:
             return None
-        return jnp.zeros((batch, length, self.config.latent_size), jnp.float32)
+        m = self.config.tokens.digits
+        shape = (batch, length, *((m,) if m > 1 else ()), self.config.latent_size)
+        return jnp.zeros(shape, jnp.float32)
 
 
 @register("model", "dit")
@@ -324,6 +329,11 @@ class DiT:
         """A state of one row that it is made with."""
         return self.input.example(self.tokens.size)
 
+    @property
+    def points(self) -> bool:
+        """Whether the states that enter are points."""
+        return self.input.points
+
     def init(self, key: Array) -> Any:
         """{"trunk": ..., "head": {"kernel", "bias"}}; the head starts at zero."""
         z = self.example()
@@ -340,14 +350,14 @@ class DiT:
         return BoundDiT(params=params, config=self)
 
     def operations(self, length: int) -> dict[str, float]:
-        """Of one position, forward: trunk 2 (12 D^2 + 2 L D) a layer, head 2 D V.
+        """Of one position, forward: trunk 2 (12 D^2 + 2 L D) a layer, head 2 D V; of each digit.
 
         Matrix products of the layers (qkv 3, out 1, MLP 2 x ratio, in units of D^2), scores and
         values 2 L D each; the adaLN products are per example and left out.
         """
-        d = self.width
-        layer = 2 * d * d * (4 + 2 * self.mlp_ratio) + 4 * length * d
-        return {"trunk": self.depth * layer, "head": 2 * d * self.tokens.size}
+        d, m = self.width, self.tokens.digits
+        layer = 2 * d * d * (4 + 2 * self.mlp_ratio) + 4 * length * m * d
+        return {"trunk": m * self.depth * layer, "head": m * 2 * d * self.tokens.size}
 
     def axes(self) -> Any:
         """Logical axes of every parameter; the leading axis of a block is its layer."""

@@ -244,6 +244,7 @@ class Hollow:
     causal = False
     num_classes = 0
     dropout = 0.0
+    points = False
 
     def __post_init__(self):
         at_least_one(self, "width", "depth", "mix_every", "heads", "cond_width", "mlp_ratio")

@@ -6,10 +6,11 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from ldd_jax.core.registry import register
-from ldd_jax.core.types import Array
+from ldd_jax.core.types import Array, Cond, Trunk
 from ldd_jax.denoisers import layers
 
 
@@ -17,6 +18,8 @@ from ldd_jax.denoisers import layers
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tokens:
     """E[z], a row of the table [V, D] for every token."""
+
+    points = False
 
     def module(self, states: int, width: int) -> nn.Module:
         """The layer."""
@@ -58,6 +61,7 @@ class Linear:
     """
 
     channels: int = 0
+    points = True
 
     def module(self, states: int, width: int) -> nn.Module:
         """The layer."""
@@ -70,3 +74,39 @@ class Linear:
     def axes(self) -> dict[str, Any]:
         """Logical axes of its parameters."""
         return {"in": {"kernel": ("features", "width"), "bias": ("width",)}}
+
+
+def by_digit(z: Any, cond: Cond, h: Any, digits: int) -> tuple[Any, Cond, Any]:
+    """Rows [B, L, m, ...] laid out as [B, L m, ...]: every digit of a token is a position.
+
+    Args:
+      z: the state, leaves [B, L, m, ...].
+      cond: what belongs to tokens in it goes with their digits.
+      h: latent [B, L, m, K]; None = zeros.
+      digits: m.
+
+    Raises:
+      ValueError: for attention that names single keys.
+    """
+    flat = lambda a: a.reshape(a.shape[0], -1, *a.shape[3:])
+    each = lambda a: jnp.repeat(a, digits, axis=1)
+    attend, position = cond.attend, cond.position
+    if attend is not None and attend.mask is not None:
+        raise ValueError("attend kind mask is by position; tokens written in digits have more")
+    if position is not None:
+        within = jnp.tile(jnp.arange(digits, dtype=position.dtype), position.shape[1])
+        position = each(position * digits) + within
+    clock = cond.clock
+    if clock is not None and clock.ndim == 2:
+        clock = each(clock)
+    if attend is not None and attend.unit is not None:
+        attend = attend.replace(unit=each(attend.unit))  # type: ignore[attr-defined]
+    segment = None if cond.segment is None else each(cond.segment)
+    cond = cond._replace(clock=clock, segment=segment, position=position, attend=attend)
+    return jax.tree.map(flat, z), cond, jax.tree.map(flat, h)
+
+
+def by_token(trunk: Trunk, digits: int) -> Trunk:
+    """Features and latent of `digits` positions as those of one token, [B, L, m, ...]."""
+    fold = lambda a: a.reshape(a.shape[0], -1, digits, *a.shape[2:])
+    return trunk._replace(features=fold(trunk.features), latent=jax.tree.map(fold, trunk.latent))

@@ -90,12 +90,17 @@ def is_grid(experiment: Experiment) -> bool:
     """Whether its learned sampler is a time grid; else it is factors of the rate (`scaling`).
 
     Raises:
-      UserError: for a model that has no time.
+      UserError: for a model that has no time, or whose states are points.
     """
     process = experiment.process
     require(
         process.schedule is not None,
         "an autoregressive model has no reverse diffusion: there are no steps to make fewer",
+    )
+    require(
+        not process.points,
+        f"the states of process {experiment.config.process.name} are points: it has no masks whose "
+        "times could be learned, and no rates",
     )
     return process.absorbing and process.predicts == "clean"
 

@@ -53,10 +53,11 @@ def program(
       experiment: the run's, with its mesh.
       sampling: the rule, its grid, latent, guidance and tail.
       length: L.
-      record: what is kept of every step; None = nothing.
+      record: what is kept of every step, whose z are tokens; None = nothing.
     """
     mesh = experiment.mesh
     whole: Any = experiment.process
+    looked = record and (lambda state: record(state._replace(z=whole.shown(state.z))))
 
     def sampler(params, seed, index, label, fixed_tokens, fixed, num_steps, unit=None, given=None):
         key, given = jax.random.key(seed), given or {}
@@ -79,7 +80,7 @@ def program(
             clamp=Clamp(process.encode(fixed_tokens), fixed),
             latent=sampling.latent,
             tail=sampling.tail,
-            record=record,
+            record=looked,
         )
         # The latent stays inside.
         beside = process.beside(state.z)

@@ -35,7 +35,8 @@ def watch(
 
     Rows are those of one seed: two models of the same token space begin with the same noise. A rule
     without a time grid has paths, call by call, and no mechanism: `no_grid` is then True, and
-    curves and counts are empty.
+    curves and counts are empty. So have states that are points; their paths are the tokens that
+    they decode to.
 
     Args:
       experiment: of a workdir.
@@ -56,7 +57,8 @@ def watch(
     require(steps >= 1 and samples >= 1, "steps and samples must be at least 1")
     require(has_latent or not reset_every, "this network takes no latent; there is none to reset")
     on_grid = sampling.step.clock == "grid"
-    step = mechanism.Observed(inner=sampling.step, every=every) if on_grid else sampling.step
+    looked = on_grid and not process.points
+    step = mechanism.Observed(inner=sampling.step, every=every) if looked else sampling.step
     # A rule of its own clock finishes at least one position with every call; left to right, one
     # application makes the row.
     in_order = process.schedule is None
@@ -74,12 +76,12 @@ def watch(
         key, index = jax.random.key(seed), jnp.arange(rows, dtype=jnp.uint32)
         denoiser: Any = experiment.model.bind(params)
         observed = step
-        if has_latent and on_grid:
+        if has_latent and looked:
             observed = dataclasses.replace(step, parts=denoiser.parts)
         net = Net(denoiser, process, sampling.readout, sampling.tile, pieces)
         prior = process.prior(example_keys(jax.random.fold_in(key, 0), index), length)
         draw = Production.of(jax.random.fold_in(key, 1), index)
-        wanted = lambda state: state.memory[2] if on_grid else state.z
+        wanted = lambda state: state.memory[2] if looked else process.shown(state.z)
         state, metrics = sample(
             net,
             observed,
@@ -91,7 +93,8 @@ def watch(
             tail=sampling.tail,
             record=wanted,
         )
-        return prior[0], metrics, state._replace(h=None, memory=())
+        z = process.decode(state.z)
+        return process.shown(prior[0]), metrics, state._replace(z=z, h=None, memory=())
 
     run = jax.jit(
         sharding.on(experiment.mesh, watched),
@@ -101,7 +104,7 @@ def watch(
     prior, metrics = jax.device_get((prior, metrics))
     last, calls = fetched(state)
     metrics = jax.tree.map(lambda a: np.asarray(a)[:, :samples], metrics)
-    tokens = metrics.tokens if on_grid else metrics
+    tokens = metrics.tokens if looked else metrics
     path = np.concatenate([prior[None, :samples], tokens, last[None, :samples]])
     about = {
         "recipe": experiment.config.recipe,
@@ -114,7 +117,7 @@ def watch(
     if in_order:
         place = np.arange(length)
         path = np.stack([np.where(place < i, path[-1], path[0]) for i in range(length + 1)])
-    if not on_grid:
+    if not looked:
         moved = np.flatnonzero((path[1:] != path[:-1]).any((1, 2)))
         path = path[: moved[-1] + 2 if len(moved) else 1]  # nothing moves once all rows are done
         played = [_played(experiment, path[:, i]) for i in range(min(samples, PLAYED))]

@@ -181,6 +181,7 @@ def _method(source: Source, choices: Choices) -> str:
         n
         for n, m in methods().items()
         if m.model.registered == DiT.registered  # type: ignore[attr-defined]
+        and not m.process.points
         and m.latent == sizes["latent"]
         and m.network.get("causal", False) == sizes["causal"]
     ]

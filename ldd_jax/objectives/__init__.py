@@ -16,10 +16,17 @@ from ldd_jax.objectives.next_token import NextToken
 from ldd_jax.objectives.patch_nelbo import PatchNelbo
 from ldd_jax.objectives.rollouts import LogVariance, Wdce
 from ldd_jax.objectives.sic import Sic
-from ldd_jax.objectives.times import EventTimes, GridTimes, ImportanceTimes, UniformTimes
+from ldd_jax.objectives.times import (
+    CrossEntropyTimes,
+    EventTimes,
+    GridTimes,
+    ImportanceTimes,
+    UniformTimes,
+)
 
 __all__ = [
     "BatchGate",
+    "CrossEntropyTimes",
     "EventTimes",
     "ExampleGate",
     "FractionGate",

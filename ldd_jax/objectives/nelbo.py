@@ -79,6 +79,12 @@ class Nelbo(OfData):
                 f"{type(self.process).__name__.lower()}; times events are for processes that count "
                 "events (scud), and those for no other"
             )
+        if self.process is not None and self.process.points and self.times.of_tokens:
+            raise ValueError(
+                f"times {self.times.registered[1]} compare laws of tokens, but the states of "
+                f"{type(self.process).__name__.lower()} diffusion are points (use cross_entropy or "
+                "uniform)"
+            )
         if self.condition_dropout and not (self.process.absorbing or self.num_classes):
             raise ValueError(
                 "condition_dropout needs classes (model.num_classes), or masked diffusion, which "
@@ -108,7 +114,7 @@ class Nelbo(OfData):
     @property
     def chain(self) -> str:
         """What is to be said of the sampler that it bounds, beside its passes."""
-        return self.times.chain
+        return self.process.chain + self.times.chain
 
     def __call__(self, denoiser: Denoiser, batch: Batch, key: Array) -> Loss:
         """Total = sum(weight * bound) / norm; `loss_B` is the same per example, unnormalised."""

@@ -101,6 +101,10 @@ class EnumeratingDraw:
             self.book.append(jnp.where(ordered & first, log_p, -jnp.inf))
         return rank
 
+    def normal(self, shape: tuple[int, ...]) -> Array:
+        """There is no list of all real numbers."""
+        raise ValueError(f"normal numbers (shape {shape} asked for) cannot be enumerated")
+
     def uniform(self, shape: tuple[int, ...] = ()) -> Array:
         """`level` everywhere."""
         return jnp.full(shape, self.level)

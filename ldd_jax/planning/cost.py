@@ -69,7 +69,7 @@ def scored_share(experiment: Experiment) -> float:
     z = jnp.full((1,), experiment.tokens.mask if experiment.tokens.mask is not None else 0)
     if experiment.process.schedule is None:
         return 1.0  # no time: every row is scored
-    if experiment.process.parts:
+    if experiment.process.parts or experiment.process.points:
         return 1.0  # points are scored everywhere
     if experiment.tokens.mask is None or not bool(experiment.process.scored(z)[0]):
         return 1.0

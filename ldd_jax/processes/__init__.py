@@ -14,6 +14,7 @@ from ldd_jax.processes.left_to_right import LeftToRight
 from ldd_jax.processes.masked import Masked
 from ldd_jax.processes.score import MaskedMean, MaskedScore, UniformScore
 from ldd_jax.processes.scud import Scud
+from ldd_jax.processes.sphere import Sphere
 from ldd_jax.processes.uniform import Uniform
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "MaskedScore",
     "NeighbourKernel",
     "Scud",
+    "Sphere",
     "Uniform",
     "UniformKernel",
     "UniformScore",

@@ -47,15 +47,16 @@ def token_space(process: Any, vocabulary: int) -> TokenSpace:
       UserError: where states or mask do not fit.
     """
     size, mask = process.token_space_size(vocabulary)
+    digits = process.digits(vocabulary)
     size = process.states or size
     if process.mask >= 0:
         require(mask is not None, f"process.mask is {process.mask}, but this process has no mask")
         mask = process.mask
     require(
-        size >= vocabulary and (mask is None or mask < size),
+        size**digits >= vocabulary and (mask is None or mask < size),
         f"a process of {size} states (mask {mask}) does not hold the tokenizer's {vocabulary} ids",
     )
-    return TokenSpace(size=size, mask=mask)
+    return TokenSpace(size=size, mask=mask, digits=digits, vocabulary=vocabulary)
 
 
 class OfTokens:
@@ -107,6 +108,8 @@ class Diffusion(OfTokens):
     predicts = "clean"
     by_position = False
     counts_events = False
+    points = False
+    chain = ""
 
     def check(self, *, timed: bool) -> None:
         """Refuse a schedule without a signal at t = 1 where one is needed.
@@ -124,6 +127,12 @@ class Diffusion(OfTokens):
                 f"t = 1 (alpha = {float(self.schedule.rest()):.1e}), where {why} needs log alpha; "
                 "raise eps (1e-3 is usual), or lower sigma_max"
             )
+
+    @staticmethod
+    def digits(vocabulary: int) -> int:
+        """Symbols that write one of so many tokens: they are symbols themselves."""
+        del vocabulary
+        return 1
 
     def conditioning(self, clock: Array) -> Array:
         """sigma(t)."""
@@ -145,6 +154,10 @@ class Diffusion(OfTokens):
     def decode(self, z: Array) -> Array:
         """The tokens [B, L] of a finished state: it is they."""
         return z
+
+    def shown(self, z: Array) -> Array:
+        """The tokens [B, L] that a state on the way looks like."""
+        return self.decode(z)
 
     def _replace(
         self, keys_B: Array, z0: Array, level: Array, keep: Array, noise_BL: Array
@@ -178,6 +191,15 @@ class Diffusion(OfTokens):
     def clean(self, pred_NV: Array, z_N: Array, t_N: Array) -> Array:
         """Log p(x0 | z), normalised, from the prediction: a step to alpha = 1."""
         return self.log_posterior(pred_NV, z_N, t_N, None)
+
+    def log_recovery(self, pred_NV: Array, z0_N: Array, z_N: Array, t_N: Array) -> Array:
+        """Log p(x0 | z) of given tokens, from the prediction."""
+        law = self.clean(pred_NV, z_N, t_N)
+        return jnp.take_along_axis(law, z0_N[:, None], -1)[:, 0]
+
+    def diffuse(self, draw: Draw, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array) -> Array:
+        """Points after a step of the reverse stochastic differential equation."""
+        raise TypeError(f"{type(self).__name__} has no points to move")
 
     def drawn_boundary(self, z0_N: Array, z_N: Array) -> Array:
         """Log q(z_1 | x) - log prior(z_1) of a row, whose mean over z_1 is `boundary`."""

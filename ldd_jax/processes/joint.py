@@ -59,6 +59,8 @@ class Joint:
     absorbing = False
     by_position = False
     counts_events = False
+    points = False
+    chain = ""
 
     def __post_init__(self):
         if not (self.text.registered[0] == "process" and self.text.words.absorbing):
@@ -97,6 +99,18 @@ class Joint:
     def token_space_size(self, vocabulary: int) -> tuple[int, int | None]:
         """As of the tokens' process."""
         return self.words.token_space_size(vocabulary)
+
+    def digits(self, vocabulary: int) -> int:
+        """As of the tokens' process."""
+        return self.words.digits(vocabulary)
+
+    def shown(self, z: Any) -> Array:
+        """The tokens."""
+        return self.decode(z)
+
+    def log_recovery(self, pred: Any, z0_N: Array, z_N: Any, t_N: Any) -> Array:
+        """Of the tokens."""
+        return self.words.log_recovery(pred[WORDS], z0_N, z_N[WORDS], t_N[WORDS])
 
     def holding(self, names: tuple[str, ...]) -> Joint:
         """The same with these parts at their time 0 throughout."""

@@ -37,12 +37,20 @@ class LeftToRight(OfTokens):
     predicts = "clean"
     by_position = False
     counts_events = False
+    points = False
+    chain = ""
 
     def __post_init__(self):
         if self.tokens is not None and self.tokens.mask is None:
             raise ValueError("a left-to-right model needs a token space with a start (mask) state")
         if self.tokens is not None and self.begin >= self.tokens.size:
             raise ValueError(f"begin is {self.begin}; there are {self.tokens.size} states")
+
+    @staticmethod
+    def digits(vocabulary: int) -> int:
+        """Symbols of a token: one."""
+        del vocabulary
+        return 1
 
     @property
     def start(self) -> int:
@@ -72,6 +80,10 @@ class LeftToRight(OfTokens):
         return tokens
 
     def decode(self, z: Array) -> Array:
+        """Tokens themselves."""
+        return z
+
+    def shown(self, z: Array) -> Array:
         """Tokens themselves."""
         return z
 

@@ -11,6 +11,7 @@ from ldd_jax.samplers.entropy_bounded import EntropyBounded
 from ldd_jax.samplers.euler import Euler
 from ldd_jax.samplers.events import Events
 from ldd_jax.samplers.first_hitting import FirstHitting
+from ldd_jax.samplers.geodesic import Geodesic
 from ldd_jax.samplers.grids import CosineGrid, GeometricGrid, LinearGrid, TableGrid
 from ldd_jax.samplers.informed import InformedCorrector
 from ldd_jax.samplers.joint_flow import JointFlow
@@ -37,6 +38,7 @@ __all__ = [
     "Events",
     "Fill",
     "FirstHitting",
+    "Geodesic",
     "GeometricGrid",
     "GibbsCorrector",
     "InformedCorrector",

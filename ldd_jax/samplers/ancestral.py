@@ -56,10 +56,15 @@ class Ancestral(Step):
     """Each free position independently from the process's posterior with x_theta plugged in."""
 
     trees = True
+    states = "any"
 
     def way(self, process: Process) -> Way:
         """By the posterior that knows the text."""
-        del process
+        if process.points:
+            raise ValueError(
+                "sampler ancestral: its own likelihood is not known, as points have no "
+                "probabilities (evaluate without --bound=carried)"
+            )
         return POSTERIOR
 
     def __call__(

@@ -190,7 +190,7 @@ class Net:
                 "latent.reset_on_remask takes h back position by position, and this network's is "
                 "by patch; leave it off"
             )
-        return jax.tree.map(lambda a: jnp.where(masked[..., None], 0, a), h)
+        return positions.where(masked, jax.tree.map(jnp.zeros_like, h), h)
 
     def rows(
         self,
@@ -338,6 +338,7 @@ class Step:
     rule needs a process whose positions change once, from the mask; "" = it does not. processes: in
     words, where that does not tell. one_clock: why the rule needs the same time at all positions;
     "" = it does not. events: the clock is a number of events that are drawn; False = a time.
+    states: what it moves: tokens, points or any.
     no_way: why its own likelihood is not known, of a rule without a `way`. trees: it moves all
     parts of a process that is made of several.
     """
@@ -349,6 +350,7 @@ class Step:
     one_way: ClassVar[str] = ""
     one_clock: ClassVar[str] = ""
     events: ClassVar[bool] = False
+    states: ClassVar[str] = "tokens"
     processes: ClassVar[str] = ""
     trees: ClassVar[bool] = False
     no_way: ClassVar[str] = "the rule does not say how it comes to a given text (Step.way)"
@@ -383,6 +385,13 @@ class Step:
                 if self.events
                 else f"sampler {name} walks in time, but the clock of process {kind} counts events "
                 "(use events)"
+            )
+        moved = "points" if process.points else "tokens"
+        if self.states not in ("any", moved):
+            kind = process.registered[1]  # type: ignore[attr-defined]
+            raise ValueError(
+                f"sampler {name} moves {self.states}, but the states of process {kind} are {moved} "
+                f"(use {'geodesic or ancestral' if process.points else 'ancestral'})"
             )
         if self.one_way and not process.absorbing:
             raise ValueError(

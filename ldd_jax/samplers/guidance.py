@@ -97,8 +97,8 @@ class GuidedProcess(TwoPredictionProcess):
 
     @property
     def pairs(self) -> bool:
-        """Without masks."""
-        return not self.process.absorbing
+        """Where tokens have no mask: laws of points are those of the token that they lead to."""
+        return not (self.process.absorbing or self.process.points)
 
     def read(self, logits: Array, z_N: Array, clock_N: Array) -> Array:
         """The combined prediction, or the pair."""

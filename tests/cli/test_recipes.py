@@ -22,6 +22,7 @@ OWN_DATA = (
     "labelled",
     "ising",
     "potts",
+    "rdlm",
     "scud",
     "joint",
     "patches",
@@ -144,7 +145,7 @@ def test_sizes_are_described(file, size):
     from ldd_jax.core.registry import build
     from ldd_jax.core.types import TokenSpace
 
-    own = {"scud": "lddm_scud", "patches": "patch_lddm", "joint": "lddm_joint"}
+    own = {"scud": "lddm_scud", "patches": "patch_lddm", "joint": "lddm_joint", "rdlm": "lddm_rdlm"}
     method = own.get(file, "lddm_m")
     argv = [tools.recipe(f"{method},size={size}", file)]
     config = parse("train", COMMANDS["train"], argv).config

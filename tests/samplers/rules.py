@@ -19,6 +19,7 @@ from ldd_jax.samplers import (
     Euler,
     Events,
     FirstHitting,
+    Geodesic,
     GibbsCorrector,
     JointFlow,
     PatchClock,
@@ -64,6 +65,7 @@ RULES = {
     "patch_clock": PatchClock(alpha=0.7, size=3, most=5),
     "joint_flow": JointFlow(eta=1.5),
     "joint_flow purity": JointFlow(eta=0.5, purity=True),
+    "geodesic": Geodesic(),
 }
 
 SIZE, MASK = 5, 2  # the mask stands in the middle

@@ -129,6 +129,8 @@ REFUSED = [
     ("patch_clock", "uniform", {}, "needs masked diffusion"),
     ("events", "masked", {}, "masked has none"),
     ("events", "uniform", {}, "uniform has none"),
+    ("geodesic", "masked", {}, "moves points, but the states of process masked are tokens"),
+    ("geodesic", "uniform", {}, "moves points, but the states of process uniform are tokens"),
     *((rule, "scud", {}, "process scud counts events") for rule in RULES if rule != "events"),
 ]
 

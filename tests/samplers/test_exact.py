@@ -287,8 +287,16 @@ def test_lab_lists_every_rule_and_says_what_it_skips():
     listed = {case.step.registered[1] for case in report.CASES}
     # Autoregressive sampling has no discretisation to measure, easy_first takes the most probable
     # token and has no law to come near; events walks over counts beside the tokens
-    # (test_events.py); skipping has ancestral's law by times that are not enumerable
-    # (test_skipping.py), joint_flow has figures of its own (test_joint_flow.py); the last is an
-    # example of the docs.
-    apart = {"next_token", "easy_first", "events", "skipping", "joint_flow", "arg_max_all"}
+    # (test_events.py); geodesic moves points (test_geodesic.py); skipping has
+    # ancestral's law by times that are not enumerable (test_skipping.py), joint_flow has figures of
+    # its own (test_joint_flow.py); the last is an example of the docs.
+    apart = {
+        "next_token",
+        "easy_first",
+        "events",
+        "skipping",
+        "geodesic",
+        "joint_flow",
+        "arg_max_all",
+    }
     assert listed == set(names("step")) - apart

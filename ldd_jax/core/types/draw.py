@@ -70,6 +70,10 @@ class Draw(Protocol):
         """
         ...
 
+    def normal(self, shape: tuple[int, ...]) -> Array:
+        """Standard normal numbers, leading axis = the draw's own."""
+        ...
+
     def uniform(self, shape: tuple[int, ...]) -> Array:
         """Uniforms in [0, 1), leading axis = the draw's own."""
         ...

@@ -79,6 +79,8 @@ class Model(Protocol):
     @property
     def time_conditioning(self) -> bool: ...  # noqa: D102
     @property
+    def points(self) -> bool: ...  # noqa: D102
+    @property
     def num_classes(self) -> int: ...  # noqa: D102
     @property
     def dropout(self) -> float: ...  # noqa: D102

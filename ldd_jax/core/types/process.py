@@ -23,6 +23,8 @@ class Process(Protocol):
     absorbing: bool  # going back in time, a position changes once, from the mask
     by_position: bool  # positions have times of their own
     counts_events: bool  # the clock is a number of events that are drawn, not a time
+    points: bool  # states are points of a space, not tokens
+    chain: str  # what is to be said of the sampler that the bound is of
     parts: Mapping[str, Any]  # processes that this one is made of, by name; none = it is one itself
 
     @property
@@ -71,6 +73,10 @@ class Process(Protocol):
         """
         ...
 
+    def digits(self, vocabulary: int) -> int:
+        """Symbols that write one of `vocabulary` tokens, each with a row of the network's own."""
+        ...
+
     def conditioning(self, clock: Any) -> Any:
         """What the network is told of the clock (sigma = -log alpha for diffusion in time)."""
         ...
@@ -105,6 +111,10 @@ class Process(Protocol):
 
     def decode(self, z: Any) -> Array:
         """The tokens [B, L] that a finished state stands for."""
+        ...
+
+    def shown(self, z: Any) -> Array:
+        """The tokens [B, L] that a state on the way looks like, the mask among them."""
         ...
 
     def corrupt(self, keys_B: Array, z0: Array, t_B: Array, keep: Array) -> tuple[Array, Array]:
@@ -191,6 +201,32 @@ class Process(Protocol):
 
         Returns:
           [N, V], log-probabilities.
+        """
+        ...
+
+    def log_recovery(self, pred_NV: Array, z0_N: Array, z_N: Array, t_N: Array) -> Array:
+        """Log p(x0 | z) of given tokens.
+
+        Args:
+          pred_NV: prediction of `read`.
+          z0_N: the tokens.
+          z_N: what the network saw.
+          t_N: clock of each row.
+
+        Returns:
+          [N], nats.
+        """
+        ...
+
+    def diffuse(self, draw: Draw, pred_NV: Array, z_N: Array, t_N: Array, s_N: Array) -> Array:
+        """Points after a step of the reverse stochastic differential equation, [N, ...].
+
+        Args:
+          draw: one per row.
+          pred_NV: prediction of `read`.
+          z_N: present points.
+          t_N: time of each row now.
+          s_N: time after the step.
         """
         ...
 

@@ -21,18 +21,26 @@ class TokenSpace:
     """The alphabet of a process: `size` states, one of which may be the mask.
 
     The only definition of the mask id in the code base; it may stand anywhere in [0, size).
-    `exact` False: the size is only the most that it can be, before the data are read.
+    `exact` False: the size is only the most that it can be, before the data are read. `digits`
+    states write a token, one of `vocabulary` (0 = not told).
     """
 
     size: int
     mask: int | None = None
     exact: bool = True
+    digits: int = 1
+    vocabulary: int = 0
 
     def __post_init__(self):
         if self.size < 1 or (self.mask is not None and not 0 <= self.mask < self.size):
             raise ValueError(
                 f"TokenSpace(size={self.size}, mask={self.mask}): mask outside [0, size)"
             )
+
+    @property
+    def mask_token(self) -> int | None:
+        """The id that stands for the mask in a row of tokens; None where it is a digit's."""
+        return self.mask if self.digits == 1 else None
 
 
 ATTENDS = ("full", "causal", "block", "mask", "annealed")
