@@ -289,8 +289,10 @@ def test_lab_lists_every_rule_and_says_what_it_skips():
     # token and has no law to come near; events walks over counts beside the tokens
     # (test_events.py); geodesic moves points (test_geodesic.py); skipping has
     # ancestral's law by times that are not enumerable (test_skipping.py), joint_flow has figures of
-    # its own (test_joint_flow.py); the last is an example of the docs.
+    # its own (test_joint_flow.py), as have rules of patches; the last is an example of the docs.
     apart = {
+        "patch_ancestral",
+        "patch_clock",
         "next_token",
         "easy_first",
         "events",
