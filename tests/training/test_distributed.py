@@ -141,7 +141,8 @@ def test_two_processes_evaluate_and_sample_what_one_does(one, tmp_path):
     (first, _), (second, _) = pair(lambda rank: commanded("evaluate", *how), devices=2)
     (found,) = map(json.loads, output.read_text().splitlines())
     assert found["nelbo_nats_per_token"] == pytest.approx(summary["nelbo_nats_per_token"], abs=1e-5)
-    assert f"{found['nelbo_nats_per_token']:.4f}" in first and second == ""
+    own = [line for line in second.splitlines() if not line.startswith("[Gloo]")]  # XLA's
+    assert f"{found['nelbo_nats_per_token']:.4f}" in first and own == []
     for _ in range(2):
         pair(lambda rank: commanded("sample", *how), devices=2)
         lines = output.read_text().splitlines(keepends=True)
