@@ -180,6 +180,7 @@ def _signature(name: str, thing: Any) -> list[str]:
         return []
     bare = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
     text = str(signature.replace(parameters=bare, return_annotation=inspect.Signature.empty))
+    text = re.sub(r"<function .*? at 0x[0-9a-f]+>", "...", text)  # the same page every time
     return ["```text", f"{name}{text}", "```"]
 
 
