@@ -31,7 +31,7 @@ from cells import mean_and_error
 from ldd_jax.config import packaged
 from ldd_jax.core import registry, writing
 from ldd_jax.data import ChainData
-from ldd_jax.data.signals import chain, codes
+from ldd_jax.data.signal_chain import chain, codes
 from ldd_jax.inference import carried, distill, pipeline
 from ldd_jax.oracle.signals import Shown
 from ldd_jax.runs.train import train

@@ -13,7 +13,9 @@ from ldd_jax.data.pipeline import Batches, Spread, batches
 from ldd_jax.data.prepare import prepare
 from ldd_jax.data.problems import ProblemData
 from ldd_jax.data.sentencepieces import SentencePiece
-from ldd_jax.data.signals import ChainData, PairData, ShapeData
+from ldd_jax.data.shapes import ShapeData
+from ldd_jax.data.signal_chain import ChainData
+from ldd_jax.data.signals import PairData
 from ldd_jax.data.target import TargetData
 from ldd_jax.data.text import Corpus, TextData
 from ldd_jax.data.tokenizers import MASK_TEXT, Tokenizer, load_tokenizer

@@ -1,12 +1,9 @@
-"""Tokens with a signal [L, C] beside them: a generated chain, pairs of one's own, any text."""
+"""Tokens with a signal [L, C] beside them: rows of both, and pairs of one's own."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import string
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,12 +11,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ldd_jax.core.checks import UserError, at_least_one, parse_json, require
-from ldd_jax.core.registry import component, register, section
-from ldd_jax.data.characters import Characters, CharacterTokenizer
+from ldd_jax.core.registry import component, register
+from ldd_jax.data.characters import Characters
 from ldd_jax.data.files import numbered_lines
-from ldd_jax.data.packing import CorpusRows, Layout, entropy, example, token_dtype
+from ldd_jax.data.packing import Layout, entropy, example, token_dtype
 from ldd_jax.data.splits import document_hash
-from ldd_jax.data.text import Corpus, TextData
+from ldd_jax.data.text import Corpus
 from ldd_jax.data.tokenizers import Tokenizer
 
 MOST = 1 << 28  # numbers of a signal that are held in memory
@@ -70,108 +67,6 @@ class SignalRows:
         """Entropy of the tokens' own distribution, nats a token."""
         scored = self.tokens[np.arange(self.tokens.shape[1]) < self.filled[:, None]]
         return entropy(np.bincount(scored, minlength=self.size))
-
-
-def chain(states: int, concentration: float, seed: int) -> np.ndarray:
-    """Transitions [S, S] of a Markov chain, rows from Dirichlet(concentration).
-
-    Args:
-      states: S.
-      concentration: small = neighbours tell much of each other.
-      seed: of the matrix.
-    """
-    return np.random.default_rng(seed).dirichlet(np.full(states, concentration), states)
-
-
-def codes(states: int) -> np.ndarray:
-    """1 in the channel of a state, -1 in all others, [S, S]."""
-    return 2 * np.eye(states) - 1
-
-
-@register("data", "chain")
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ChainData:
-    """A Markov chain of letters, each shown as its code with Gaussian noise; generated.
-
-    c_1 uniform, c_(l+1) ~ chain[c_l], x_l = code(c_l) + noise N(0, 1), where code(c) is 1 in the
-    channel of c and -1 in the others: all laws are known in closed form (`oracle.signals`).
-
-    Attributes:
-      states: letters of the chain, and channels of the signal.
-      noise: standard deviation of the signal about its code.
-      concentration: of the chain's rows, see `chain`.
-      seed: of the chain and the rows; not of the run, so that all runs see the same.
-      train_count: rows to train on.
-      validation_count: rows to validate on.
-      length: letters of a row.
-    """
-
-    states: int = 6
-    noise: float = 0.5
-    concentration: float = 0.3
-    seed: int = 0
-    train_count: int = 20_000
-    validation_count: int = 2_000
-    length: int = 32
-
-    of_path: ClassVar[Mapping[str, Any]] = {}
-
-    def __post_init__(self):
-        at_least_one(self, "train_count", "validation_count", "length")
-        if not 2 <= self.states <= len(string.ascii_letters):
-            raise ValueError(f"states is {self.states}; 2 to {len(string.ascii_letters)}")
-        if not self.noise > 0 or not self.concentration > 0:
-            raise ValueError("noise and concentration must be above 0")
-        if (self.train_count + self.validation_count) * self.length * self.states > MOST:
-            raise ValueError("the signals of so many rows do not fit; lower train_count or length")
-
-    def most_ids(self) -> int:
-        """Ids, exactly."""
-        return self._tokenizer().size
-
-    def check(self) -> None:
-        """No file can be missing."""
-
-    def _tokenizer(self) -> Tokenizer:
-        return CharacterTokenizer(string.ascii_letters[: self.states])
-
-    def draw(self, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Letters [count, L] and their signals [count, L, S].
-
-        Args:
-          count: rows.
-          seed: of these rows.
-        """
-        rng = np.random.default_rng((self.seed, seed))
-        move = np.cumsum(chain(self.states, self.concentration, self.seed), axis=1)
-        c = np.empty((count, self.length), np.int64)
-        c[:, 0] = rng.integers(0, self.states, count)
-        for i in range(1, self.length):
-            u = rng.random((count, 1))
-            c[:, i] = np.minimum((u >= move[c[:, i - 1]]).sum(1), self.states - 1)
-        x = codes(self.states)[c] + self.noise * rng.normal(size=(*c.shape, self.states))
-        return c.astype(np.uint8), x.astype(np.float32)
-
-    def load(self, tokenizer: Tokenizer | None = None, *, verify: bool | None = None) -> Corpus:
-        """Generate both splits."""
-        del verify
-        tokenizer = tokenizer or self._tokenizer()
-        rows = []
-        for seed, count in enumerate((self.train_count, self.validation_count), 1):
-            c, x = self.draw(count, seed)
-            full = np.full(count, self.length)
-            rows.append(SignalRows(tokens=c, signal=x, filled=full, size=tokenizer.size))
-        described = json.dumps(section(self).to_dict(), sort_keys=True)
-        return Corpus(
-            tokenizer=tokenizer,
-            train=rows[0],
-            validation=rows[1],
-            layout=Layout(length=self.length, eos=False),
-            fingerprint=hashlib.sha256(described.encode()).hexdigest()[:16],
-            source=f"chain of {self.states} states, noise {self.noise:g}, seed {self.seed}",
-            note="generated",
-            channels=self.states,
-        )
 
 
 Pairs = list[tuple[str, np.ndarray]]
@@ -321,94 +216,3 @@ class PairData:
         return SignalRows(
             tokens=tokens, signal=signal, filled=filled, size=tokenizer.size, unknown=unknown
         )
-
-
-SHAPES = ("vowel", "consonant", "capital", "digit", "space", "other")
-
-
-def shape(text: str) -> tuple[float, ...]:
-    """Features `SHAPES` of a token's text, shares of its characters, 0 or 1 for one character."""
-    found = np.zeros(len(SHAPES))
-    for character in text:
-        plain = unicodedata.normalize("NFD", character)[0].lower()
-        kinds = (
-            plain in "aeiou",
-            character.isalpha() and plain not in "aeiou",
-            character.isupper(),
-            character.isdigit(),
-            character.isspace(),
-        )
-        found += (*kinds, not any(kinds))
-    return tuple(found / max(len(text), 1))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ShapedRows:
-    """Rows of text with the features of their tokens, row by row.
-
-    Attributes:
-      rows: of the text.
-      table: features of every id, [size, C].
-    """
-
-    rows: CorpusRows
-    table: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        row = self.rows[index]
-        return row | {"signal": self.table[row["tokens"]]}
-
-    @property
-    def documents(self) -> int:
-        """Those of the text."""
-        return self.rows.documents
-
-    @property
-    def token_count(self) -> int:
-        """Those of the text."""
-        return self.rows.token_count
-
-    @property
-    def dropped(self) -> int:
-        """Those of the text."""
-        return self.rows.dropped
-
-    @property
-    def unknown(self) -> int | None:
-        """Those of the text."""
-        return self.rows.unknown
-
-    @property
-    def entropy(self) -> float:
-        """That of the text."""
-        return self.rows.entropy
-
-
-@register("data", "shapes")
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ShapeData(TextData):
-    """Text with the shape of every character beside it: vowel, consonant, capital, digit, space.
-
-    A pair of modalities that any text gives: the words' pattern leaves open which letters it has.
-    """
-
-    def load(self, tokenizer: Tokenizer | None = None, *, verify: bool | None = None) -> Corpus:
-        """As of a text, with six channels."""
-        return self._shaped(super().load(tokenizer, verify=verify))
-
-    def whole(self, tokenizer: Tokenizer) -> Corpus:
-        """As of a text, with six channels."""
-        corpus = super().whole(tokenizer)
-        return corpus if corpus.channels else self._shaped(corpus)  # `load` has done it
-
-    def _shaped(self, corpus: Corpus) -> Corpus:
-        tokenizer = corpus.tokenizer
-        text = [tokenizer.decode([i]) for i in range(tokenizer.size)]
-        table = np.asarray([shape(t) for t in text], np.float32)
-        train = ShapedRows(rows=corpus.train, table=table)
-        alone = corpus.train is corpus.validation
-        held = train if alone else ShapedRows(rows=corpus.validation, table=table)
-        return dataclasses.replace(corpus, train=train, validation=held, channels=len(SHAPES))

@@ -7,7 +7,8 @@ import pytest
 
 from ldd_jax.core.checks import UserError
 from ldd_jax.data import ChainData, PairData, ShapeData
-from ldd_jax.data.signals import SHAPES, chain, codes, shape
+from ldd_jax.data.shapes import SHAPES, shape
+from ldd_jax.data.signal_chain import chain, codes
 
 
 def test_the_chain_is_what_it_says():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ldd_jax.core.types import TokenSpace, as_batch
-from ldd_jax.data.signals import chain, codes
+from ldd_jax.data.signal_chain import chain, codes
 from ldd_jax.objectives import EventTimes, GivenSignal, JointNelbo, NoContext
 from ldd_jax.oracle.signals import ExactShown, Shown
 from ldd_jax.processes import Interpolant, Joint, Masked

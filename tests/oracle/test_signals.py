@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ldd_jax.core.types import Cond, TokenSpace
-from ldd_jax.data.signals import codes
+from ldd_jax.data.signal_chain import codes
 from ldd_jax.oracle.signals import ExactShown, Shown
 from ldd_jax.processes import Masked
 from ldd_jax.samplers.base import Net, SampleState
