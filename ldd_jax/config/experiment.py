@@ -11,7 +11,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ldd_jax import denoisers, objectives, processes, samplers  # noqa: F401  (they register)
+from ldd_jax import denoisers, objectives, processes, samplers
 from ldd_jax.config.sections import Evaluation, Sampling, Training, check_sampler
 from ldd_jax.config.stored import load_config
 from ldd_jax.core import compilation, registry
@@ -90,6 +90,7 @@ class Experiment:
             objective=self.objective,
             optimizer=self.optim.make(),
             ema_decay=self.training.ema_decay,
+            trained=self.optim.trained if self.optim.trainable else None,
             accumulate=self.training.accumulate,
             groups=sharding.shards(self.mesh),
         )
@@ -166,6 +167,10 @@ def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) ->
         "next-token training needs a causal network, or it reads what it predicts; set "
         "model.causal True or choose method=ar",
     )
+    optim = registry.build("optim", config.optim, num_steps=training.num_steps)
+    if isinstance(model, denoisers.Llama | denoisers.GPT2) and model.lora_rank:
+        own = ("*.lora_[ab]", *(["*.latent_norm.*"] if model.latent else []))
+        optim = dataclasses.replace(optim, trainable=optim.trainable or own)
     evaluation = registry.build("evaluation", config.evaluation)
     require(
         model.latent or evaluation.passes == 1,
@@ -181,7 +186,7 @@ def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) ->
         process=process,
         model=model,
         objective=objective,
-        optim=registry.build("optim", config.optim, num_steps=training.num_steps),
+        optim=optim,
         training=training,
         evaluation=evaluation,
         sampling=sampling,

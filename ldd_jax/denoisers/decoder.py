@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from ldd_jax.core.checks import UserError, at_least_one
-from ldd_jax.core.products import dot_general, linear
+from ldd_jax.core.checks import UserError, at_least_one, nearest
 from ldd_jax.core.registry import runtime
 from ldd_jax.core.types import Array, Cond, TokenSpace, Trunk
 from ldd_jax.denoisers import layers
 from ldd_jax.denoisers.attention import kernel
 from ldd_jax.denoisers.base import BoundNetwork
+from ldd_jax.denoisers.linears import Adapter, Projection, normal
 from ldd_jax.denoisers.stack import REMAT, stacked, through
 
 SHIFTS = ("none", "repeat", "start")
 DTYPES = ("float32", "bfloat16", "float64")
-# Of pretraining: a narrow normal law (GPT-2, Llama).
-normal = nn.initializers.normal(0.02)
 
 
 class Network(nn.Module):
@@ -43,7 +41,9 @@ class Network(nn.Module):
             self.latent_norm = layers.LatentNorm()
         block, fields = c.block()
         stack = stacked(block, c.depth, c.unroll)
-        self.blocks = stack(dtype=jnp.dtype(c.dtype), remat=REMAT[c.remat], **fields)
+        self.blocks = stack(
+            dtype=jnp.dtype(c.dtype), remat=REMAT[c.remat], adapter=c.adapter, **fields
+        )
         self.final_norm = c.norm()
 
     def parts(self, z: Array, h: Array | None) -> tuple[Array, Array | None]:
@@ -83,33 +83,6 @@ class Network(nn.Module):
         )
         latent = x.astype(jnp.float32) if c.latent else None
         return Trunk(features=self.final_norm(x), latent=latent, cache=cache)
-
-
-def product(features: int, name: str, dtype: Any, bias: bool) -> nn.Dense:
-    """Linear layer of a pretrained network.
-
-    Args:
-      features: outputs.
-      name: of the parameters.
-      dtype: of the computation.
-      bias: whether it has one.
-    """
-    return nn.Dense(
-        features, use_bias=bias, kernel_init=normal, dtype=dtype, dot_general=dot_general, name=name
-    )
-
-
-@struct.dataclass
-class Projection:
-    """logits = features W, accumulated in float32; W [D, V] of its own or the token table's."""
-
-    kernel: Array
-
-    def __call__(self, features_ND: Array) -> Array:
-        """[N, D] to [N, V], float32."""
-        kind = features_ND.dtype
-        wide = jnp.promote_types(kind, jnp.float32)
-        return linear(features_ND, self.kernel.astype(kind), wide)
 
 
 @struct.dataclass
@@ -275,6 +248,10 @@ class Decoder:
       chunks: pieces at most in which a block walks its batch.
       unroll: blocks side by side in the program.
       attention: the kernel, such as plain.
+      lora_rank: of low-rank adapters (arXiv 2106.09685); 0 = none. With them only they and the
+        latent's norm are trained, where optim.trainable does not say otherwise.
+      lora_alpha: their product is multiplied by lora_alpha / lora_rank; 0 = by 1.
+      lora_targets: layers of a block that have one; none named = all.
     """
 
     width: int = 64
@@ -292,8 +269,12 @@ class Decoder:
     chunks: int = 1
     unroll: int = 1
     attention: str = "plain"
+    lora_rank: int = 0
+    lora_alpha: float = 0.0
+    lora_targets: tuple[str, ...] = ()
     tokens: TokenSpace = runtime()
 
+    linears: ClassVar[tuple[str, ...]] = ()
     num_classes = 0
     dropout = 0.0
     points = False
@@ -317,7 +298,17 @@ class Decoder:
             raise ValueError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
         if self.param_dtype not in DTYPES[:2]:
             raise ValueError(f"param_dtype {self.param_dtype!r} is not float32 or bfloat16")
+        if self.lora_rank < 0 or self.lora_alpha < 0:
+            raise ValueError("lora_rank and lora_alpha must not be negative")
+        other = sorted(set(self.lora_targets) - set(self.linears))
+        if other:
+            raise ValueError(f"lora_targets: {other[0]!r}; {nearest(other[0], self.linears)}")
         kernel(self.attention)
+
+    @property
+    def adapter(self) -> Adapter:
+        """Adapters of its linear layers, of all of them where none is named."""
+        return Adapter(self.lora_rank, self.lora_alpha, self.lora_targets or self.linears)
 
     def block(self) -> tuple[Any, dict[str, Any]]:
         """Class of a block, and its fields beside `dtype` and `remat`."""
@@ -382,6 +373,8 @@ def _axes(path: Any, leaf: Any) -> tuple[str | None, ...]:
         return ("width", "vocabulary")
     if lead and names[-2] in CUT:
         cut = CUT[names[-2]]
+        if names[-1].startswith("lora_"):
+            return (*lead, cut[0], "latent") if names[-1] == "lora_a" else (*lead, "latent", cut[1])
         return lead + (cut if names[-1] == "kernel" else cut[1:])
     if "time" in names[1] or "q_norm" in names or "k_norm" in names:
         return lead + (None,) * (leaf.ndim - len(lead))

@@ -15,7 +15,8 @@ from ldd_jax.core.logical import constrain
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Attend
 from ldd_jax.denoisers.attention import kernel
-from ldd_jax.denoisers.decoder import Decoder, product
+from ldd_jax.denoisers.decoder import Decoder
+from ldd_jax.denoisers.linears import Adapter, Product
 from ldd_jax.denoisers.stack import Walk
 
 
@@ -42,7 +43,18 @@ class Block(Walk):
     norm_eps: float
     dtype: Any
     attention: str
+    adapter: Adapter
     remat: Any = None
+
+    def product(self, features: int, name: str, bias: bool) -> Product:
+        """A linear layer.
+
+        Args:
+          features: outputs.
+          name: of the parameters, which the adapter knows it by.
+          bias: whether it has one.
+        """
+        return Product(features, self.dtype, bias, self.adapter, name=name)
 
     @nn.compact
     def one(self, x, layer, c, place, segment, attend: Attend, keys_B, cache):
@@ -64,17 +76,17 @@ class Block(Walk):
         del layer, c, place, keys_B
         d = self.width
         y = Norm(self.norm_eps, name="norm1")(x)
-        qkv = product(3 * d, "qkv", self.dtype, True)(y)
+        qkv = self.product(3 * d, "qkv", True)(y)
         split = lambda a: a.reshape(*a.shape[:2], self.heads, d // self.heads)
         q, k, v = map(split, jnp.split(qkv, 3, axis=-1))
         if cache is None:
             y = kernel(self.attention)(q, k, v, segment, attend)
         else:
             y, cache = cache.attend(q, k, v)
-        x = x + product(d, "out", self.dtype, True)(y.reshape(x.shape))
+        x = x + self.product(d, "out", True)(y.reshape(x.shape))
         y = Norm(self.norm_eps, name="norm2")(x)
-        inner = _gelu(product(4 * d, "up", self.dtype, True)(y), self.tanh)
-        x = x + product(d, "down", self.dtype, True)(inner)
+        inner = _gelu(self.product(4 * d, "up", True)(y), self.tanh)
+        x = x + self.product(d, "down", True)(inner)
         return constrain(x, "batch", "length", None), cache
 
 
@@ -97,6 +109,8 @@ class GPT2(Decoder):
 
     positions: int = 1024
     tanh: bool = True
+
+    linears = ("qkv", "out", "up", "down")
 
     def __post_init__(self):
         super().__post_init__()

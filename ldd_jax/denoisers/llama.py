@@ -20,8 +20,9 @@ from ldd_jax.core.logical import constrain
 from ldd_jax.core.registry import component, register
 from ldd_jax.core.types import Array, Attend
 from ldd_jax.denoisers.attention import kernel, turned
-from ldd_jax.denoisers.decoder import Decoder, product
+from ldd_jax.denoisers.decoder import Decoder
 from ldd_jax.denoisers.frequencies import Plain
+from ldd_jax.denoisers.linears import Adapter, Product
 from ldd_jax.denoisers.stack import Walk
 
 
@@ -67,7 +68,18 @@ class Block(Walk):
     norm_eps: float
     dtype: Any
     attention: str
+    adapter: Adapter
     remat: Any = None
+
+    def product(self, features: int, name: str, bias: bool) -> Product:
+        """A linear layer.
+
+        Args:
+          features: outputs.
+          name: of the parameters, which the adapter knows it by.
+          bias: whether it has one.
+        """
+        return Product(features, self.dtype, bias, self.adapter, name=name)
 
     @nn.compact
     def one(self, x, layer, c, place, segment, attend: Attend, keys_B, cache):
@@ -89,7 +101,7 @@ class Block(Walk):
         del layer, c, keys_B
 
         def heads(name: str, count: int, norm: str = "") -> Array:
-            a = product(count * self.head_width, name, self.dtype, self.qkv_bias)(y)
+            a = self.product(count * self.head_width, name, self.qkv_bias)(y)
             a = a.reshape(*a.shape[:2], count, self.head_width)
             return RMSNorm(self.norm_eps, name=norm)(a) if norm and self.qk_norm else a
 
@@ -102,14 +114,14 @@ class Block(Walk):
         else:
             y, cache = cache.attend(q, k, v)
         y = y.reshape(*x.shape[:2], -1)
-        x = x + product(self.width, "out", self.dtype, False)(y)
+        x = x + self.product(self.width, "out", False)(y)
 
         y = RMSNorm(self.norm_eps, name="norm2")(x)
         inner = gated(
-            product(self.hidden, "gate", self.dtype, False)(y),
-            product(self.hidden, "up", self.dtype, False)(y),
+            self.product(self.hidden, "gate", False)(y),
+            self.product(self.hidden, "up", False)(y),
         )
-        x = x + product(self.width, "down", self.dtype, False)(inner)
+        x = x + self.product(self.width, "down", False)(inner)
         return constrain(x, "batch", "length", None), cache
 
 
@@ -141,6 +153,8 @@ class Llama(Decoder):
     rope_base: float = 10_000.0
     rope_fraction: float = 1.0
     frequencies: Any = component("frequencies", Plain)
+
+    linears = ("q", "k", "v", "out", "gate", "up", "down")
 
     def __post_init__(self):
         super().__post_init__()

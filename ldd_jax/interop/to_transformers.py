@@ -15,6 +15,7 @@ from ldd_jax.data.sentencepieces import SentencePieceTokenizer
 from ldd_jax.data.tokenizers import Tokenizer
 from ldd_jax.denoisers import GPT2, Llama, published
 from ldd_jax.denoisers.described import CODED
+from ldd_jax.denoisers.linears import merged
 
 CLASSES = {
     "gpt2": "GPT2LMHeadModel",
@@ -54,7 +55,7 @@ def layout(experiment: Experiment, host: Any, record: dict[str, Any]) -> tuple[d
     names = names.bare(published.GPT2_PREFIX) if record.get("bare") else names
     dtypes = record.get("dtypes", {})
     tensors = {}
-    for name, value in published.written(names, host, rows):
+    for name, value in published.written(names, merged(host, model.adapter), rows):
         tensors[name] = value.astype(np.dtype(dtypes.get(name, value.dtype)))
     if names.tied in dtypes and names.tied not in tensors:
         table, _ = names.whole["trunk", "embed", "table"]

@@ -30,12 +30,15 @@ INDIFFERENT = (
     "unroll",
     "attention",
     "param_dtype",
+    "lora_rank",
+    "lora_alpha",
+    "lora_targets",
 )
 # What an autoregressive network gives up when it becomes a diffusion model: a shifted prediction
 # keeps the meaning of its rows.
 ADAPTED = ("causal", "shift", "begin")
 # What the old network may lack: it is zero at first, so that the new one computes the same.
-ADDED = "latent_norm"
+ADDED = ("latent_norm", "lora_")
 
 
 def check(experiment: Experiment, new: Any) -> Any:
@@ -62,7 +65,7 @@ def check(experiment: Experiment, new: Any) -> Any:
     old = base.abstract().params
     have, want = _named(old), _named(new)
     wrong = [f"{n} is not known here" for n in have if n not in want]
-    wrong += [f"{n} is not there" for n in want if n not in have and ADDED not in n]
+    wrong += [f"{n} is not there" for n in want if n not in have and not any(a in n for a in ADDED)]
     wrong += [
         f"{n} has shape {have[n].shape} there, {want[n].shape} here"
         for n in have

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import jax
 import optax
 
-from ldd_jax.core.checks import nearest
+from ldd_jax.core.checks import nearest, require
 from ldd_jax.core.registry import register, runtime
 
 DECAYS: dict[str, Callable[[float, int, float], optax.Schedule]] = {
@@ -47,6 +48,8 @@ class AdamW:
       warmup_steps: updates over which the rate rises linearly.
       decay: of the rate after that: constant, cosine or linear.
       floor: the rate at the end of a decay, as a share of `lr`.
+      trainable: patterns of dotted paths of parameters, as a shell has them (*latent_norm*); the
+        others keep their bytes and the optimizer nothing of them. None = all are trained.
     """
 
     lr: float = 3e-4
@@ -58,6 +61,7 @@ class AdamW:
     warmup_steps: int = 2500
     decay: str = "constant"
     floor: float = 0.0
+    trainable: tuple[str, ...] = ()
     num_steps: int = runtime()
 
     def __post_init__(self):
@@ -86,8 +90,33 @@ class AdamW:
         """The learning rate of update number `update`, from 1."""
         return float(self.rate()(update - 1))
 
+    def trained(self, params: Any) -> Any:
+        """Whether each parameter is trained, a tree of truth values.
+
+        Raises:
+          UserError: for a pattern that no parameter has.
+        """
+        if not self.trainable:
+            return jax.tree.map(lambda _: True, params)
+        hit: set[str] = set()
+
+        def one(path: Any, _: Any) -> bool:
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            found = [p for p in self.trainable if fnmatch.fnmatchcase(name, p)]
+            hit.update(found)
+            return bool(found)
+
+        out = jax.tree_util.tree_map_with_path(one, params)
+        idle = [p for p in self.trainable if p not in hit]
+        require(not idle, f"optim.trainable: no parameter is named like {idle[:1]}")
+        return out
+
     def make(self) -> optax.GradientTransformation:
         """The transformation of gradients into updates."""
+        whole = self._whole()
+        return optax.masked(whole, self.trained) if self.trainable else whole
+
+    def _whole(self) -> optax.GradientTransformation:
         adam = optax.adamw(
             self.rate(), b1=self.b1, b2=self.b2, eps=self.eps, weight_decay=self.weight_decay
         )

@@ -65,12 +65,14 @@ def abstract(
     placed = sharding.parameters(mesh, model.axes())
     one = sharding.replicated(mesh)
     like = lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place)
+    nothing = lambda s: isinstance(s, optax.MaskedNode)  # of a parameter that is not trained
     opt_state = optax.tree_map_params(
         optimizer,
-        lambda s, place: like(s, place),
+        lambda s, place: s if nothing(s) else like(s, place),
         shapes.opt_state,
         placed,
         transform_non_params=lambda s: like(s, one),
+        is_leaf=nothing,
     )
     return TrainState(
         step=like(shapes.step, one),

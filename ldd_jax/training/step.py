@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,7 +21,9 @@ class Update:
 
     `accumulate` microbatches are walked by a scan. Draws come from global indices and the
     normaliser is known beforehand, so that their losses and gradients add up to the full batch's.
-    `groups` is the number of data shards: a microbatch takes its share of every shard.
+    `groups` is the number of data shards: a microbatch takes its share of every shard. `trained`
+    says of each parameter whether it is; None = all are. The others have no gradient and keep their
+    bytes, also in the moving average.
     """
 
     model: Model
@@ -29,6 +32,7 @@ class Update:
     ema_decay: float
     accumulate: int = 1
     groups: int = 1
+    trained: Callable[[Any], Any] | None = None
 
     def gradients(self, params: Any, batch: Batch, key: Array) -> tuple[Loss, Any]:
         """Loss and gradients of the whole batch; `loss_B` in the order of its rows.
@@ -79,8 +83,21 @@ class Update:
         return *self.objective.drawn(denoiser, batch, state.aux, key), key
 
     def _loss(self, params, batch, key):
+        params = self._held(params, jax.lax.stop_gradient(params))
         loss = self.objective(self.model.bind(params), batch, key)
         return loss.total, loss
+
+    def _held(self, new: Any, old: Any) -> Any:
+        """`new` where a parameter is trained, `old` elsewhere.
+
+        Args:
+          new: parameters.
+          old: in the same structure.
+        """
+        if self.trained is None:
+            return new
+        pick = lambda on, a, b: a if on else b
+        return jax.tree.map(pick, self.trained(old), new, old)
 
     def __call__(
         self, state: TrainState, arrays: dict[str, Array], seed_key: Array
@@ -99,9 +116,9 @@ class Update:
         aux, batch, key = self.begin(state, arrays, seed_key)
         loss, g = self.gradients(state.params, batch, key)
         updates, opt_state = self.optimizer.update(g, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params = self._held(optax.apply_updates(state.params, updates), state.params)
         step = state.step + 1
-        ema = update_ema(state.ema, params, step, self.ema_decay)
+        ema = self._held(update_ema(state.ema, params, step, self.ema_decay), state.ema)
         norm = optax.global_norm(g)
         finite = jnp.isfinite(loss.total) & jnp.isfinite(norm)
         moved = params, ema, opt_state

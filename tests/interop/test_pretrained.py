@@ -126,6 +126,15 @@ def test_it_samples_is_scored_becomes_a_diffusion_model_with_a_latent_and_goes_b
         "trunk.latent_norm.norm.bias",
     }
     assert "4-D float" in (out / "README.md").read_text()
+    low = tmp_path / "low"
+    config = f"--config={tools.ROOT}/configs/finetune.py:from={tuned}"
+    own = [f for f in TUNE if "anneal" not in f]
+    tools.good("train", config, f"--workdir={low}", *own, "--config.model.lora_rank=2")
+    assert json.loads((low / "config.json").read_text())["objective"]["anneal_steps"] == 0
+    tools.good("export", f"--workdir={low}", "--format=transformers", f"--output={tmp_path / 'l'}")
+    merged = load_file(tmp_path / "l" / WEIGHTS)
+    same = {n: a.tobytes() == tensors[n].tobytes() for n, a in merged.items()}
+    assert same == {n: "_proj" not in n for n in tensors}  # only adapted layers have moved
     wrong = tools.call("train", config_of(tuned), f"--workdir={tmp_path / 'no'}", *TUNE)
     assert wrong.status == 2 and "autoregressive runs" in wrong.err
 

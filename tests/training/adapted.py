@@ -24,13 +24,13 @@ MESHES = {
 }
 
 
-def experiment(place: tuple):
+def experiment(place: tuple, **network):
     """A shifted llama with a latent whose mask opens."""
     count, shape, accumulate = place
     config = make(
         dict(method="lddm_m", size="tiny", network="llama"),
         data=dict(length=LENGTH),
-        model=dict(width=16, depth=1, heads=4, kv_heads=2, hidden=32, shift="start"),
+        model=dict(width=16, depth=1, heads=4, kv_heads=2, hidden=32, shift="start", **network),
         objective=dict(anneal_steps=ANNEAL),
         context=dict(p=1.0),
         optim=dict(lr=1e-3, warmup_steps=2),
