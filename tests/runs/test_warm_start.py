@@ -98,7 +98,7 @@ def test_resumes_without_the_first_run(trained, other_text, tmp_path, monkeypatc
     with monkeypatch.context() as patched:
         patched.setattr(Stop, "reached", reached)
         patched.setattr(Stop, "check", lambda self: stop_if(asked["count"] >= 4))
-        assert tools.call("train", f"--workdir={tmp_path / 'cut'}", *args).status == 0
+        assert tools.call("train", f"--workdir={tmp_path / 'cut'}", *args).status == 75
     saved = json.loads((base / "config.json").read_text())
     shutil.rmtree(base / "checkpoints")
     assert tools.good("train", f"--workdir={tmp_path / 'cut'}", *args).out.count("begins with") == 0
