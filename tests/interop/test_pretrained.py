@@ -132,7 +132,7 @@ def test_it_samples_is_scored_becomes_a_diffusion_model_with_a_latent_and_goes_b
     tools.good("train", config, f"--workdir={low}", *own, "--config.model.lora_rank=2")
     assert json.loads((low / "config.json").read_text())["objective"]["anneal_steps"] == 0
     longer = (*own, "--config.model.lora_rank=2", "--config.training.num_steps=8")
-    assert "updates 4 to 8" in tools.good("train", config, f"--workdir={low}", *longer).out  # as saved
+    assert "updates 4 to 8" in tools.good("train", config, f"--workdir={low}", *longer).out
     tools.good("export", f"--workdir={low}", "--format=transformers", f"--output={tmp_path / 'l'}")
     merged = load_file(tmp_path / "l" / WEIGHTS)
     same = {n: a.tobytes() == tensors[n].tobytes() for n, a in merged.items()}
