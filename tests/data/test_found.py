@@ -82,9 +82,10 @@ def test_ids(tmp_path):
 
 def test_states_of_networks_made_elsewhere():
     usual = [token_space(kind(), 9) for kind in (Masked, Uniform, LeftToRight)]
-    assert usual == [TokenSpace(size=10, mask=9), TokenSpace(size=9), TokenSpace(size=10, mask=9)]
-    assert token_space(Masked(states=9, mask=4), 9) == TokenSpace(size=9, mask=4)
-    assert token_space(Uniform(states=12), 9) == TokenSpace(size=12)
+    space = lambda **fields: TokenSpace(vocabulary=9, **fields)
+    assert usual == [space(size=10, mask=9), space(size=9), space(size=10, mask=9)]
+    assert token_space(Masked(states=9, mask=4), 9) == space(size=9, mask=4)
+    assert token_space(Uniform(states=12), 9) == space(size=12)
     for process in (Masked(states=9), Masked(mask=12), Uniform(mask=3), Uniform(states=8)):
         with pytest.raises(UserError):
             token_space(process, 9)

@@ -378,7 +378,7 @@ def test_given_tokens_are_free_of_charge():
 
 COVERED = [
     "analytic", "ancestral", "confidence", "entropy_bounded", "euler",
-    "first_hitting", "psi", "scheduled_confidence", "tau_leaping",
+    "first_hitting", "patch_clock", "psi", "scheduled_confidence", "tau_leaping",
 ]  # fmt: skip
 
 
