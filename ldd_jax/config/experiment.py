@@ -152,7 +152,7 @@ def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) ->
     _check_target(config, objective, model)
     _check_signal(config, process, objective)
     require(
-        model.points or not process.points,
+        not process.points or model.points,
         f"the states of process {config.process.name} are points, which do not enter this network; "
         "use model dit with model.input=linear (method=rdlm, configs/rdlm.py)",
     )

@@ -127,6 +127,7 @@ REFUSED = [
     ("skipping", "masked", dict(carry=True), "cannot carry a latent"),
     ("predictor_corrector gibbs", "masked", dict(carry=True), "cannot carry a latent"),
     ("patch_clock", "uniform", {}, "needs masked diffusion"),
+    ("joint_flow", "uniform", {}, "reveals masks; process uniform has none"),
     ("events", "masked", {}, "masked has none"),
     ("events", "uniform", {}, "uniform has none"),
     ("geodesic", "masked", {}, "moves points, but the states of process masked are tokens"),
