@@ -16,11 +16,25 @@ from ldd_jax.core.types import Array, Cond, TokenSpace, Trunk
 from ldd_jax.denoisers import layers
 from ldd_jax.denoisers.attention import kernel
 from ldd_jax.denoisers.base import BoundNetwork
-from ldd_jax.denoisers.linears import Adapter, Projection, normal
-from ldd_jax.denoisers.stack import REMAT, stacked, through
+from ldd_jax.denoisers.linears import Adapter, Product, Projection, normal
+from ldd_jax.denoisers.stack import REMAT, Walk, stacked, through
 
 SHIFTS = ("none", "repeat", "start")
 DTYPES = ("float32", "bfloat16", "float64")
+
+
+class DecoderBlock(Walk):
+    """A block whose linear layers may have adapters; `dtype` and `adapter` are its own fields."""
+
+    def product(self, features: int, name: str, bias: bool) -> Product:
+        """A linear layer.
+
+        Args:
+          features: outputs.
+          name: of the parameters, which the adapter knows it by.
+          bias: whether it has one.
+        """
+        return Product(features, self.dtype, bias, self.adapter, name=name)
 
 
 class Network(nn.Module):

@@ -15,9 +15,8 @@ from ldd_jax.core.logical import constrain
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Attend
 from ldd_jax.denoisers.attention import kernel
-from ldd_jax.denoisers.decoder import Decoder
-from ldd_jax.denoisers.linears import Adapter, Product
-from ldd_jax.denoisers.stack import Walk
+from ldd_jax.denoisers.decoder import Decoder, DecoderBlock
+from ldd_jax.denoisers.linears import Adapter
 
 
 class Norm(nn.Module):
@@ -34,7 +33,7 @@ class Norm(nn.Module):
         return norm(x).astype(x.dtype)
 
 
-class Block(Walk):
+class Block(DecoderBlock):
     """x + attention(norm(x)), then x + W gelu(U norm(x))."""
 
     width: int
@@ -45,16 +44,6 @@ class Block(Walk):
     attention: str
     adapter: Adapter
     remat: Any = None
-
-    def product(self, features: int, name: str, bias: bool) -> Product:
-        """A linear layer.
-
-        Args:
-          features: outputs.
-          name: of the parameters, which the adapter knows it by.
-          bias: whether it has one.
-        """
-        return Product(features, self.dtype, bias, self.adapter, name=name)
 
     @nn.compact
     def one(self, x, layer, c, place, segment, attend: Attend, keys_B, cache):

@@ -20,10 +20,9 @@ from ldd_jax.core.logical import constrain
 from ldd_jax.core.registry import component, register
 from ldd_jax.core.types import Array, Attend
 from ldd_jax.denoisers.attention import kernel, turned
-from ldd_jax.denoisers.decoder import Decoder
+from ldd_jax.denoisers.decoder import Decoder, DecoderBlock
 from ldd_jax.denoisers.frequencies import Plain
-from ldd_jax.denoisers.linears import Adapter, Product
-from ldd_jax.denoisers.stack import Walk
+from ldd_jax.denoisers.linears import Adapter
 
 
 class RMSNorm(nn.Module):
@@ -55,7 +54,7 @@ def gated(gate: Array, up: Array) -> Array:
     return nn.silu(gate) * up
 
 
-class Block(Walk):
+class Block(DecoderBlock):
     """x + attention(norm(x)), then x + W (silu(G y) * U y) of y = norm(x)."""
 
     width: int
@@ -70,16 +69,6 @@ class Block(Walk):
     attention: str
     adapter: Adapter
     remat: Any = None
-
-    def product(self, features: int, name: str, bias: bool) -> Product:
-        """A linear layer.
-
-        Args:
-          features: outputs.
-          name: of the parameters, which the adapter knows it by.
-          bias: whether it has one.
-        """
-        return Product(features, self.dtype, bias, self.adapter, name=name)
 
     @nn.compact
     def one(self, x, layer, c, place, segment, attend: Attend, keys_B, cache):
