@@ -35,19 +35,19 @@ test: $(VENV)/.installed-dev .tpu/.installed
 fast: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
-# What needs PyTorch, Lightning, transformers and lm-evaluation-harness, downloads of gigabytes: an environment of its own.
+# What needs PyTorch, Lightning, transformers, lm-evaluation-harness or a store of objects, downloads of gigabytes: an environment of its own.
 # TORCH="torch==VERSION+cpu" takes a build without CUDA where one is at hand.
 TORCH ?= torch>=2.6
 .extras/.installed: pyproject.toml
 	$(PYTHON) -m venv .extras
 	.extras/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
-	.extras/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,torch,lm-eval]' hydra-core lightning transformers
+	.extras/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,torch,lm-eval,beam,gcs,s3,wandb]' gcp-storage-emulator hydra-core lightning 'moto[server]' transformers
 	touch $@
 
 extras: .extras/.installed
-	.extras/bin/python -m pytest $(WORKERS) tests/interop
+	.extras/bin/python -m pytest $(WORKERS) tests/interop tests/faults/s3.py tests/faults/gcs.py tests/training/wandb_offline.py tests/data/beam.py
 
-# The site, in site/index.html; a warning is an error. No page needs a network when it is read.
+# The site, in site/index.html, and the tutorials as notebooks, in docs/notebooks; a warning is an error. No page needs a network when it is read.
 .docs/.installed: pyproject.toml
 	$(PYTHON) -m venv .docs
 	.docs/bin/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'

@@ -19,7 +19,9 @@ def get_config(argument=""):
     return make(
         chosen,
         data=dict(path="tfds:lm1b", length=128, mode=chosen["pack"], tokenizer=section(Json)),
-        model=dict(dropout=0.1, dtype="bfloat16", remat="dots", attention="auto"),
+        model=dict(
+            dropout=0.1, dtype="bfloat16", remat="dots", attention="auto", vocab_multiple=128
+        ),
         objective=dict(tile=2048),
         **PUBLISHED,
         sampling=dict(num_steps=128, batch_size=64, tile=2048),

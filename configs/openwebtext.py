@@ -5,6 +5,7 @@ Command:   python -m ldd_jax prepare --config=configs/openwebtext.py \
                --output=owt-1024
            python -m ldd_jax train --config=configs/openwebtext.py:method=lddm_m,size=small \
                --config.data.path=owt-1024 --workdir=DIR
+           (method=..., size=small|medium|1b|7b|70b, network=llama|gpt2 for that family's layers)
 Hardware:  a TPU slice of 16 chips or more; 1M updates of 512 x 1,024 tokens.
 Expected:  test perplexity (upper bounds) MDLM 23.05, LDDM-M 21.90, UDLM 25.51, LDDM-U 23.82
            (published, arXiv 2510.19304); not run yet here.
@@ -17,10 +18,12 @@ from ldd_jax.data import Json
 
 def get_config(argument=""):
     """The recipe; structural choices in the argument."""
+    chosen = arguments(argument, method="lddm_m", size="small", network="")
+    dropout = {} if chosen["network"] else dict(dropout=0.1)  # the decoders have none
     return make(
-        arguments(argument, method="lddm_m", size="small"),
+        chosen,
         data=dict(path="", length=1024, tokenizer=section(Json), validation_fraction=0.01),
-        model=dict(dropout=0.1, dtype="bfloat16", remat="full", attention="auto"),
+        model=dict(dtype="bfloat16", remat="full", attention="auto", vocab_multiple=128, **dropout),
         objective=dict(tile=2048),
         **PUBLISHED,
         sampling=dict(num_steps=1024, batch_size=32, tile=256),

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Print (or apply) a GKE JobSet that runs one ldd_jax command on every host of a TPU slice.
-# Use: launch/gke_jobset.sh [--dry-run] --name=JOB --image=IMAGE --accelerator=tpu-v5p-slice --topology=4x4x4 --hosts=N [--chips-per-host=4] [--slices=1] [--restarts=10] [--spot] [--service-account=NAME] [--env=NAME=VALUE ...] -- train --config=... --workdir=gs://...
+# Use: launch/gke_jobset.sh [--dry-run] --name=JOB --image=IMAGE --accelerator=tpu-v5p-slice --topology=4x4x4 --hosts=N [--chips-per-host=4] [--slices=1] [--restarts=10] [--spot] [--service-account=NAME] [--env=NAME=VALUE ...] [--cache=DIR] -- train --config=... --workdir=gs://...
 set -euo pipefail
-name='' image='' accelerator='' topology='' hosts='' chips=4 slices=1 restarts=10 spot='' account='' env=() dry=''
+name='' image='' accelerator='' topology='' hosts='' chips=4 slices=1 restarts=10 spot='' account='' env=() cache='' dry=''
 usage() { sed -n '2,3p' "$0" >&2; exit 2; }
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -17,6 +17,7 @@ while [ $# -gt 0 ]; do
     --spot) spot=1 ;;
     --service-account=*) account=${1#*=} ;;
     --env=*=*) env+=("${1#*=}") ;;
+    --cache=*) cache=${1#*=} ;;
     --dry-run) dry=1 ;;
     --) shift; break ;;
     *) echo "gke_jobset.sh: unknown option $1" >&2; usage ;;
@@ -46,6 +47,23 @@ for pair in ${env[@]+"${env[@]}"}; do
                 - name: $(quoted "${pair%%=*}")
                   value: $(quoted "${pair#*=}")"
 done
+# Compiled programs stay on the node, so that a restart reads them: a pod's own folders go with it.
+mounts='' volumes=''
+if [ -n "$cache" ]; then
+  variables+="
+                - name: XDG_CACHE_HOME
+                  value: $(quoted "$cache")"
+  mounts="
+                volumeMounts:
+                - name: cache
+                  mountPath: $(quoted "$cache")"
+  volumes="
+              volumes:
+              - name: cache
+                hostPath:
+                  path: $(quoted "$cache")
+                  type: DirectoryOrCreate"
+fi
 [ -z "$spot" ] || spot="
                 cloud.google.com/gke-spot: 'true'"
 [ -z "$account" ] || account="
@@ -105,7 +123,7 @@ spec:
                   value: $token$variables
                 resources:
                   limits:
-                    google.com/tpu: $chips
+                    google.com/tpu: $chips$mounts$volumes
 YAML
 }
 if [ -n "$dry" ]; then manifest; else manifest | kubectl apply -f -; fi

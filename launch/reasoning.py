@@ -60,7 +60,8 @@ def success(
             )
             solver = dataclasses.replace(Solver.make(experiment, sampling), task=asked)
             for n in [1] if timeless else calls:
-                count = n if timeless or step.finishes else n - 1  # the last call removes the noise
+                # Without a mask the last call removes the noise.
+                count = n if timeless or experiment.process.absorbing else n - 1
                 answers = list(solver.answers(params, held_out, seed=0, num_steps=count))
                 share = lambda verdicts: sum(verdicts) / len(held_out)
                 records.append({

@@ -47,6 +47,11 @@ def row(size: str, topology: str, start: int, policies: str) -> dict:
     return json.loads(done.stdout[done.stdout.index("{") :])
 
 
+def _share(mfu: float | None) -> str:
+    """As a number, where the estimate says one: not where it assumes it (`plan.estimate`)."""
+    return "half of peak assumed" if mfu is None else f"{mfu:.2f}"
+
+
 def line(size: str, found: dict) -> str:
     """A row of the table."""
     best = found.get("best")
@@ -58,7 +63,7 @@ def line(size: str, found: dict) -> str:
         f"| {size} | {best['parameters'] / 1e9:.2f} G | {best['topology']} | {best['chips']} | "
         f"{best['remat']}, {best['chunks']} | {best['sequences_per_chip']} | {state:.2f} | "
         f"{memory['peak']:.1f} | {memory['capacity']:.0f} | "
-        f"{estimate['tokens_per_second_per_chip']:,.0f} | {estimate['mfu']:.2f} | "
+        f"{estimate['tokens_per_second_per_chip']:,.0f} | {_share(estimate['mfu'])} | "
         f"{best['compile_seconds']:.0f} |"
     )
 

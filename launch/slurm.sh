@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Submit one ldd_jax command as a Slurm job, one process per task; JAX finds the coordinator itself.
-# Use: launch/slurm.sh [--dry-run] --nodes=N [--tasks-per-node=K] [--time=HH:MM:SS] [--partition=P] [--python=PATH] [--grace=SECONDS] [--wait] -- train --config=... --workdir=DIR
+# Use: launch/slurm.sh [--dry-run] --nodes=N [--tasks-per-node=K] [--time=HH:MM:SS] [--partition=P] [--python=PATH] [--grace=SECONDS] [--cache=DIR] [--wait] -- train --config=... --workdir=DIR
 set -euo pipefail
-nodes='' tasks=1 limit='' partition='' python='.venv/bin/python' grace=120 wait='' dry=''
+nodes='' tasks=1 limit='' partition='' python='.venv/bin/python' grace=120 wait='' cache='' dry=''
 usage() { sed -n '2,3p' "$0" >&2; exit 2; }
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -13,6 +13,7 @@ while [ $# -gt 0 ]; do
     --python=*) python=${1#*=} ;;
     --grace=*) grace=${1#*=} ;;
     --wait) wait=1 ;;
+    --cache=*) cache=${1#*=} ;;
     --dry-run) dry=1 ;;
     --) shift; break ;;
     *) echo "slurm.sh: unknown option $1" >&2; usage ;;
@@ -28,6 +29,8 @@ command=(sbatch "--nodes=$nodes" "--ntasks-per-node=$tasks" --job-name=ldd_jax -
 [ -z "$limit" ] || command+=("--time=$limit")
 [ -z "$partition" ] || command+=("--partition=$partition")
 [ -z "$wait" ] || command+=(--wait)
+# Programs that were compiled before are read there: below ~/.cache, unless it is said.
+[ -z "$cache" ] || printf -v cache 'export XDG_CACHE_HOME=%q\n' "$cache"
 printf -v words ' %q' "$python" -m ldd_jax "$@" --distributed=auto
 batch() {
   cat <<SH
@@ -35,7 +38,7 @@ batch() {
 trap 'scontrol requeue "\$SLURM_JOB_ID"' USR1
 # A secret of this run: who does not have it is no process of it.
 export LDD_JAX_TOKEN="\${LDD_JAX_TOKEN:-\$(od -An -N16 -tx1 /dev/urandom | tr -d ' \\n')}"
-srun --kill-on-bad-exit=1 --unbuffered$words &
+${cache}srun --kill-on-bad-exit=1 --unbuffered$words &
 status=0; wait \$! || status=\$?
 if [ \$status = 75 ] && [ "\$(squeue -h -j "\$SLURM_JOB_ID" -o %T)" = RUNNING ]; then
   scontrol requeue "\$SLURM_JOB_ID"

@@ -253,6 +253,52 @@ class Polynomial(Schedule):
         return (1 - 2 * self.eps) * t**self.power + self.eps
 
 
+@register("schedule", "angle")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Angle(Schedule):
+    """alpha = cos^2 of an angle that grows evenly from `least` noise to `left` signal.
+
+    The cosine schedule of Gaussian diffusion (arXiv 2102.09672), with both ends stated: noise(0) =
+    `least` is what the data are blurred with, alpha(1) = `left` what the prior still knows of them.
+    """
+
+    least: float = 0.01
+    left: float = 1e-4
+    resolution = 0.0
+
+    def __post_init__(self):
+        if not (0 < self.least < 0.5 and 0 < self.left < 0.5):
+            raise ValueError(
+                f"least is {self.least} and left {self.left}; both must lie in (0, 0.5)"
+            )
+
+    @property
+    def _ends(self) -> tuple[float, float]:
+        """The angle at t = 0, and how much it grows."""
+        begin = math.asin(math.sqrt(self.least))
+        return begin, math.acos(math.sqrt(self.left)) - begin
+
+    def _angle(self, t: Array) -> Array:
+        begin, span = self._ends
+        return begin + span * t
+
+    def noise(self, t: Array) -> Array:
+        """sin^2 of the angle."""
+        return jnp.sin(self._angle(t)) ** 2
+
+    def alpha(self, t: Array) -> Array:
+        """cos^2 of the angle."""
+        return jnp.cos(self._angle(t)) ** 2
+
+    def d_alpha(self, t: Array) -> Array:
+        """-(growth of the angle) sin of twice the angle."""
+        return -self._ends[1] * jnp.sin(2 * self._angle(t))
+
+    def sigma(self, t: Array) -> Array:
+        """-2 log cos of the angle."""
+        return -2 * jnp.log(jnp.cos(self._angle(t)))
+
+
 @register("schedule", "bridge")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bridge(Schedule):

@@ -7,14 +7,18 @@ import json
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import jax
+
 from ldd_jax.config import learned
 from ldd_jax.config.sections import Sampling
 from ldd_jax.core import reading, registry, writing
 from ldd_jax.core.checks import UserError, nearest, parse_json, require
+from ldd_jax.training import distributed
 from ldd_jax.training.metrics import finite
 
 DEFAULT = "default"
 GRID = "grid"
+PARTS = ("stop", "blocks")  # components of the sampling, their own fields after a dot
 LATENTS: dict[str, dict[str, Any]] = {
     "carry": {},
     "off": {"reset_every": 1},
@@ -28,13 +32,15 @@ KEY = ("workdir", "config", "checkpoint", "sampler", "steps", "temperature", "la
 def parse_sampler(text: str, defaults: Sampling) -> Sampling:
     """`NAME[:field=value]...` over a workdir's own sampling; NAME "default" keeps its step.
 
-    Fields are those of the step, of the read-out (temperature, top_k, top_p), `tail`, and `grid`: a
-    name, or a file that `distill` writes.
+    Fields are those of the step, of the read-out (temperature, top_k, top_p), `tail`, `grid`: a
+    name, or a file that `distill` writes; `stop` and `blocks`, whose own fields follow a dot
+    (`stop=still:stop.steps=2`).
 
     Raises:
       UserError: for an unknown name or field, or a value that does not fit.
     """
     name, *options = text.split(":")
+    parts, options = _parts(text, options)
     own = name in ("", DEFAULT)
     cls = type(defaults.step) if own else registry.find("step", name)
     plain = lambda cls: {
@@ -72,9 +78,26 @@ def parse_sampler(text: str, defaults: Sampling) -> Sampling:
             step=dataclasses.replace(base, **given["step"]),
             readout=dataclasses.replace(defaults.readout, **given["readout"]),
             **given["sampling"],
+            **{part: registry.parse(part, of) for part, of in parts.items()},
         )
     except ValueError as error:
         raise UserError(f"sampler {text!r}: {error}") from error
+
+
+def _parts(sampler: str, options: list[str]) -> tuple[dict[str, str], list[str]]:
+    """The components among options, as `registry.parse` takes them, and the other options."""
+    own: dict[str, list[str]] = {}
+    rest = []
+    for option in options:
+        part, dot, field = option.partition("=")[0].partition(".")
+        if part not in PARTS:
+            rest.append(option)
+        elif not dot:
+            own[part] = [option.partition("=")[2]]
+        else:
+            require(part in own, f"sampler {sampler!r}: give {part}=NAME before {option}")
+            own[part].append(option.partition(".")[2])
+    return {part: f"{name}:{','.join(fields)}" for part, (name, *fields) in own.items()}, rest
 
 
 def told(text: str) -> list[str]:
@@ -141,7 +164,8 @@ def choices(flag: str, text: str, allowed: Any) -> list[str]:
 class Store:
     """`cells.jsonl` of a bench folder: every finished cell is on disk, whole or not at all.
 
-    `bench.json` holds what all cells must share to be comparable.
+    `bench.json` holds what all cells must share to be comparable. Of several processes the first
+    writes; all know the same cells.
     """
 
     def __init__(self, folder: Path, shared: dict[str, Any]):
@@ -153,6 +177,12 @@ class Store:
         except OSError as error:
             raise UserError(f"--output={folder}: {error.strerror or error}") from error
         self.known = {self.key(cell) for cell in self.cells}
+        there = distributed.agreed(len(self.cells))
+        require(
+            there == len(self.cells),
+            f"--output={folder}: process {jax.process_index()} sees {len(self.cells)} cells, the "
+            f"first one {there}; give a folder that all of them share",
+        )
 
     def _check(self, shared: dict[str, Any]) -> None:
         """Whether the folder is ours to write in."""
@@ -197,6 +227,8 @@ class Store:
         """Write a finished cell; the first one claims the folder."""
         self.cells.append(finite(cell))
         self.known.add(self.key(cell))
+        if not distributed.leader():
+            return
         text = "".join(json.dumps(c, ensure_ascii=False) + "\n" for c in self.cells)
         try:
             if not self.claim.exists():

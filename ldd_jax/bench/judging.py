@@ -62,7 +62,7 @@ def network_judge(workdir: Path) -> NetworkJudge:
         run = jax.jit(sharding.on(experiment.mesh, fn), out_shardings=out)
         everywhere = lambda key: sharding.everywhere(experiment.mesh, key)
         return lambda params, arrays, key: run(
-            params, sharding.put(experiment.mesh, arrays), everywhere(key)
+            params, sharding.put_whole(experiment.mesh, arrays), everywhere(key)
         )
 
     pieces = sharding.shards(experiment.mesh)

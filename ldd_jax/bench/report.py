@@ -10,16 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
 from ldd_jax.bench.baselines import BASELINES, QUOTES
 from ldd_jax.bench.cells import NO_LATENT
 from ldd_jax.core import writing
 from ldd_jax.core.colours import colours
 from ldd_jax.core.console import harmless
+from ldd_jax.core.pictures import pyplot
 
 Cell = dict[str, Any]
 
@@ -119,6 +115,8 @@ HEADER = (
     "self-BLEU",
     "repetition",
     "tokens/s",
+    "s to first",
+    "s a row",
     "cells",
 )
 MAUVE = "MAUVE-style +- s.e."
@@ -154,6 +152,8 @@ def fields(row: Row) -> list[str]:
         number(row.mean("self_bleu"), 3),
         number(row.mean("repetition"), 3),
         number(row.mean("tokens_per_s"), 0),
+        number(row.mean(lambda c: c.get("first_s")), 3),
+        number(row.mean(lambda c: c.get("latency_s")), 3),
         str(len(row.cells)),
         *(["{:.3f} +- {:.3f}".format(*row.mauve())] if "mauve" in row.cells[0] else []),
         *([_own(row)] if "own" in row.cells[0] else []),
@@ -187,8 +187,9 @@ def plot(found: list[Row], path: Path) -> None:
         lines.setdefault(row.line, []).append(row)
     keys = -(-(len(lines) + 3) // LEGEND_COLUMNS)  # rows of the legend, nonsense among them
     height = 5.2 * len(judges) + 0.2 * keys
+    plt = pyplot()
     figure, grid = plt.subplots(len(judges), 2, figsize=(13, height), dpi=120, squeeze=False)
-    colors = plt.get_cmap("tab10").colors + plt.get_cmap("Dark2").colors  # type: ignore[attr-defined]
+    colors = plt.get_cmap("tab10").colors + plt.get_cmap("Dark2").colors
     models = list(dict.fromkeys(r.model for r in real))
     own = colours([next(r for r in real if r.model == m).cells[0]["recipe"] for m in models])
     rules = list(dict.fromkeys((r.sampler, r.temperature) for r in real))

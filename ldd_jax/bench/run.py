@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,12 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from ldd_jax.bench import cells, judging
+from ldd_jax.bench import cells, judging, timing
 from ldd_jax.bench.baselines import BASELINES, QUOTES, training_tokens
+from ldd_jax.bench.jobs import Contender, Job
 from ldd_jax.bench.measures import Measures
 from ldd_jax.config import plugins
-from ldd_jax.config.experiment import Experiment
-from ldd_jax.config.sections import Sampling, check_sampler
-from ldd_jax.config.stored import fingerprint
+from ldd_jax.config.sections import check_sampler
 from ldd_jax.core.checks import UserError, require
 from ldd_jax.core.console import ERR, harmless, say
 from ldd_jax.core.registry import names, section
@@ -28,6 +25,7 @@ from ldd_jax.evaluation.judges import Judge
 from ldd_jax.inference import carried, pipeline
 from ldd_jax.inference.generate import Sampler
 from ldd_jax.samplers.loop import fetched
+from ldd_jax.training import distributed
 
 # The sampler's own bound, where it is not known.
 OWN: dict[str, Any] = {"own": None, "own_se": None, "own_exact": False}
@@ -51,56 +49,6 @@ class Settings:
     mauve: bool = False
     show_data: bool = False
     bound_sequences: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Contender:
-    """A trained run."""
-
-    label: str
-    experiment: Experiment
-    params: Any
-    checkpoint: int
-
-    @functools.cached_property
-    def group(self) -> str:
-        """Equal for runs that differ in their seed alone: they share programs and table rows."""
-        config = self.experiment.config.copy_and_resolve_references()
-        with config.unlocked():
-            config.seed = 0
-        return f"{fingerprint(config)}-{self.experiment.tokenizer.digest}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """All cells of one compiled program and one run."""
-
-    contender: Contender
-    name: str
-    sampling: Sampling
-    latent: str
-    steps: tuple[int | None, ...]
-    seeds: tuple[int, ...]
-
-    def cells(self) -> Iterator[dict[str, Any]]:
-        """The known part of every cell."""
-        experiment = self.contender.experiment
-        for steps in self.steps:
-            for seed in self.seeds:
-                yield {
-                    "workdir": self.contender.label,
-                    "recipe": experiment.config.recipe,
-                    "group": self.contender.group,
-                    "model_seed": experiment.config.seed,
-                    "config": fingerprint(experiment.config),
-                    "checkpoint": self.contender.checkpoint,
-                    "process": experiment.config.process.name,
-                    "sampler": self.name,
-                    "steps": steps,
-                    "temperature": self.sampling.readout.temperature,
-                    "latent": self.latent,
-                    "seed": seed,
-                }
 
 
 class Bench:
@@ -129,7 +77,7 @@ class Bench:
         self._programs: dict[tuple, Sampler] = {}
         self._bounds: dict[tuple, Any] = {}
         self._own: dict[tuple, dict[str, Any]] = {}
-        self._warm: set[int] = set()
+        self._warm: set[tuple] = set()
         for text in settings.samplers:  # before anything is loaded
             self._check(text)
         # The one that reads the corpus comes last: a folder that holds no judge is refused before.
@@ -229,10 +177,13 @@ class Bench:
 
     def _program(self, job: Job) -> Sampler:
         """One program for runs that differ in their seed alone."""
-        key = (job.contender.group, job.name, job.sampling.readout, job.latent)
+        key = self._key(job)
         if key not in self._programs:
             self._programs[key] = Sampler.make(job.contender.experiment, job.sampling, self.length)
         return self._programs[key]
+
+    def _key(self, job: Job) -> tuple:
+        return (job.contender.group, job.name, job.sampling.readout, job.latent)
 
     def _refusal(self, job: Job) -> str:
         """Why the sampler cannot run there, without compiling it; "" if it can."""
@@ -243,9 +194,12 @@ class Bench:
             return " ".join(str(error).split())
         return ""
 
-    def _batch(self, job: Job, params: Any, seed: int, first: int, steps: int) -> Any:
+    def _batch(
+        self, job: Job, params: Any, seed: int, first: int, steps: int, fixed: Any = None
+    ) -> Any:
         nothing = np.zeros(self.length, np.int32)
-        return self._program(job).batch(params, seed, first, nothing, nothing > 0, steps)[0]
+        fixed = nothing > 0 if fixed is None else fixed
+        return self._program(job).batch(params, seed, first, nothing, fixed, steps)[0]
 
     def execute(self) -> list[dict[str, Any]]:
         """All cells, the new ones written as they come."""
@@ -255,7 +209,10 @@ class Bench:
             sum(cost(c) for _, c in todo if fresh or c in self.store) for fresh in (True, False)
         )
         self._baselines()
-        with tqdm(total=total, initial=done, unit="call", file=ERR, dynamic_ncols=True) as bar:
+        quiet = not distributed.leader()
+        look: Any = dict(unit="call", file=ERR, dynamic_ncols=True, disable=quiet)
+        distributed.barrier("bench")  # all have read what is there
+        with tqdm(total=total, initial=done, **look) as bar:
             for job, cell in todo:
                 if cell in self.store:
                     continue
@@ -271,31 +228,48 @@ class Bench:
 
     def _cell(self, job: Job, cell: dict[str, Any]) -> dict[str, Any]:
         params, count = job.contender.params, self.settings.num_samples
-        program, steps = self._program(job), cell["steps"] or 1
-        if id(program) not in self._warm:  # compile outside the clock
+        steps = cell["steps"] or 1
+        if self._key(job) not in self._warm:  # compile outside the clock
             jax.block_until_ready(self._batch(job, params, cell["seed"], 0, 1).z)
-            self._warm.add(id(program))
-        began = time.perf_counter()
-        states = [
-            fetched(self._batch(job, params, cell["seed"], first, steps))
-            for first in range(0, count, job.sampling.batch_size)
-        ]
-        seconds = time.perf_counter() - began
-        tokens, calls = (
-            np.concatenate([a[: job.sampling.batch_size] for a in part]) for part in zip(*states)
+            self._warm.add(self._key(job))
+        found = timing.draw(
+            lambda first: fetched(self._batch(job, params, cell["seed"], first, steps)),
+            self._begun(job, params, cell["seed"], steps),
+            count,
+            job.sampling.batch_size,
         )
         return (
             cell
             | self._own_bound(job, cell)
             | {
-                "calls": float(calls[:count].mean()),
-                "seconds": seconds,
-                "tokens_per_s": len(tokens) * self.length / seconds,
+                **({} if job.sampling.blocks.exact else {"exact": False}),
+                "calls": float(found.calls[:count].mean()),
+                **found.record(),
                 **self.measures(
-                    tokens[:count], cell["seed"], job.contender.experiment.tokens.mask_token
+                    found.tokens[:count], cell["seed"], job.contender.experiment.tokens.mask_token
                 ),
             }
         )
+
+    def _begun(self, job: Job, params: Any, seed: int, steps: int) -> Any:
+        """What makes the first token or block of a batch alone; None where a row comes at once."""
+        sampling, experiment = job.sampling, job.contender.experiment
+        if experiment.process.schedule is None:  # left to right
+            key = (*self._key(job), "first")
+            if key not in self._programs:
+                self._programs[key] = Sampler.make(experiment, sampling, 1)
+            one, none = self._programs[key], np.zeros(1, np.int32)
+            run = lambda first: fetched(one.batch(params, seed, first, none, none > 0, 1)[0])
+            if key not in self._warm:
+                run(0)
+                self._warm.add(key)
+            return run
+        window = min(self.length, int(experiment.config.data.length))
+        end = sampling.blocks.first(self.length, window, experiment.block)
+        if end == self.length:
+            return None
+        rest = np.arange(self.length) >= end  # given, so that no block of it is made
+        return lambda first: fetched(self._batch(job, params, seed, first, steps, rest))
 
     def _own_bound(self, job: Job, cell: dict[str, Any]) -> dict[str, Any]:
         """The likelihood of the very sampler of a cell on validation rows, where it is known."""
@@ -336,7 +310,7 @@ class Bench:
                     train = training_tokens(corpus)
                     counts = np.bincount(train.reshape(-1), minlength=self.tokenizer.size)
                 tokens = make(corpus, counts, s.num_samples, self.length, seed)
-                same = {"calls": 0.0, "seconds": None, "tokens_per_s": None}
+                same = {"calls": 0.0, **timing.NONE}
                 same |= OWN if s.bound_sequences else {}
                 found = self.measures(tokens, seed)
                 if name in QUOTES and not s.show_data:

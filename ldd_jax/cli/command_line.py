@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from ldd_jax.config import packaged
 from ldd_jax.core.checks import UserError, nearest, require
+from ldd_jax.core.storage import is_url
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Command:
 
     `argument` names the flag that may also be given as the only bare argument; `compiles` is False
     for a command that never starts JAX, `plugins` for one without a use for components of the
-    user's own.
+    user's own; `buckets` are the flags and config fields that may name a place in a bucket.
     """
 
     help: str
@@ -29,6 +32,14 @@ class Command:
     argument: str = ""
     compiles: bool = True
     plugins: bool = True
+    buckets: tuple[str, ...] = ()
+
+
+# Flags that hold a text of the user's, in which an address is a word like others.
+_TEXTS = (
+    "apply_chat_template", "config.data.template", "distributed", "fill", "gen_kwargs", "problem",
+    "prompt", "system_instruction", "title",
+)  # fmt: skip
 
 
 def named_plugins(command: Command, argv: list[str]) -> list[str]:
@@ -82,6 +93,7 @@ def parse(name: str, command: Command, argv: list[str]) -> flags.FlagValues:
             not empty,
             f"{name}: --{flag.name} is missing its value; give one, or leave the flag out",
         )
+    _refuse_buckets(name, command, values)
     if "config" in values:
         structural = [a for a in argv if a.split("=")[0].endswith(".name") and "--config." in a]
         require(
@@ -90,6 +102,34 @@ def parse(name: str, command: Command, argv: list[str]) -> flags.FlagValues:
             "--config=FILE:method=...,size=...",
         )
     return values
+
+
+def _refuse_buckets(name: str, command: Command, values: flags.FlagValues) -> None:
+    """Refuse `gs://...` where a command would take it for a local path.
+
+    Raises:
+      UserError: naming the flag or the field.
+    """
+    given = {f.name: f.value for f in _own_flags(values) if f.name != "config"}
+    if "config" in values and isinstance(values.config, ConfigDict):
+        given |= dict(_leaves(values.config.to_dict(preserve_field_references=False), "config."))
+    for flag, value in given.items():
+        for text in value if isinstance(value, list) else [value]:
+            address = isinstance(text, str) and is_url(text)
+            require(
+                not address or flag in (*command.buckets, *_TEXTS),
+                f"{name}: --{flag}={text}: only local files can be given here; copy it, or mount "
+                "the bucket and give the path of the mount",
+            )
+
+
+def _leaves(tree: dict[str, Any], before: str) -> Iterator[tuple[str, Any]]:
+    """Fields of a nested config by dotted name."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{before}{name}.")
+        else:
+            yield before + name, value
 
 
 def config_file(argv: list[str]) -> str:

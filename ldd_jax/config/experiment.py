@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,27 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ldd_jax import denoisers, objectives, processes, samplers
-from ldd_jax.config.sections import Evaluation, Sampling, Training, check_sampler
+from ldd_jax import processes, samplers
+from ldd_jax.config import fits
+from ldd_jax.config.sections import (
+    Evaluation,
+    Sampling,
+    Training,
+    adapters_of,
+    block_of,
+    check_sampler,
+)
 from ldd_jax.config.stored import load_config
 from ldd_jax.core import compilation, registry
 from ldd_jax.core.checks import UserError, check_seed, require
 from ldd_jax.core.console import say
 from ldd_jax.core.types import Model, Process, TokenSpace
 from ldd_jax.data import Corpus, Tokenizer, load_tokenizer
-from ldd_jax.data.packing import LONGEST
+from ldd_jax.data.instructions import PLACE
 from ldd_jax.samplers.base import Step
 from ldd_jax.training import sharding
 from ldd_jax.training import state as states
-from ldd_jax.training.optimizers import AdamW
+from ldd_jax.training.optimizers import Optimizer
 from ldd_jax.training.sharding import MeshShape
 from ldd_jax.training.step import Update
 
@@ -38,7 +47,7 @@ class Experiment:
     process: Process
     model: Model
     objective: Any
-    optim: AdamW
+    optim: Optimizer
     training: Training
     evaluation: Evaluation
     sampling: Sampling
@@ -51,16 +60,35 @@ class Experiment:
 
     def abstract(self, batch: int = 0) -> states.TrainState:
         """Shapes and places of the training state on the mesh; batch 0 = the run's own."""
-        return states.abstract(self.model, self.optim.make(), self.mesh, self.aux(batch))
+        averaged = self.training.averaged
+        return states.abstract(self.model, self.optim.make(), self.mesh, self.aux(batch), averaged)
 
     def initial(self) -> states.TrainState:
         """The state before the first update."""
-        return states.initial(self.model, self.optim.make(), self.mesh, self.key(0), self.aux())
+        make, averaged = self.optim.make(), self.training.averaged
+        return states.initial(self.model, make, self.mesh, self.key(0), self.aux(), averaged)
 
     @property
     def channels(self) -> int:
         """Of the signal beside the tokens; 0 = there is none."""
         return int(self.config.model.get("channels", 0))
+
+    @property
+    def block(self) -> int:
+        """Positions of a block that the network knows of; 0 = it sees the row whole."""
+        return block_of(self.model)
+
+    def check_whole(self, what: str) -> None:
+        """Refuse what asks a network about whole rows.
+
+        Raises:
+          UserError: naming `what`.
+        """
+        require(
+            not self.block,
+            f"{what} asks a network about whole rows; this one goes block by block "
+            "(docs/blocks.md)",
+        )
 
     @property
     def of_tokens(self) -> Experiment:
@@ -81,6 +109,11 @@ class Experiment:
             f"{what} is for models of tokens alone; this one has a signal beside them "
             "(docs/joint.md)",
         )
+        require(
+            self.process.reader is None,
+            f"{what} is for models whose states are those of tokens; this one draws vectors, and "
+            "its text after them (docs/latent_diffusion.md)",
+        )
 
     @property
     def update(self) -> Update:
@@ -100,8 +133,23 @@ class Experiment:
         """The sampling rule."""
         return self.sampling.step
 
+    @functools.cached_property
+    def data(self) -> Any:
+        """The data section; nothing is read."""
+        return registry.build("data", self.config.data)
+
+    def asked(self, prompt: str) -> str:
+        """What the network reads of a prompt: the data's template around it, where there is one."""
+        return self.config.data.get("template", PLACE).replace(PLACE, prompt)
+
     def text(self, ids: Iterable[int]) -> str:
-        """Text of tokens of the process, its mask among them."""
+        """Text of tokens of the process, its mask among them.
+
+        Where a document is a row of its own, it ends at its first EOS; what follows is no text.
+        """
+        ids, eos = list(ids), self.tokenizer.eos
+        if self.data.layout.own_rows and eos in ids:
+            ids = ids[: ids.index(eos)]
         return self.tokenizer.decode(ids, mask=self.tokens.mask_token)
 
     def key(self, site: int) -> jax.Array:
@@ -135,6 +183,11 @@ def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) ->
     tokens = dataclasses.replace(tokens, exact=not isinstance(tokenizer, StandIn))
     facts = {"tokens": tokens, "groups": sharding.shards(mesh)}
     training = registry.build("training", config.training)
+    evaluation = registry.build("evaluation", config.evaluation)
+    sampling = registry.build("sampling", config.sampling)
+    fits.sizes(
+        config.data.get("length"), training=training, evaluation=evaluation, sampling=sampling
+    )
     process = registry.build("process", config.process, **facts)
     model = registry.build("model", config.model, **facts)
     target = registry.build("target", config.data.target) if "target" in config.data else None
@@ -146,39 +199,21 @@ def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) ->
         latent=model.latent,
         num_classes=model.num_classes,
         target=target,
+        block=block_of(model),
         rollouts=samplers.Rollouts(process=process),
+        carried=lambda batch, length: jax.eval_shape(
+            lambda key: model.bind(model.init(key)).latent(batch, length), jax.random.key(0)
+        ),
         **facts,
     )
-    _check_target(config, objective, model)
-    _check_signal(config, process, objective)
-    require(
-        not process.points or model.points,
-        f"the states of process {config.process.name} are points, which do not enter this network; "
-        "use model dit with model.input=linear (method=rdlm, configs/rdlm.py)",
-    )
-    needs_latent = isinstance(objective.context, objectives.PseudoContext)
-    require(
-        model.latent or not needs_latent,
-        "objective.context makes a latent, but model.latent is False; set it True or choose a "
-        "method without loopholing (method=mdlm, method=udlm)",
-    )
-    require(
-        model.causal or not objective.needs_causal,
-        "next-token training needs a causal network, or it reads what it predicts; set "
-        "model.causal True or choose method=ar",
-    )
+    fits.check(config, process, model, objective)
     optim = registry.build("optim", config.optim, num_steps=training.num_steps)
-    if isinstance(model, denoisers.Llama | denoisers.GPT2) and model.lora_rank:
-        own = ("*.lora_[ab]", *(["*.latent_norm.*"] if model.latent else []))
-        optim = dataclasses.replace(optim, trainable=optim.trainable or own)
-    evaluation = registry.build("evaluation", config.evaluation)
+    optim = dataclasses.replace(optim, trainable=optim.trainable or adapters_of(model))
     require(
         model.latent or evaluation.passes == 1,
         f"evaluation.passes is {evaluation.passes}, but a network without latent has one pass",
     )
-    sampling = registry.build("sampling", config.sampling)
     check_sampler(sampling, process, model)
-    check_sizes(config)
     return Experiment(
         config=config,
         tokenizer=tokenizer,
@@ -193,65 +228,6 @@ def build(config: ConfigDict, tokenizer: Tokenizer, mesh: Mesh | None = None) ->
         mesh=mesh,
         target=target,
     )
-
-
-def _check_target(config: ConfigDict, objective: Any, model: Model) -> None:
-    """Refuse data and losses that do not go together."""
-    here, name = "target" in config.data, config.objective.get("name")
-    require(
-        here or not objective.needs_target,
-        f"objective {name} learns from a target, but the data are {config.data.get('name')}; set "
-        "data to a section of TargetData (configs/ising.py)",
-    )
-    require(
-        objective.needs_target or not here,
-        f"objective {name} learns from data, and a target has none; choose method=mdns, mdns_lv, "
-        "lddm_mdns or lddm_mdns_lv",
-    )
-    require(
-        not (here and model.time_conditioning),
-        "a sampler of a target reveals one site a call at no time of a grid; set "
-        "model.time_conditioning to False",
-    )
-
-
-def _check_signal(config: ConfigDict, process: Process, objective: Any) -> None:
-    """Refuse a process of several parts without the network and the loss for them."""
-    if not process.parts:
-        return
-    wanted = process.parts["signal"].channels
-    found = config.model.get("channels", 0)
-    require(
-        found == wanted,
-        f"process.signal.channels is {wanted}, but the network has {found}; set model to "
-        "signal_dit with as many (method=joint)",
-    )
-    require(
-        bool(objective.joint),
-        f"objective {config.objective.get('name')} is for tokens alone; set it to joint "
-        "(method=joint)",
-    )
-
-
-MOST_TOKENS = 1 << 28  # of a batch, on all devices together
-
-
-def check_sizes(config: ConfigDict) -> None:
-    """Refuse rows and batches that no machine holds, before an array of them is asked for.
-
-    Raises:
-      UserError: with the bounds.
-    """
-    length = config.data.get("length")
-    good = type(length) is int and 1 <= length <= LONGEST
-    require(good, f"data.length is {length!r}; it must be 1 to {LONGEST:,} tokens")
-    for name in ("training", "evaluation", "sampling"):
-        rows = config[name].batch_size
-        require(
-            rows * length <= MOST_TOKENS,
-            f"{name}.batch_size is {rows:,}: with rows of {length:,} tokens a batch has more than "
-            f"{MOST_TOKENS:,}",
-        )
 
 
 def name_files(data: Mapping[str, Any]) -> None:

@@ -8,25 +8,20 @@ from typing import Any
 
 from ldd_jax.core import registry
 from ldd_jax.core.registry import register
-from ldd_jax.denoisers import GPT2, Blt, DiT, Hollow, Linear, Llama, SignalDiT
+from ldd_jax.denoisers import GPT2, DiT, Hollow, Linear, Llama
 from ldd_jax.objectives import (
+    BlockNelbo,
     CrossEntropyTimes,
     EventTimes,
-    GivenSignal,
     GridTimes,
-    JointNelbo,
-    LogVariance,
     Mgdm,
     Nelbo,
     NextToken,
     NoContext,
-    PatchNelbo,
     PseudoContext,
     Sic,
-    Wdce,
 )
 from ldd_jax.processes import (
-    Joint,
     LeftToRight,
     Masked,
     MaskedMean,
@@ -39,17 +34,18 @@ from ldd_jax.processes import (
 from ldd_jax.samplers import (
     Analytic,
     Ancestral,
+    Cached,
     EasyFirst,
     Events,
-    FirstHitting,
     Geodesic,
-    JointFlow,
-    PatchAncestral,
+    Whole,
 )
 from ldd_jax.samplers import NextToken as NextTokenStep
 
 # Networks that stand in the place of the DiT: they differ in what they hold, not in what they do.
 DECODERS: dict[str, type] = {"llama": Llama, "gpt2": GPT2}
+# Fields of a method's network that make it another and that only a DiT has.
+OF_DIT = frozenset({"carry", "carry_at", "loops"})
 
 
 def of(**fields: Any) -> Any:
@@ -66,6 +62,7 @@ class Method:
       context: where the latent comes from; `NoContext` = a network without one.
       objective: the loss.
       step: the rule that samples by default.
+      blocks: how it goes over a row.
       model: the network.
       time_conditioning: whether the network is told the time.
       network: further fields of the network.
@@ -76,6 +73,7 @@ class Method:
     context: Any = NoContext
     objective: Any = Nelbo
     step: Any = Ancestral
+    blocks: Any = Whole
     model: Any = DiT
     time_conditioning: bool = False
     network: Mapping[str, Any] = of()
@@ -84,7 +82,8 @@ class Method:
     def takes(self, model: str) -> bool:
         """Whether a network of that name may stand in the place of the method's own."""
         own = self.model.registered[1]
-        return model == own or (own == DiT.registered[1] and model in DECODERS)  # type: ignore[attr-defined]
+        plain = own == DiT.registered[1] and not OF_DIT & self.network.keys()  # type: ignore[attr-defined]
+        return model == own or (plain and model in DECODERS)
 
     @property
     def latent(self) -> bool:
@@ -142,6 +141,24 @@ class HollowSic(HollowMdlm):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LddmM(Method):
     """Masked diffusion with loopholing (LDDM-M, arXiv 2510.19304)."""
+
+    context: Any = PseudoContext
+
+
+@register("method", "block")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Block(Method):
+    """Left to right by blocks, masked diffusion within one (BD3-LM, arXiv 2503.09573)."""
+
+    objective: Any = BlockNelbo
+    blocks: Any = Cached
+    network: Mapping[str, Any] = of(block=16)
+
+
+@register("method", "lddm_block")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LddmBlock(Block):
+    """The same with loopholing: the latent lives in the block at work, finished ones have none."""
 
     context: Any = PseudoContext
 
@@ -264,115 +281,3 @@ class Ar(Method):
     objective: Any = NextToken
     step: Any = NextTokenStep
     network: Mapping[str, Any] = of(causal=True, adaln=False)
-
-
-@register("method", "patch_mdlm")
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PatchMdlm(Method):
-    """Masked diffusion over bytes by a network over patches (2412.09871 joined with 2406.07524)."""
-
-    model: Any = Blt
-
-
-@register("method", "patch_lddm")
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PatchLddm(PatchMdlm):
-    """The same with loopholing, the latent carried by patch."""
-
-    context: Any = PseudoContext
-
-
-@register("method", "patch_whole")
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PatchWhole(PatchMdlm):
-    """Whole patches masked, the bytes of one from left to right: its bound is exact inside them."""
-
-    objective: Any = PatchNelbo
-    step: Any = PatchAncestral
-    network: Mapping[str, Any] = of(inner=True)
-
-
-@register("method", "patch_whole_lddm")
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PatchWholeLddm(PatchWhole):
-    """The same with loopholing."""
-
-    context: Any = PseudoContext
-
-
-@register("method", "patch_ar")
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PatchAr(Ar):
-    """Left to right over bytes by a network over patches (BLT, arXiv 2412.09871)."""
-
-    model: Any = Blt
-    network: Mapping[str, Any] = of(causal=True)
-
-
-@register("method", "mdns")
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Mdns(Method):
-    """A sampler of a target by weighted cross-entropy (MDNS, arXiv 2508.10684)."""
-
-    objective: Any = Wdce
-    step: Any = FirstHitting
-
-
-@register("method", "lddm_mdns")
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LddmMdns(Mdns):
-    """The same with loopholing: h from a first pass where it is trained, carried where it rolls."""
-
-    context: Any = PseudoContext
-
-
-@register("method", "mdns_lv")
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MdnsLv(Mdns):
-    """A sampler of a target by the variance of its log-weights along the path."""
-
-    objective: Any = LogVariance
-
-
-@register("method", "lddm_mdns_lv")
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LddmMdnsLv(MdnsLv):
-    """The same with the latent carried along the path, and gradients through it."""
-
-    network: Mapping[str, Any] = of(latent=True)
-
-
-@register("method", "joint")
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class JointMethod(Method):
-    """Tokens and a signal together, each at its own time (Multi-Flow, arXiv 2402.04997)."""
-
-    process: Any = Joint
-    objective: Any = JointNelbo
-    step: Any = JointFlow
-    model: Any = SignalDiT
-
-
-@register("method", "lddm_joint")
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LddmJoint(JointMethod):
-    """The same with loopholing."""
-
-    context: Any = PseudoContext
-
-
-@register("method", "given")
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Given(Method):
-    """Masked diffusion of tokens given a signal: what a joint model teaches a student."""
-
-    objective: Any = GivenSignal
-    model: Any = SignalDiT
-
-
-@register("method", "lddm_given")
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LddmGiven(Given):
-    """The same with loopholing."""
-
-    context: Any = PseudoContext

@@ -237,7 +237,7 @@ def _record(workdir: Path) -> tuple[str, list[Source]] | None:
       UserError: if it cannot be read.
     """
     path = workdir / RECORD
-    if not os.path.lexists(path):
+    if not (path.exists() or path.is_symlink()):
         return None
     try:
         found = reading.read_json(path)

@@ -9,20 +9,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict, FieldReference
+from ml_collections import ConfigDict
 
-from ldd_jax.config import sections, stored
-from ldd_jax.config.methods import DECODERS, methods
+from ldd_jax.config import relatives, sections, systems  # noqa: F401  (what they register)
+from ldd_jax.config.methods import DECODERS, OF_DIT, methods
 from ldd_jax.config.methods import method as method_of
-from ldd_jax.core import registry
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.registry import section
-from ldd_jax.data import Bytes, Characters, Json, ProblemData, SentencePiece, TextData
+from ldd_jax.data import (
+    Bytes,
+    Characters,
+    Json,
+    Mixture,
+    ProblemData,
+    SentencePiece,
+    TextData,
+)
 from ldd_jax.objectives import Mgdm
-from ldd_jax.training.optimizers import AdamW
+from ldd_jax.training.optimizers import OPTIMIZERS, AdamW
 from ldd_jax.training.sharding import MeshShape
 
 SIZES = {
@@ -42,6 +48,9 @@ TOKENIZERS: dict[str, tuple[type, str]] = {
     "sentencepiece": (SentencePiece, "model"),
     "json": (Json, "path"),
 }
+
+# What text is read from, by the argument `source`.
+SOURCES: dict[str, type] = {"": TextData, "mixture": Mixture}
 
 # Texts of one's own at tiny size: minutes on a laptop.
 SHORT: dict[str, Any] = {
@@ -78,6 +87,7 @@ def arguments(text: str, **defaults: str) -> dict[str, str]:
     Raises:
       UserError: for a malformed, unknown or repeated argument, or an unknown choice in one.
     """
+    defaults = {**defaults, "optim": ""}
     chosen: dict[str, str] = {}
     for item in filter(None, (text or "").split(",")):
         name, equals, value = item.partition("=")
@@ -96,6 +106,8 @@ def arguments(text: str, **defaults: str) -> dict[str, str]:
         "size": SIZES,
         "tokenizer": TOKENIZERS,
         "network": DECODERS,
+        "optim": OPTIMIZERS,
+        "source": SOURCES,
     }
     for name, table in tables.items():
         if name in chosen and chosen[name] not in (*table, defaults[name]):
@@ -155,7 +167,13 @@ def make(
       mesh: fields of the mesh.
     """
     method = method_of(chosen["method"])
-    kind = network or DECODERS.get(chosen.get("network", ""), method.model)
+    kind: Any = network or DECODERS.get(chosen.get("network", ""), method.model)
+    own = sorted(OF_DIT & method.network.keys())
+    require(
+        not own or kind.registered[1] not in DECODERS,
+        f"method {chosen['method']} sets {', '.join(own)}, which network {chosen.get('network')} "
+        "does not have; leave network out",
+    )
     fields = dict(latent=method.latent, time_conditioning=method.time_conditioning)
     fields |= _known(kind, SIZES[chosen["size"]]) | _known(kind, method.network) | (model or {})
     scored = section(method.context, **((context or {}) if method.latent else {}))
@@ -168,12 +186,15 @@ def make(
             "process": section(method.process, **(process or {})),
             "model": section(kind, **fields),
             "objective": section(method.objective, **losses),
-            "optim": section(AdamW, **(optim or {})),
+            "optim": optimizer(chosen.get("optim", ""), optim or {}),
             "training": section(sections.Training, **(training or {})),
             "evaluation": section(
                 sections.Evaluation, **{"passes": 1 + method.latent, **(evaluation or {})}
             ),
-            "sampling": section(sections.Sampling, **{"step": method.step, **(sampling or {})}),
+            "sampling": section(
+                sections.Sampling,
+                **{"step": method.step, "blocks": method.blocks, **(sampling or {})},
+            ),
             "mesh": section(MeshShape, **(mesh or {})),
         }
     )
@@ -185,8 +206,15 @@ def sized(model: Any, size: str) -> dict[str, Any]:
     return _known(model, SIZES[size])
 
 
+def optimizer(name: str, fields: Mapping[str, Any]) -> ConfigDict:
+    """The section of an optimizer, "" = AdamW, whose fields these are."""
+    rule = OPTIMIZERS[name or "adamw"]
+    known = _known(rule, fields)
+    return section(rule, **known | {"lr": rule.pace * fields.get("lr", AdamW.lr)})
+
+
 def _known(model: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that a network has: sizes and methods are written for the DiT."""
+    """The fields that it has: sizes and methods are written for the DiT and AdamW."""
     has = {f.name for f in dataclasses.fields(model)}
     return {name: value for name, value in fields.items() if name in has}
 
@@ -241,129 +269,11 @@ def methods_of(config: ConfigDict) -> list[str]:
         and m.takes(config.model.name)
         and named(m.objective) == config.objective.name
         and m.latent == config.model.latent
+        and all(_same(config.model, name, value) for name, value in m.network.items())
     ]
 
 
-class OfPath(FieldReference):
-    """A field of a data section that belongs to its path: another value for another path.
-
-    Given by itself, it is what is given.
-    """
-
-    def __init__(self, path: FieldReference, here: Any, elsewhere: Any):
-        self._path, self._first, self._elsewhere = path, path.get(), elsewhere
-        super().__init__(here)
-        self._given = False
-
-    def set(self, value: Any, type_safe: bool = True) -> None:
-        """From now on `value`, whatever the path."""
-        super().set(value, type_safe)
-        self._given = True
-
-    def get(self) -> Any:
-        """The value for the path as it is now."""
-        same = self._given or self._path.get() == self._first
-        return super().get() if same else self._elsewhere
-
-
-def adapt(workdir: str, method: str = "mdlm") -> ConfigDict:
-    """The config that turns an autoregressive run or import into masked diffusion.
-
-    DiffuLLaMA (arXiv 2410.17891): the same parameters, the same data, predictions that stay
-    shifted by one, and a causal mask that opens over objective.anneal_steps updates. lddm_m adds a
-    latent at LayerNorm zero, so that the function is unchanged at first.
-
-    Args:
-      workdir: of a run or an import with method=ar and a network of `methods.DECODERS`.
-      method: mdlm or lddm_m.
-
-    Raises:
-      UserError: for a folder that is no such workdir, or another method.
-    """
-    require(bool(workdir), "which run to adapt? give from=WORKDIR in the config's argument")
-    base = stored.load_config(Path(workdir))
-    config = ConfigDict(base.to_dict())
-    chosen = method_of(method)
-    fits = [n for n in ("mdlm", "lddm_m") if method_of(n).takes(base.model.name)]
-    require(
-        base.process.name == "left_to_right" and bool(fits),
-        f"{workdir} has a {base.process.name} process and a {base.model.name} network; adapted are "
-        f"autoregressive runs and imports with the networks {', '.join(DECODERS)}",
-    )
-    require(method in fits, f"method {method!r}; {nearest(method, fits)}")
-    require("path" in config.data, f"{workdir} learned from {base.data.name} data without a path")
-    config.process = section(chosen.process, states=base.process.states, mask=base.process.mask)
-    start = dict(causal=False, shift="start", begin=base.process.begin)
-    config.model.update(start | dict(latent=chosen.latent, param_dtype="float32"))
-    if "positions" in config.model:  # the start takes one
-        config.data.length = min(config.data.length, config.model.positions - 1)
-    config.objective = section(
-        chosen.objective, context=chosen.context, anneal_steps=500, **chosen.scored
-    )
-    config.recipe = f"adapt,method={method},{base.recipe}"
-    return _tuned(config, base, workdir, chosen)
-
-
-def _tuned(config: ConfigDict, base: ConfigDict, workdir: str, method: Any) -> ConfigDict:
-    """With the optimizer, rhythm and sampler of a run that begins with another."""
-    own = registry.find("data", base.data.name).of_path  # type: ignore[attr-defined]
-    path = config.data.get_ref("path")
-    for name, elsewhere in own.items():
-        config.data[name] = OfPath(path, config.data[name], elsewhere)
-    config.optim = section(AdamW, lr=3e-4, warmup_steps=100, decay="cosine")
-    config.training = section(
-        sections.Training,
-        num_steps=1000,
-        batch_size=base.training.batch_size,
-        ema_decay=0.999,
-        eval_every=200,
-        checkpoint_every=200,
-        initial=workdir,
-    )
-    if method is not None:
-        config.evaluation.passes = 1 + method.latent
-        config.sampling.step = section(method.step)
-    return config.lock()
-
-
-def fine_tune(workdir: str, method: str = "") -> ConfigDict:
-    """The config of a run that begins with the parameters of `workdir` (a run or an import).
-
-    Data, tokenizer, process and network are those of the workdir. Another data.path is read by the
-    same rules, but what belongs to the old one (its validation file, a limit of documents) does not
-    go with it. `method`, of the same process, changes the objective and where the latent comes
-    from: lddm_m adds loopholing to an mdlm run.
-
-    Raises:
-      UserError: for a folder that is no workdir, or a method of another process.
-    """
-    require(bool(workdir), "which run to begin with? give from=WORKDIR in the config's argument")
-    base = stored.load_config(Path(workdir))
-    config = ConfigDict(base.to_dict())
-    if method:
-        chosen = method_of(method)
-        objective = chosen.objective.registered[1]
-        fits = [
-            n
-            for n, m in methods().items()
-            if m.process.registered[1] == base.process.name and m.takes(base.model.name)
-        ]
-        require(
-            method in fits,
-            f"{workdir} has a {base.process.name} process and a {base.model.name} network; "
-            f"{nearest(method, fits)}",
-        )
-        if objective != base.objective.name:
-            config.objective = section(chosen.objective, **chosen.scored)
-            config.sampling.step = section(chosen.step)
-        config.objective.context = section(chosen.context)
-        config.model.latent = chosen.latent
-        config.evaluation.passes = 1 + chosen.latent
-    require(
-        "path" in config.data,
-        f"{workdir} learned from {base.data.name} data, which have no path to be tuned on another",
-    )
-    if "anneal_steps" in config.objective:  # its mask is open
-        config.objective.anneal_steps = 0
-    config.recipe = ",".join(filter(None, ["finetune", method and f"method={method}", base.recipe]))
-    return _tuned(config, base, workdir, None)
+def _same(model: ConfigDict, name: str, value: Any) -> bool:
+    """Whether a network's field is that of a method; a field that it lacks is no difference."""
+    there = model.get(name, value)
+    return there.name == value.registered[1] if isinstance(there, ConfigDict) else there == value

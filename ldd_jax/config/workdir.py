@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,7 @@ from ml_collections import ConfigDict
 
 from ldd_jax.config import plugins, stored
 from ldd_jax.config.experiment import Experiment
-from ldd_jax.core import registry, writing
+from ldd_jax.core import lease, registry, writing
 from ldd_jax.core.checks import UserError, require
 from ldd_jax.core.console import say
 from ldd_jax.data import Tokenizer
@@ -27,6 +24,7 @@ FREE = (
     "training.max_skipped",
     "training.sample_every",
     "training.checkpoint_every",
+    "training.wandb",
     "evaluation.",
     "sampling.",
     "mesh.",
@@ -34,12 +32,11 @@ FREE = (
     "model.remat",
     "model.chunks",
     "model.unroll",
+    "model.vocab_multiple",
 )
 
 
 LOCK = "lock"
-# What flock gives where it is not to be had, such as on Lustre without -o flock.
-LOCKLESS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 # Folders that a run writes into or deletes from.
 FOLDERS = ("checkpoints", "damaged", "tensorboard", "tokenizer", "skipped", "profile")
 
@@ -61,7 +58,7 @@ def open_workdir(workdir: Path, config: ConfigDict) -> None:
     there = stored.load_config(workdir).to_dict()
     # A run that is older than a field goes on with its default, which is what it was trained with.
     there |= {name: registry.filled(name, there[name]) for name in stored.SECTIONS}
-    old, new = _flat(there), _flat(config.to_dict())
+    old, new = flat(there), flat(config.to_dict())
     changed = {k for k in old.keys() | new.keys() if old.get(k) != new.get(k)}
     refused = sorted((k for k in changed if not k.startswith(FREE)), key=_recipe_first)
     if refused:
@@ -76,11 +73,17 @@ def _recipe_first(field: str) -> tuple[bool, str]:
     return field != "recipe", field
 
 
-def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
+def flat(tree: dict, prefix: str = "") -> dict[str, Any]:
+    """Fields of a nested config by dotted name; tuples as lists, as JSON keeps them.
+
+    Args:
+      tree: of a config.
+      prefix: before every name.
+    """
     out: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            out |= _flat(value, f"{prefix}{key}.")
+            out |= flat(value, f"{prefix}{key}.")
         else:
             out[prefix + key] = list(value) if isinstance(value, tuple) else value
     return out
@@ -92,9 +95,7 @@ def check_place(workdir: Path) -> None:
     Raises:
       UserError: saying where.
     """
-    there = next(place for place in (workdir, *workdir.absolute().parents) if place.exists())
-    require(there.is_dir(), f"cannot write --workdir={workdir}: {there} is not a folder")
-    require(os.access(there, os.W_OK), f"cannot write --workdir={workdir}: {there} is read-only")
+    writing.check_folder(workdir, f"--workdir={workdir}")
 
 
 def claim(
@@ -116,7 +117,7 @@ def claim(
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         writing.refuse_links(workdir / name for name in FOLDERS)
-        _lock(workdir, held)
+        lease.hold(workdir / LOCK, held)
         open_workdir(workdir, config)  # another run may have come between
         for left in filter(writing.is_draft, list(workdir.iterdir())):
             left.unlink()
@@ -127,33 +128,6 @@ def claim(
             tokenizer.save(workdir / "tokenizer")
     except OSError as error:
         raise UserError(f"cannot write --workdir={workdir}: {error.strerror}") from error
-
-
-def _lock(workdir: Path, held: contextlib.ExitStack) -> None:
-    """Hold `workdir/lock`; while it is held it names the process."""
-    import fcntl
-
-    stream = held.enter_context(writing.append(workdir / LOCK, read=True))
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        stream.seek(0)
-        holder = stream.read().strip() or "another process"
-        raise UserError(
-            f"{workdir} is in use by another run ({holder}); wait for it, end it, or give another "
-            "--workdir"
-        ) from error
-    except OSError as error:
-        if error.errno not in LOCKLESS:
-            raise
-        say(
-            f"{workdir} is on a file system without locks ({error.strerror}): nothing keeps a "
-            "second run out of it"
-        )
-    held.callback(stream.truncate, 0)
-    stream.truncate(0)
-    stream.write(f"process {os.getpid()} on {socket.gethostname()}")
-    stream.flush()
 
 
 def check_tokenizer(experiment: Experiment, meta: dict[str, Any], workdir: Path) -> None:

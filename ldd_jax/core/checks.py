@@ -20,11 +20,11 @@ class RunError(Exception):
     """A run cannot go on, through no fault of the command; one line, and exit status 1."""
 
 
-class Unfinished(Exception):
-    """A run was asked to stop and saved what it has; exit status 75, so that a scheduler goes on.
+UNFINISHED = 75  # exit status, EX_TEMPFAIL of sysexits.h: try again
 
-    75 is EX_TEMPFAIL of sysexits.h: try again.
-    """
+
+class Unfinished(Exception):
+    """A run was asked to stop and saved what it has; a scheduler goes on with it."""
 
 
 def one_line(error: BaseException) -> str:

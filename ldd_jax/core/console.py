@@ -41,11 +41,11 @@ class Outlet:
     """`sys.stdout` or `sys.stderr`, whichever it is when something is written.
 
     Characters that its encoding lacks become question marks. When the reader has gone, what is
-    written from then on goes nowhere, without an error.
+    written from then on goes nowhere, without an error, and `lost` is true.
     """
 
     def __init__(self, name: str):
-        self.name, self.silent = name, False
+        self.name, self.silent, self.lost = name, False, False
 
     @property
     def stream(self) -> Any:
@@ -89,6 +89,7 @@ class Outlet:
 
     def _forget(self) -> None:
         """Lead the stream nowhere: it holds what could not be written, and Python flushes it."""
+        self.lost = True
         nowhere = os.open(os.devnull, os.O_WRONLY)
         try:
             os.dup2(nowhere, self.stream.fileno())

@@ -149,6 +149,10 @@ class Production:
             keys = fold(keys, site)
         return Production(keys=keys)
 
+    def few(self, rows: Array) -> Production:
+        """Those of some examples, [N]."""
+        return Production(keys=self.keys[rows])
+
     def rows(self, length: int) -> Production:
         """Key of row l of example b = fold_in(key_b, l); flattened to [B * length]."""
         keys = jax.vmap(lambda k: example_keys(k, jnp.arange(length)))(self.keys)

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-Name = str | os.PathLike[str]
+from ldd_jax.core import storage
+from ldd_jax.core.storage import Name
 
 LARGEST_JSON = 1 << 26  # a config is 5 kB, the digests of a thousand files 100 kB
 LARGEST_VOCABULARY = 1 << 28  # those of 256,000 tokens have 33 MB
@@ -29,12 +30,16 @@ RATIO, ALWAYS = 100, 1 << 26
 
 
 def opened(path: Name) -> io.BufferedReader:
-    """A regular file, to be read.
+    """A regular file, to be read; of a bucket, a copy.
 
     Raises:
       OSError: for anything else, without waiting: a pipe has perhaps no writer.
     """
-    return open(path, "rb", opener=_regular)
+    place = storage.in_bucket(path)
+    if place is None:
+        return open(path, "rb", opener=_regular)
+    with storage.passing() as folder:  # what is open stays until it is closed
+        return open(place.download(folder / "copy"), "rb")
 
 
 def _regular(path: str, flags: int) -> int:

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from ldd_jax.core import storage
 from ldd_jax.core.checks import UserError, require
 
 _DRAFT = re.compile(r"\.ldd_jax-[0-9a-f]{16}\.partial")
@@ -48,7 +49,14 @@ def replacing(path: str | Path, *, binary: bool = False, fresh: int = 0o666) -> 
     Raises:
       OSError: if it cannot be written.
     """
-    path = Path(path)
+    path, bucket = storage.at(path), storage.in_bucket(path)
+    if bucket is not None:
+        with storage.passing() as folder:
+            draft = folder / bucket.name
+            with draft.open("xb") if binary else _text(draft) as stream:
+                yield stream
+            bucket.upload(draft)
+        return
     mode = _permissions(path)
     draft = path.with_name(_unknown())
     number = os.open(draft, os.O_WRONLY | _NEW, fresh if mode is None else mode & 0o700)
@@ -85,7 +93,9 @@ def append(path: str | Path, *, read: bool = False) -> IO[str]:
       UserError: if `path` is a link, or no regular file.
       OSError: if it cannot be opened.
     """
-    path = Path(path)
+    path, bucket = storage.at(path), storage.in_bucket(path)
+    if bucket is not None:
+        return storage.Appended(bucket)
     require(not path.is_symlink(), f"{path} is a link; it is not written through: put a file there")
     way = os.O_RDWR if read else os.O_WRONLY
     flags = way | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -107,6 +117,13 @@ def new_folder(path: str | Path) -> Iterator[Path]:
       UserError: if `path` is something else.
       OSError: if it cannot be written.
     """
+    bucket = storage.in_bucket(path)
+    if bucket is not None:
+        check_new_folder(path)
+        with storage.passing() as draft:
+            yield draft
+            bucket.upload(draft)
+        return
     path = _real(path)
     check_new_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,19 +146,25 @@ def check_new_folder(path: str | Path, flag: str = "") -> None:
     Raises:
       UserError: unless it is absent or an empty folder.
     """
-    place, shown = Path(path), f"--{flag}={path}" if flag else str(path)
-    taken = os.path.lexists(place) and not (place.is_dir() and not any(place.iterdir()))
+    place, shown = storage.at(path), f"--{flag}={path}" if flag else str(path)
+    there = place.exists() or place.is_symlink()
+    taken = there and not (place.is_dir() and not any(place.iterdir()))
     require(
         not taken or _dangling(place), f"{shown} exists and is not an empty folder; give a new one"
     )
 
 
 def subfolder(path: Path) -> Path:
-    """A folder of a workdir, made if absent.
+    """A folder of a workdir for a library that writes local files, made if absent.
+
+    Of a bucket it is a local one, whose files follow.
 
     Raises:
       UserError: if it is a link.
     """
+    bucket = storage.in_bucket(path)
+    if bucket is not None:
+        return storage.mirrored(bucket)
     refuse_links([path])
     path.mkdir(parents=True, exist_ok=True)
     return path
@@ -162,10 +185,33 @@ def refuse_links(folders: Iterable[Path]) -> None:
             )
 
     for folder in folders:
+        if storage.in_bucket(folder):  # which knows no links
+            continue
         check(folder)
         for place, inner, files in os.walk(folder):
             for name in (*inner, *files):
                 check(os.path.join(place, name))
+
+
+def check_folder(folder: Path, shown: str) -> None:
+    """Refuse a folder that cannot be written, or made; nothing is.
+
+    Args:
+      folder: absent, or a folder.
+      shown: what messages call it, such as --workdir=DIR.
+
+    Raises:
+      UserError: saying where.
+    """
+    if storage.in_bucket(folder):
+        try:
+            folder.exists()
+        except OSError as error:
+            raise UserError(f"{shown} cannot be reached: {error.strerror}") from error
+        return
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    require(there.is_dir(), f"cannot write {shown}: {there} is not a folder")
+    require(os.access(there, os.W_OK), f"cannot write {shown}: {there} is read-only")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,8 +265,12 @@ def place(given: str | Path | Place, default: Path | None = None, flag: str = "o
         return given
     own = not str(given)
     require(not own or default is not None, f"--{flag} is missing; give --{flag}=FILE")
-    path = Path(default or "") if own else Path(given)
+    path = storage.at((default or "") if own else given)
     shown = f"--{flag}={path}"
+    if storage.in_bucket(path):
+        require(not str(given).endswith("/"), f"{shown} is a folder; give a file")
+        check_folder(path.parent, shown)
+        return Place(path, False, shown)
     kind = _kind(path, follow=not own)
     require(
         kind != stat.S_IFDIR and not str(given).endswith(os.sep),
@@ -272,6 +322,10 @@ def _permissions(path: Path) -> int | None:
 def _unknown() -> str:
     """A name that nobody can have prepared a link for."""
     return f".ldd_jax-{secrets.token_hex(8)}.partial"
+
+
+def _text(path: Path) -> IO[Any]:
+    return path.open("x", encoding="utf-8", errors="backslashreplace")
 
 
 def _stream(number: int, binary: bool) -> IO[Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from ldd_jax.data.characters import Bytes, Characters
 from ldd_jax.data.found import find_tokenizer
 from ldd_jax.data.ids import Ids, IdTokenizer
+from ldd_jax.data.instructions import InstructionData
 from ldd_jax.data.json_vocabulary import Json
 from ldd_jax.data.labelled import LabelledText
+from ldd_jax.data.mixture import Mixture
 from ldd_jax.data.patched import PatchedText
 from ldd_jax.data.patches import EntropyPatches, SpacePatches, StaticPatches
 from ldd_jax.data.pipeline import Batches, Spread, batches
@@ -30,8 +32,10 @@ __all__ = [
     "EntropyPatches",
     "IdTokenizer",
     "Ids",
+    "InstructionData",
     "Json",
     "LabelledText",
+    "Mixture",
     "PairData",
     "PatchedText",
     "ProblemData",

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from ldd_jax.core import reading
+from ldd_jax.core import reading, storage
+from ldd_jax.core.buckets import Bucket
 from ldd_jax.core.checks import UserError, require
 
 MANIFEST = "manifest.json"
@@ -34,6 +35,9 @@ def find_files(path: str, otherwise: str = "") -> list[str]:
       UserError: if there is none, more than `MOST_FILES`, something that is no regular file, or
         two large files that are the same to the byte.
     """
+    bucket = storage.in_bucket(path)
+    if bucket is not None:
+        return _in_bucket(path, bucket)
     given = os.path.expanduser(path)
     if os.path.isdir(given):
         raise UserError(
@@ -49,6 +53,20 @@ def find_files(path: str, otherwise: str = "") -> list[str]:
         raise UserError(f"{path} {what} ({otherwise})")
     _refuse_copies(path, found)
     return found
+
+
+def _in_bucket(path: str, bucket: Bucket) -> list[str]:
+    """Objects that a name or the pattern in its last part stands for."""
+    try:
+        found = [bucket] if bucket.is_file() else list(bucket.parent.glob(bucket.name))
+        files = sorted(str(one) for one in found if one.is_file())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    require(
+        bool(files), f"{path} matches no object; a pattern may stand in the last part of its name"
+    )
+    require(len(files) <= MOST_FILES, f"{path} matches more than {MOST_FILES:,} objects")
+    return files
 
 
 def _matching(path: str, given: str) -> list[str]:
@@ -102,11 +120,12 @@ class _Unpacked(gzip.GzipFile):
         raw = reading.opened(file)
         super().__init__(file, fileobj=raw)
         self.myfileobj = raw  # type: ignore[assignment]  # closed with this one
+        self.size = os.fstat(raw.fileno()).st_size
 
     def read1(self, size: int = -1) -> bytes:
         """As of GzipFile; what TextIOWrapper calls."""
         data = super().read1(size)
-        if reading.swollen(os.path.getsize(self.name), self.tell()):
+        if reading.swollen(self.size, self.tell()):
             raise UserError(
                 f"{self.name} unpacks to over {reading.RATIO} times its size; unpack it first"
             )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ldd_jax.core import reading
 from ldd_jax.core.checks import UserError, require
+from ldd_jax.core.storage import at, local
 from ldd_jax.data.json_vocabulary import Json
 from ldd_jax.data.sentencepieces import SentencePiece
 from ldd_jax.data.tokenizers import Tokenizer, is_ours, load_tokenizer
@@ -22,8 +23,9 @@ def find_tokenizer(path: str | Path) -> Tokenizer:
     Raises:
       UserError: if there is none.
     """
-    path = Path(path).expanduser()
+    path = at(path).expanduser()
     require(path.exists(), f"no tokenizer at {path}: no such file or folder")
+    path = local(path)
     folder, names = (path, None) if path.is_dir() else (path.parent, {path.name})
     there = lambda name: (folder / name).is_file() and (names is None or name in names)
     if there("tokenizer.json") and is_ours(folder / "tokenizer.json"):

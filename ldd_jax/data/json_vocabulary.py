@@ -11,7 +11,14 @@ from typing import Any
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.registry import register
 from ldd_jax.data.spaces import adds_prefix, as_it_stands, cut, drops_unknown
-from ldd_jax.data.tokenizers import NO_TEXT, Documents, Tokenizer, file_bytes, saved_as
+from ldd_jax.data.tokenizers import (
+    NO_TEXT,
+    Documents,
+    Tokenizer,
+    check_unicode,
+    file_bytes,
+    saved_as,
+)
 
 _JSON_FILE = "vocabulary.json"
 _WELL_KNOWN = {
@@ -75,6 +82,8 @@ class JsonTokenizer(Tokenizer):
         # A byte-level decoder leaves the space that its pre-tokenizer put before the first word.
         self._prefixed = adds_prefix(text)
 
+    apart = True
+
     def _plain(self, ids) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)
 
@@ -95,6 +104,21 @@ class JsonTokenizer(Tokenizer):
 
     def _encode(self, text, start):
         return self._with(self._tokenizer, text, start)
+
+    def encode_batch(self, texts):
+        """As `encode` of each; the library does them side by side."""
+        for text in texts:
+            check_unicode(text)
+        try:
+            found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        except Exception as error:  # as in `_ids`
+            raise UserError(f"the tokenizer file cannot encode this text: {error}") from error
+        ids = [f.ids for f in found]
+        # Control tokens are few, and so are texts with their names.
+        return [
+            i if self._control.isdisjoint(i) else self.encode(t)
+            for i, t in zip(ids, texts, strict=True)
+        ]
 
     def _encode_piece(self, text, start):
         return self._with(self._first, text, start)

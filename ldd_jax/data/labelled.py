@@ -11,6 +11,7 @@ import numpy as np
 
 from ldd_jax.core.checks import require
 from ldd_jax.core.registry import register
+from ldd_jax.data.joined import Joined
 from ldd_jax.data.packing import MemoryRows, Packer, collect, entropy
 from ldd_jax.data.prepared import is_prepared
 from ldd_jax.data.sources import fingerprint, open_source
@@ -22,7 +23,7 @@ Pairs = list[tuple[str, str]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LabelledRows:
+class LabelledRows(Joined):
     """Rows class after class; each carries the number of its class as `label`, int32."""
 
     parts: tuple[MemoryRows, ...]
@@ -39,26 +40,6 @@ class LabelledRows:
         part = self.parts[label]
         row = part[index - self._ends[label] + len(part)]  # type: ignore[attr-defined]
         return row | {"label": np.asarray(label, np.int32)}
-
-    @property
-    def documents(self) -> int:
-        """Documents that the rows came from."""
-        return sum(p.documents for p in self.parts)
-
-    @property
-    def token_count(self) -> int:
-        """Their tokens."""
-        return sum(p.token_count for p in self.parts)
-
-    @property
-    def dropped(self) -> int:
-        """Tokens that filled no row."""
-        return sum(p.dropped for p in self.parts)
-
-    @property
-    def unknown(self) -> int:
-        """Those that stand for what the tokenizer does not know."""
-        return sum(p.unknown for p in self.parts)
 
     @property
     def entropy(self) -> float:

@@ -16,7 +16,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from ldd_jax.core.checks import UserError, nearest, require
+from ldd_jax.core.checks import nearest, require
+from ldd_jax.data.encoding import encoded, token_dtype
 from ldd_jax.data.tokenizers import Tokenizer
 
 MODES = ("packed", "padded")
@@ -66,6 +67,11 @@ class Layout:
         return tuple(name for name, needed in used.items() if needed)
 
     @property
+    def own_rows(self) -> bool:
+        """Whether a document is a row of its own, which ends with it."""
+        return self.mode == "padded" and "eos" in self.needs
+
+    @property
     def has_segments(self) -> bool:
         """Whether rows carry segments: on request, and wherever padding must not be attended to."""
         return self.segments or "pad" in self.needs
@@ -112,28 +118,12 @@ class Packer:
 
     def _encoded(self, documents: Iterable[str]) -> Iterator[np.ndarray]:
         """Token arrays with BOS and EOS."""
-        tokenizer, layout = self.tokenizer, self.layout
-        for text in documents:
-            ids = tokenizer.encode(text)
-            if layout.bos:
-                ids.insert(0, tokenizer.bos)  # type: ignore[arg-type]
-            if layout.eos:
-                ids.append(tokenizer.eos)  # type: ignore[arg-type]
-            if not ids:
-                self.unknown += tokenizer.lost(text)
-                continue
-            array = np.asarray(ids, np.int64)
-            if array.min() < 0 or array.max() >= tokenizer.size:
-                raise UserError(
-                    f"the tokenizer gave id {int(array.max())}, but it has only {tokenizer.size} "
-                    "ids; its file is damaged"
-                )
-            self.documents += 1
-            self.tokens += len(ids)
-            self.unknown += tokenizer.lost(text)
-            if tokenizer.unknown is not None:
-                self.unknown += int((array == tokenizer.unknown).sum())
-            yield array.astype(self.dtype)
+        for tokens, unknown in encoded(self.layout, self.tokenizer, documents):
+            self.unknown += unknown
+            if len(tokens):
+                self.documents += 1
+                self.tokens += len(tokens)
+                yield tokens
 
     def _packed(self, streams: Iterable[np.ndarray]) -> Iterator[Row]:
         length = self.layout.length
@@ -165,11 +155,6 @@ class Packer:
                 tokens[: len(piece)] = piece
                 filled = length if trained else len(piece)
                 yield Row(tokens, filled, (np.arange(length) < filled).astype(np.int32))
-
-
-def token_dtype(size: int) -> np.dtype:
-    """The smallest unsigned type of two or four bytes that holds `size` ids."""
-    return np.dtype("<u2" if size <= 1 << 16 else "<u4")
 
 
 class Rows(Protocol):

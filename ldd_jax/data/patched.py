@@ -13,7 +13,8 @@ import numpy as np
 from ldd_jax.core import reading, writing
 from ldd_jax.core.checks import UserError, require
 from ldd_jax.core.registry import component, register, section
-from ldd_jax.data.packing import CorpusRows
+from ldd_jax.core.storage import at, local
+from ldd_jax.data.beside import Beside
 from ldd_jax.data.patches import Entropies, Patches, SpacePatches, numbers
 from ldd_jax.data.prepared import SPLIT_NAMES, is_prepared, read_prepared
 from ldd_jax.data.text import Corpus, TextData
@@ -24,21 +25,16 @@ _BLOCK = 1 << 18  # tokens that a model is given at a time
 
 
 @dataclasses.dataclass(frozen=True)
-class PatchedRows:
+class PatchedRows(Beside):
     """Rows of a split, each with `unit`, the number of every position's patch, int32 [L].
 
     Attributes:
-      rows: without them.
       patches: the rule.
       stored: starts of all rows, uint8 [N, L]; None = the rule is asked row by row.
     """
 
-    rows: CorpusRows
     patches: Patches
     stored: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         row = self.rows[index]
@@ -47,31 +43,6 @@ class PatchedRows:
         else:
             starts = np.asarray(self.stored[index])
         return row | {"unit": numbers(starts)}
-
-    @property
-    def documents(self) -> int:
-        """Documents that the rows came from."""
-        return self.rows.documents
-
-    @property
-    def token_count(self) -> int:
-        """Their tokens."""
-        return self.rows.token_count
-
-    @property
-    def dropped(self) -> int:
-        """Tokens that filled no row."""
-        return self.rows.dropped
-
-    @property
-    def unknown(self) -> int | None:
-        """Those that stand for what the tokenizer does not know."""
-        return self.rows.unknown
-
-    @property
-    def entropy(self) -> float:
-        """Entropy of the scored tokens' own distribution, nats a token."""
-        return self.rows.entropy
 
 
 @register("data", "patched")
@@ -146,7 +117,7 @@ class PatchedText(TextData):
         Raises:
           UserError: if they are of another rule, or damaged.
         """
-        folder = Path(self.path).expanduser()
+        folder = at(self.path).expanduser()
         if not (folder / PATCHES).is_file():
             return {}
         try:
@@ -173,7 +144,7 @@ class PatchedText(TextData):
                 whole and path.stat().st_size == shape[0] * shape[1],
                 f"{path} does not fit the rows beside it; run prepare again",
             )
-            found[name] = np.memmap(path, np.uint8, "r", shape=shape)
+            found[name] = np.memmap(local(path), np.uint8, "r", shape=shape)
             require(
                 hashlib.sha256(found[name].data).hexdigest() == digests[name],
                 f"{path} is not what prepare wrote; run prepare again",

@@ -6,14 +6,16 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ldd_jax.core import writing
-from ldd_jax.core.checks import UserError, require
+from ldd_jax.core import storage, writing
+from ldd_jax.core.checks import UserError, nearest, require
+from ldd_jax.core.storage import at
+from ldd_jax.data import beam
 from ldd_jax.data.files import MANIFEST
 from ldd_jax.data.packing import Packer, entropy
 from ldd_jax.data.prepared import (
@@ -29,6 +31,9 @@ from ldd_jax.data.splits import Divided
 from ldd_jax.data.text import Corpus, TextData
 from ldd_jax.data.tokenizers import Tokenizer
 
+ENGINES = ("local", "beam")
+COUNTED = 1024  # rows whose tokens are counted at a time
+
 
 def prepare(
     data: TextData,
@@ -37,6 +42,8 @@ def prepare(
     shards: int = 4,
     tokenizer: Tokenizer | None = None,
     entropies: Any = None,
+    engine: str = "local",
+    options: str = "",
 ) -> Corpus:
     """Write the rows of `data` as ArrayRecord shards with a manifest; stream, never hold them.
 
@@ -50,6 +57,9 @@ def prepare(
       tokenizer: use this one instead of fitting one.
       entropies: (tokens [N, L]) -> nats [N, L] of a model, for patches that follow them.
 
+      engine: "local", or "beam" for many machines (`data.beam`); the files do not depend on it.
+      options: of Beam.
+
     Returns:
       The corpus, opened from the folder.
 
@@ -57,29 +67,57 @@ def prepare(
       UserError: if the output is not empty or cannot be written, or the corpus cannot be read.
     """
     require(1 <= shards <= 99_999, f"shards={shards}; it must be between 1 and 99999")
-    target = Path(output).expanduser()
+    require(engine in ENGINES, f"engine {engine!r}; {nearest(engine, ENGINES)}")
+    target = at(output).expanduser()
     writing.check_new_folder(target)
     divided = data.divide()
     tokenizer = tokenizer or data.fit(divided)
     try:
-        with writing.new_folder(target) as working:
-            _fill(working, data, tokenizer, divided, shards)
+        # Many machines see a bucket, and no folder of this one.
+        place = _begun if engine == "beam" and storage.in_bucket(target) else writing.new_folder
+        with place(target) as working:
+            _fill(working, data, tokenizer, divided, shards, engine, options)
             data.beside(working, entropies)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror or error}") from error
     return dataclasses.replace(data, path=str(target), **data.of_path).load()
 
 
+@contextlib.contextmanager
+def _begun(target: Path) -> Iterator[Path]:
+    """A folder in a bucket that is written in its place; its manifest comes last.
+
+    Args:
+      target: the folder; what is in it is removed if the block ends badly.
+    """
+    try:
+        yield target
+    except BaseException:
+        bucket = storage.in_bucket(target)
+        assert bucket is not None
+        bucket.remove_all()
+        raise
+
+
 def _fill(
-    folder: Path, data: TextData, tokenizer: Tokenizer, divided: Divided, shards: int
+    folder: Path,
+    data: TextData,
+    tokenizer: Tokenizer,
+    divided: Divided,
+    shards: int,
+    engine: str,
+    options: str,
 ) -> None:
     """Tokenizer, shards and manifest."""
     tokenizer.save(folder / TOKENIZER_FOLDER)
-    documents = dict(zip(SPLIT_NAMES, (divided.train, divided.validation), strict=True))
-    splits = {
-        name: _write(folder, name, data, tokenizer, read(), shards)
-        for name, read in documents.items()
-    }
+    if engine == "beam":
+        splits = beam.splits(folder, data, tokenizer, divided, shards, options)
+    else:
+        documents = dict(zip(SPLIT_NAMES, (divided.train, divided.validation), strict=True))
+        splits = {
+            name: _write(folder, name, data, tokenizer, read(), shards)
+            for name, read in documents.items()
+        }
     manifest = {
         "format": FORMAT,
         "version": VERSION,
@@ -109,9 +147,15 @@ def _write(
     """Deal the rows of one split to its shards; return its part of the manifest."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    packer = Packer(data.layout, tokenizer)
-    codec = Codec(layout=data.layout, size=tokenizer.size)
-    counts = np.zeros(tokenizer.size, np.int64)
+    packer, size = Packer(data.layout, tokenizer), tokenizer.size
+    codec = Codec(layout=data.layout, size=size)
+    counts = np.zeros(size, np.int64)
+    waiting: list[np.ndarray] = []
+
+    def count() -> None:
+        counts[:] += np.bincount(np.concatenate([*waiting, []]).astype(np.int64), minlength=size)
+        waiting.clear()
+
     records = [0] * shards
     drafts = [folder / f"{name}-{number}.draft" for number in range(shards)]
     with contextlib.ExitStack() as stack:
@@ -122,7 +166,10 @@ def _write(
         for number, row in enumerate(packer.rows(documents)):
             writers[number % shards].write(codec.encode(row))
             records[number % shards] += 1
-            counts += np.bincount(row.tokens[: row.filled], minlength=len(counts))
+            waiting.append(row.tokens[: row.filled])
+            if len(waiting) == COUNTED:
+                count()
+    count()
     data.require_rows(name, packer, sum(records))
     used = sum(count > 0 for count in records)
     written = []

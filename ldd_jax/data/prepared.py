@@ -21,8 +21,10 @@ import numpy as np
 
 from ldd_jax.core import reading
 from ldd_jax.core.checks import RunError, UserError, require
+from ldd_jax.core.storage import at, local
+from ldd_jax.data.encoding import token_dtype
 from ldd_jax.data.files import MANIFEST
-from ldd_jax.data.packing import Layout, Row, example, token_dtype
+from ldd_jax.data.packing import Layout, Row, example
 from ldd_jax.data.tokenizers import Tokenizer, load_tokenizer
 
 FORMAT, VERSION = "ldd_jax.prepared", 1
@@ -34,7 +36,7 @@ _CHEAP = 1 << 30
 
 def is_prepared(path: str | os.PathLike) -> bool:
     """Whether `path` is a folder with a manifest."""
-    return bool(path) and (Path(path).expanduser() / MANIFEST).is_file()
+    return bool(path) and (at(path).expanduser() / MANIFEST).is_file()
 
 
 def shard_name(split: str, number: int, total: int) -> str:
@@ -108,7 +110,7 @@ class PreparedRows:
     """
 
     def __init__(self, folder: Path, codec: Codec, split: dict[str, Any]):
-        self._paths = [str(folder / shard["file"]) for shard in split["shards"]]
+        self._paths = [folder / shard["file"] for shard in split["shards"]]
         records = [shard["records"] for shard in split["shards"]]
         self._starts = np.concatenate([[0], np.cumsum(records)])[:-1]
         self._rows = sum(records)
@@ -142,11 +144,11 @@ class PreparedRows:
             if self._source is None:
                 from grain.sources import ArrayRecordDataSource
 
-                self._source = ArrayRecordDataSource(self._paths)
+                self._source = ArrayRecordDataSource([str(local(p)) for p in self._paths])
             return self._source[number]
         except (RuntimeError, ValueError, IndexError, OSError) as error:  # Riegeli's, by text
             raise RunError(
-                f"cannot read {Path(self._paths[0]).parent}: {str(error)[:300]}; put the shards "
+                f"cannot read {self._paths[0].parent}: {str(error)[:300]}; put the shards "
                 "back, the same command goes on from the newest checkpoint"
             ) from error
 
@@ -183,7 +185,7 @@ def read_prepared(folder: str | os.PathLike, *, verify: bool | None = None) -> P
     Raises:
       UserError: if the manifest is of another version or damaged, or a shard is missing or changed.
     """
-    root = Path(folder).expanduser()
+    root = at(folder).expanduser()
     path = root / MANIFEST
     try:
         manifest = reading.read_json(path)
@@ -266,5 +268,5 @@ def _check_shards(root: Path, shards: list[dict[str, Any]], verify: bool | None)
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file."""
-    with reading.opened(path) as stream:
+    with reading.opened(local(path)) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

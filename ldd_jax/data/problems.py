@@ -14,49 +14,16 @@ import numpy as np
 from ldd_jax.core import reading
 from ldd_jax.core.checks import UserError, at_least_one, require
 from ldd_jax.core.registry import component, register
+from ldd_jax.core.storage import at
 from ldd_jax.data.characters import CharacterTokenizer
 from ldd_jax.data.files import numbered_lines
-from ldd_jax.data.packing import MOST_PADDING, Layout, entropy, token_dtype
+from ldd_jax.data.packing import MOST_PADDING, Layout, token_dtype
+from ldd_jax.data.prompted import PromptedRows, scored_counts
 from ldd_jax.data.text import Corpus
 from ldd_jax.data.tokenizers import Tokenizer
 from ldd_jax.tasks import SEPARATOR, Countdown
 
 Pairs = list[tuple[str, str]]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ProblemRows:
-    """Rows problem | solution EOS PAD ...: the problem is kept, EOS and padding are learned.
-
-    Attributes:
-      tokens: [N, L].
-      prompt: [N] positions that are kept, the separator among them.
-      documents, token_count, dropped, counts, unknown: as of `packing.MemoryRows`.
-    """
-
-    tokens: np.ndarray
-    prompt: np.ndarray
-    documents: int
-    token_count: int
-    dropped: int
-    counts: np.ndarray
-    unknown: int = 0
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        keep = np.arange(self.tokens.shape[1]) < self.prompt[index]
-        return {
-            "tokens": self.tokens[index].astype(np.int32),
-            "keep": keep,
-            "weight": (~keep).astype(np.float32),
-        }
-
-    @property
-    def entropy(self) -> float:
-        """Entropy of the scored tokens' own distribution, nats a token."""
-        return entropy(self.counts)
 
 
 @register("data", "problems")
@@ -109,7 +76,7 @@ class ProblemData:
           UserError: naming the file.
         """
         for path in filter(None, (self.path, self.validation_path)):
-            require(Path(path).is_file(), f"{path}: no such file")
+            require(at(path).is_file(), f"{path}: no such file")
 
     def _tokenizer(self) -> Tokenizer:
         return CharacterTokenizer(self.task.symbols + SEPARATOR, needs=("eos", "pad"))
@@ -134,12 +101,12 @@ class ProblemData:
 
     def whole(self, tokenizer: Tokenizer) -> Corpus:
         """All problems of the path, as both splits."""
-        pairs = read_pairs(Path(self.path))
+        pairs = read_pairs(at(self.path))
         rows = self._rows(pairs, tokenizer)
         return self._corpus(tokenizer, rows, rows, json.dumps(pairs).encode(), "read whole")
 
     def _corpus(
-        self, tokenizer: Tokenizer, train: ProblemRows, held: ProblemRows, text: bytes, note: str
+        self, tokenizer: Tokenizer, train: PromptedRows, held: PromptedRows, text: bytes, note: str
     ) -> Corpus:
         return Corpus(
             tokenizer=tokenizer,
@@ -155,10 +122,10 @@ class ProblemData:
         path = {"train": self.path, "validation": self.validation_path}[split]
         count = {"train": self.train_count, "validation": self.validation_count}[split]
         if path:
-            return read_pairs(Path(path))[:count]
+            return read_pairs(at(path))[:count]
         return list(self.task.problems(split, count, self.seed))
 
-    def _rows(self, pairs: Pairs, tokenizer: Tokenizer) -> ProblemRows:
+    def _rows(self, pairs: Pairs, tokenizer: Tokenizer) -> PromptedRows:
         require(
             len(pairs) * self.length <= MOST_PADDING,
             f"{len(pairs):,} problems in rows of {self.length} tokens are mostly padding; give a "
@@ -179,14 +146,14 @@ class ProblemData:
             prompt[i] = len(head)
             total += len(ids)
             unknown += ids.count(-1 if tokenizer.unknown is None else tokenizer.unknown)
-        scored = tokens[np.arange(self.length) >= prompt[:, None]]
-        return ProblemRows(
+        filled = np.full(len(pairs), self.length, np.int32)  # EOS and padding are learned
+        return PromptedRows(
             tokens=tokens,
             prompt=prompt,
+            filled=filled,
             documents=len(pairs),
             token_count=total,
-            dropped=0,
-            counts=np.bincount(scored, minlength=tokenizer.size),
+            counts=scored_counts(tokens, prompt, filled, tokenizer.size),
             unknown=unknown,
         )
 

@@ -8,7 +8,7 @@ import unicodedata
 import numpy as np
 
 from ldd_jax.core.registry import register
-from ldd_jax.data.packing import CorpusRows
+from ldd_jax.data.beside import Beside
 from ldd_jax.data.text import Corpus, TextData
 from ldd_jax.data.tokenizers import Tokenizer
 
@@ -32,48 +32,18 @@ def shape(text: str) -> tuple[float, ...]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ShapedRows:
+class ShapedRows(Beside):
     """Rows of text with the features of their tokens, row by row.
 
     Attributes:
-      rows: of the text.
       table: features of every id, [size, C].
     """
 
-    rows: CorpusRows
     table: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         row = self.rows[index]
         return row | {"signal": self.table[row["tokens"]]}
-
-    @property
-    def documents(self) -> int:
-        """Those of the text."""
-        return self.rows.documents
-
-    @property
-    def token_count(self) -> int:
-        """Those of the text."""
-        return self.rows.token_count
-
-    @property
-    def dropped(self) -> int:
-        """Those of the text."""
-        return self.rows.dropped
-
-    @property
-    def unknown(self) -> int | None:
-        """Those of the text."""
-        return self.rows.unknown
-
-    @property
-    def entropy(self) -> float:
-        """That of the text."""
-        return self.rows.entropy
 
 
 @register("data", "shapes")

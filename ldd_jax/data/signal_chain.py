@@ -73,6 +73,11 @@ class ChainData:
         if (self.train_count + self.validation_count) * self.length * self.states > MOST:
             raise ValueError("the signals of so many rows do not fit; lower train_count or length")
 
+    @property
+    def layout(self) -> Layout:
+        """How rows are made."""
+        return Layout(length=self.length, eos=False)
+
     def most_ids(self) -> int:
         """Ids, exactly."""
         return self._tokenizer().size
@@ -114,7 +119,7 @@ class ChainData:
             tokenizer=tokenizer,
             train=rows[0],
             validation=rows[1],
-            layout=Layout(length=self.length, eos=False),
+            layout=self.layout,
             fingerprint=hashlib.sha256(described.encode()).hexdigest()[:16],
             source=f"chain of {self.states} states, noise {self.noise:g}, seed {self.seed}",
             note="generated",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ldd_jax.core.checks import UserError, at_least_one, parse_json, require
 from ldd_jax.core.registry import component, register
+from ldd_jax.core.storage import at
 from ldd_jax.data.characters import Characters
 from ldd_jax.data.files import numbered_lines
 from ldd_jax.data.packing import Layout, entropy, example, token_dtype
@@ -131,6 +131,11 @@ class PairData:
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction is {self.validation_fraction}; between 0 and 1")
 
+    @property
+    def layout(self) -> Layout:
+        """How rows are made."""
+        return Layout(length=self.length, eos=False, mode="padded")
+
     def most_ids(self) -> int:
         """Ids at most."""
         return self.tokenizer.most_ids(("pad",))
@@ -143,7 +148,7 @@ class PairData:
         """
         require(bool(self.path), "data.path is empty; give JSON lines with text and signal")
         for path in filter(None, (self.path, self.validation_path)):
-            require(Path(path).is_file(), f"{path}: no such file")
+            require(at(path).is_file(), f"{path}: no such file")
 
     def load(self, tokenizer: Tokenizer | None = None, *, verify: bool | None = None) -> Corpus:
         """Read and split.
@@ -183,7 +188,7 @@ class PairData:
             tokenizer=tokenizer,
             train=self.rows(tokenizer, train),
             validation=self.rows(tokenizer, held),
-            layout=Layout(length=self.length, eos=False, mode="padded"),
+            layout=self.layout,
             fingerprint=digest.hexdigest()[:16],
             source=self.path,
             note=note,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ldd_jax.core import reading
+from ldd_jax.core.buckets import STORES
 from ldd_jax.core.checks import UserError, nearest, parse_json, require
 from ldd_jax.data.files import find_files, numbered_lines
 from ldd_jax.data.python_docs import python_docs
@@ -92,17 +93,28 @@ def open_source(path: str, *, field: str = "text", split: str = "file") -> Sourc
     if scheme in _SCHEMES and (colon or scheme == path):
         return _SCHEMES[scheme](path, rest, field)
     require(
-        "://" not in path,
-        f"cannot read {path}: only local files; schemes {nearest(scheme, _SCHEMES)}",
+        "://" not in path or scheme.lower() in STORES,
+        f"cannot read {path}: only local files and buckets ({', '.join(STORES)}); schemes "
+        f"{nearest(scheme, _SCHEMES)}",
     )
     files = find_files(path, f"or use {', '.join(sorted(_SCHEMES))}")
-    readers = [(file, _SUFFIXES.get(_suffix(file), _text)) for file in files]
 
     def read() -> Iterator[str]:
-        for file, reader in readers:
-            yield from reader(file, field, split)
+        for file in files:
+            yield from read_file(file, field, split)
 
     return Source(name=path, train=read)
+
+
+def read_file(file: str, field: str, split: str) -> Iterator[str]:
+    """The documents of one file, blank ones among them; the arguments are those of `open_source`.
+
+    Args:
+      file: its name.
+      field: JSON key or column.
+      split: what a document of a text file is.
+    """
+    return _SUFFIXES.get(_suffix(file), _text)(file, field, split)
 
 
 def _suffix(file: str) -> str:

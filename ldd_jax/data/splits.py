@@ -20,12 +20,15 @@ class Divided:
       validation: starts a pass over the validation documents.
       fingerprint: of all documents together.
       note: where the validation documents come from, in words.
+      limit: documents of the source whose hash is below it validate; None = the two are read apart;
+        0 = they are two parts of one document.
     """
 
     train: Documents
     validation: Documents
     fingerprint: str
     note: str
+    limit: int | None = None
 
 
 def document_hash(text: str) -> int:
@@ -81,6 +84,7 @@ def divide(
             validation=lambda: (_cut(text, fraction)[1] for text in train()),
             fingerprint=whole,
             note=note,
+            limit=0,
         )
     limit = threshold if lowest < threshold else lowest + 1
     limit = min(limit, highest)
@@ -89,6 +93,7 @@ def divide(
         validation=lambda: (text for text in train() if document_hash(text) < limit),
         fingerprint=whole,
         note=f"validation by document hash, fraction {fraction:.3g}",
+        limit=limit,
     )
 
 

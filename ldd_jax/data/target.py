@@ -108,6 +108,11 @@ class TargetData:
                 f"data.length to {self.target.sites}"
             )
 
+    @property
+    def layout(self) -> Layout:
+        """How rows are made."""
+        return Layout(length=self.length, eos=False)
+
     def most_ids(self) -> int:
         """Ids, exactly."""
         return self.target.states
@@ -124,7 +129,7 @@ class TargetData:
             tokenizer=tokenizer or IdTokenizer(self.target.states),
             train=rows,
             validation=rows,
-            layout=Layout(length=self.length, eos=False),
+            layout=self.layout,
             fingerprint=hashlib.sha256(described.encode()).hexdigest()[:16],
             source=f"target {self.target.registered[1]}",
             note="no data",

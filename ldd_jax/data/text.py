@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -169,7 +168,7 @@ class TextData:
           UserError: for a tokenizer file that cannot be read.
         """
         if is_prepared(self.path):
-            return read_prepared(os.path.expanduser(self.path), verify=False).tokenizer.size
+            return read_prepared(self.path, verify=False).tokenizer.size
         return self.tokenizer.most_ids(self.layout.needs)
 
     def check(self) -> None:
@@ -295,7 +294,7 @@ class TextData:
                 not getattr(self, name),
                 f"data.{name} does not apply to the prepared folder {self.path}; clear it",
             )
-        found = read_prepared(os.path.expanduser(self.path), verify=verify)
+        found = read_prepared(self.path, verify=verify)
         differing = [
             f"{name}={getattr(found.layout, name)!r} (not {getattr(self, name)!r})"
             for name in _LAYOUT

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 from ldd_jax.core import reading, writing
 from ldd_jax.core.checks import UserError, nearest, require
+from ldd_jax.core.storage import at
 
 MASK_TEXT = "[MASK]"
 # An id that no text has: of a state that the process has and the tokenizer has not.
@@ -46,6 +47,8 @@ class Tokenizer(abc.ABC):
 
     kind: ClassVar[str]
     unknown: int | None = None
+    apart: ClassVar[bool] = False
+    """Whether `encode_batch` works outside of Python, beside it and on all cores."""
 
     def __init__(
         self,
@@ -114,8 +117,12 @@ class Tokenizer(abc.ABC):
         Raises:
           UserError: for a text that is not Unicode (a byte of another encoding in an argument).
         """
-        _check_unicode(text)
+        check_unicode(text)
         return self._encode(text, start)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts each of which starts a document; as `encode`, one after the other."""
+        return [self.encode(text) for text in texts]
 
     def decode(self, ids: Iterable[int], *, mask: int | None = PAST) -> str:
         """Text of `ids`: the mask reads "[MASK]", eos a newline, bos and pad nothing.
@@ -164,7 +171,7 @@ class Tokenizer(abc.ABC):
         if MASK_TEXT not in text:
             known = self.encode(text)
             return known, [False] * len(known)
-        _check_unicode(text)
+        check_unicode(text)
         ids: list[int] = []
         free: list[bool] = []
         for number, piece in enumerate(text.split(MASK_TEXT)):
@@ -199,7 +206,7 @@ class Tokenizer(abc.ABC):
 
     def save(self, directory: str | os.PathLike) -> None:
         """Write the tokenizer into `directory` (made if absent); `load_tokenizer` reads it."""
-        folder = Path(directory)
+        folder = at(directory)
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in self._files().items():
             writing.write(folder / name, data)
@@ -207,7 +214,12 @@ class Tokenizer(abc.ABC):
         writing.write(folder / _FILE, text)
 
 
-def _check_unicode(text: str) -> None:
+def check_unicode(text: str) -> None:
+    """Refuse a text that is not Unicode.
+
+    Raises:
+      UserError: saying where.
+    """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -247,7 +259,7 @@ def load_tokenizer(directory: str | os.PathLike) -> Tokenizer:
       UserError: if the folder holds no tokenizer of this library, one of another version, or one
         whose files were changed.
     """
-    folder = Path(directory)
+    folder = at(directory)
     path = folder / _FILE
     try:
         document = reading.read_json(path, reading.LARGEST_VOCABULARY)
@@ -293,6 +305,6 @@ def file_bytes(path: str, what: str) -> bytes:
       UserError: if it cannot be read.
     """
     try:
-        return reading.read(Path(path).expanduser(), reading.LARGEST_VOCABULARY)
+        return reading.read(at(path).expanduser(), reading.LARGEST_VOCABULARY)
     except OSError as error:
         raise UserError(f"cannot read the {what} file {path}: {error.strerror}") from error

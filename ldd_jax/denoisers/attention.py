@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from ldd_jax.core.checks import UserError, nearest
 from ldd_jax.core.logical import split
 from ldd_jax.core.types import Array, Attend
+from ldd_jax.denoisers.masks import allowed
 
 Kernel = Callable[..., Array]  # (q, k, v, segment, attend), all [B, L, heads, K]
 FULL = Attend()
-STATIC = ("full", "causal")  # kinds that bring no array
 HEADS = ("batch", None, "heads", None)
 BY_PLATFORM = "attention_by_platform"
 ROTARY_BASE = 10_000.0
@@ -71,38 +71,6 @@ def grouped(q: Array, k: Array, v: Array) -> tuple[Array, Array]:
     """
     each = q.shape[2] // k.shape[2]
     return (k, v) if each == 1 else (jnp.repeat(k, each, axis=2), jnp.repeat(v, each, axis=2))
-
-
-def segment_mask(segment_BL: Array) -> Array:
-    """[B, 1, L, L] True where query and key are of one document; segment 0 is padding.
-
-    Padding attends to padding, so that no row is empty; nothing else attends to it.
-    """
-    return segment_BL[:, None, :, None] == segment_BL[:, None, None, :]
-
-
-def seen(length: int, attend: Attend) -> Array | None:
-    """Which key a query sees, [B or 1, 1, L, L]; None = all of them."""
-    if attend.kind == "causal":
-        return jnp.tri(length, dtype=bool)[None, None]
-    if attend.unit is not None:
-        return attend.unit[:, None, :, None] >= attend.unit[:, None, None, :]
-    if attend.mask is not None:
-        mask = attend.mask
-        return mask[None, None] if mask.ndim == 2 else mask[:, None]
-    return None
-
-
-def allowed(length: int, segment_BL: Array | None, attend: Attend) -> Array | None:
-    """Which key a query sees, within its own document: [B or 1, 1, L, L]; None = all of them.
-
-    Args:
-      length: L.
-      segment_BL: number of each position's document, 0 = padding; None = one document.
-      attend: who sees whom within it.
-    """
-    mask, own = seen(length, attend), None if segment_BL is None else segment_mask(segment_BL)
-    return own if mask is None else mask if own is None else mask & own
 
 
 def plain(
@@ -241,8 +209,9 @@ def splash(
 ) -> Array:
     """Pallas splash attention on a TPU; never holds an [L, L] array.
 
-    The length must be a multiple of 128, and `attend` full or causal. `interpret` runs the kernel
-    without a TPU, for tests.
+    The length must be a multiple of 128, and `attend` full, causal, or by blocks of a known size:
+    these masks are functions of two places, which the kernel computes. `interpret` runs it without
+    a TPU, for tests.
 
     `q`, `k`, `v` and `segment_BL` are those of `plain`.
 
@@ -254,11 +223,13 @@ def splash(
     )
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
+    from ldd_jax.denoisers.splash_masks import mask_of
+
     length = q.shape[1]
-    if attend.kind not in STATIC:
+    if not attend.static:
         raise ValueError(
-            f"splash attention sees all or what was before, not attend={attend.kind}; use "
-            "attention plain, fused or auto"
+            f"splash attention sees all, what was before, or blocks of a known size, not "
+            f"attend={attend.kind} by an array; use attention plain, fused or auto"
         )
     if length % 128:
         raise ValueError(f"splash attention needs a length that is a multiple of 128, not {length}")
@@ -268,8 +239,7 @@ def splash(
 
     def own(q, k, v, segment):
         q, k, v = (jnp.swapaxes(a, 1, 2) for a in (q * q.shape[-1] ** -0.5, k, v))
-        shape = masks.CausalMask if attend.kind == "causal" else masks.FullMask
-        mask = masks.MultiHeadMask([shape((length, length))] * q.shape[1])
+        mask = masks.MultiHeadMask([mask_of(attend, length)] * q.shape[1])
         sizes = kernels.BlockSizes(
             block_q=block, block_kv=block, block_kv_compute=block,
             block_q_dkv=block, block_kv_dkv=block, block_kv_dkv_compute=block,
@@ -305,7 +275,7 @@ def by_platform(
             v,
             segment_BL,
             attend,
-            tpu=splash if attend.kind in STATIC else plain,
+            tpu=splash if attend.static else plain,
             cuda=on_gpu,
             default=plain,
         )

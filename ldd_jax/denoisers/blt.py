@@ -18,11 +18,11 @@ from ldd_jax.core.checks import UserError, at_least_one
 from ldd_jax.core.logical import constrain
 from ldd_jax.core.registry import register, runtime
 from ldd_jax.core.types import Array, Attend, Cond, TokenSpace, Trunk
-from ldd_jax.denoisers import layers
+from ldd_jax.denoisers import layers, padding
 from ldd_jax.denoisers.attention import kernel
 from ldd_jax.denoisers.base import BoundNetwork
-from ldd_jax.denoisers.dit import LinearHead
 from ldd_jax.denoisers.patched import LocalBlock, Pool, Unpool, by_patch, ngram_hashes, window_keys
+from ldd_jax.denoisers.transformer import LinearHead
 
 
 class Layer(nn.Module):
@@ -69,7 +69,7 @@ class PatchNetwork(nn.Module):
         # The byte that stands at a place: in a left-to-right network, the one before.
         holds = jnp.pad(unit[:, :-1], ((0, 0), (1, 0))) if f.causal else unit
         reads = unit - 1 if f.causal else unit
-        embed = layers.Embedding(f.tokens.size, f.local, name="embed")
+        embed = layers.Embedding(f.tokens.size, f.local, padded=f.table_rows, name="embed")
         x = embed(z)
         for size in f.ngrams:
             table = layers.Embedding(f.buckets, f.local, name=f"ngram_{size}")
@@ -92,7 +92,7 @@ class PatchNetwork(nn.Module):
             unroll=min(f.unroll, f.depth),
         )
         y, _ = blocks(f, name="blocks")(y, live)
-        latent = y.astype(jnp.float32) if f.latent else None
+        latent = y.astype(layers.carried_type(f.dtype)) if f.latent else None
         y = layers.Norm(name="latent_final_norm")(y)
         x = x + Unpool(f.heads, f.views, dtype, name="unpool")(x, y, reads)
         if told is not None:
@@ -139,7 +139,7 @@ class BoundBlt(BoundNetwork):
     @property
     def head(self) -> LinearHead:
         """The vocabulary projection."""
-        return LinearHead(**self.params["head"])
+        return LinearHead(**self.params["head"], size=self.config.tokens.size)
 
     def trunk(
         self, z: Any, cond: Cond, h: Any = None, *, key: Array | None = None, cache: Any = None
@@ -200,10 +200,11 @@ class BoundBlt(BoundNetwork):
         return jnp.broadcast_to(jnp.arange(shape[1], dtype=jnp.int32) // size, shape)
 
     def latent(self, batch: int, length: int) -> Array | None:
-        """Zeros [B, P, D] float32, or None."""
+        """Zeros [B, P, D], or None."""
         if not self.config.latent:
             return None
-        return jnp.zeros((batch, self.config.count(length), self.config.width), jnp.float32)
+        shape = (batch, self.config.count(length), self.config.width)
+        return jnp.zeros(shape, layers.carried_type(self.config.dtype))
 
     def cache(self, batch: int, length: int) -> Read:
         """Nothing read yet; a call reads all again, as a new byte changes its patch."""
@@ -242,6 +243,8 @@ class Blt:
       dtype: of activations: float32, bfloat16 or float64.
       attention: the kernel over patches, such as plain.
       unroll: blocks over patches side by side in the program.
+      vocab_multiple: the token table and the projection to the vocabulary get rows of zeros up to
+        a multiple of it, which nobody sees and a mesh divides.
     """
 
     width: int = 64
@@ -264,6 +267,7 @@ class Blt:
     dtype: str = "float32"
     attention: str = "plain"
     unroll: int = 1
+    vocab_multiple: int = 1
     tokens: TokenSpace = runtime()
 
     num_classes = 0
@@ -272,7 +276,7 @@ class Blt:
 
     def __post_init__(self):
         at_least_one(self, "width", "depth", "heads", "mlp_ratio", "window", "views", "buckets")
-        at_least_one(self, "unroll")
+        at_least_one(self, "unroll", "vocab_multiple")
         if (self.patch > 0) == (self.patches > 0) or min(self.patch, self.patches) < 0:
             raise ValueError(
                 f"patch is {self.patch} and patches {self.patches}; give the bytes of a patch, or "
@@ -309,12 +313,19 @@ class Blt:
         """P, rows of the DiT over a row of `length` bytes."""
         return -(-length // self.patch) if self.patch else self.patches
 
+    @property
+    def table_rows(self) -> int:
+        """Of the token table: the states, rounded up to a multiple of `vocab_multiple`."""
+        return padding.rounded(self.tokens, self.vocab_multiple)
+
     def init(self, key: Array) -> Any:
         """{"trunk": ..., "head": {"kernel", "bias"}}; the head starts at zero."""
         z = jnp.zeros((1, 2), jnp.int32)
         trunk: Any = PatchNetwork(self).init(key, z, z, None)["params"]
-        size = self.tokens.size
-        head = {"kernel": jnp.zeros((self.local, size)), "bias": jnp.zeros(size)}
+        head = {
+            "kernel": jnp.zeros((self.local, self.table_rows)),
+            "bias": jnp.zeros(self.table_rows),
+        }
         return {"trunk": trunk, "head": head}
 
     def bind(self, params: Any) -> BoundBlt:

@@ -13,11 +13,12 @@ from flax import struct
 from ldd_jax.core.checks import UserError, at_least_one, nearest
 from ldd_jax.core.registry import runtime
 from ldd_jax.core.types import Array, Cond, TokenSpace, Trunk
-from ldd_jax.denoisers import layers
+from ldd_jax.denoisers import layers, padding
 from ldd_jax.denoisers.attention import kernel
 from ldd_jax.denoisers.base import BoundNetwork
+from ldd_jax.denoisers.caches import Around, Cache, around
 from ldd_jax.denoisers.linears import Adapter, Product, Projection, normal
-from ldd_jax.denoisers.stack import REMAT, Walk, stacked, through
+from ldd_jax.denoisers.stack import REMAT, Walk, check_block, stacked, through
 
 SHIFTS = ("none", "repeat", "start")
 DTYPES = ("float32", "bfloat16", "float64")
@@ -45,7 +46,7 @@ class Network(nn.Module):
     def setup(self):
         """Submodules; blocks, final norm and positions are the config's."""
         c = self.config
-        self.embed = layers.Embedding(c.tokens.size, c.width, normal)
+        self.embed = layers.Embedding(c.tokens.size, c.width, normal, c.table_rows)
         if c.learned_positions:
             self.positions = layers.Embedding(c.learned_positions, c.width, normal)
         if c.time_conditioning:
@@ -53,7 +54,7 @@ class Network(nn.Module):
             self.time_out = layers.zero_dense(c.width, None, jnp.float32)
         if c.latent:
             self.latent_norm = layers.LatentNorm()
-        block, fields = c.block()
+        block, fields = c.layer()
         stack = stacked(block, c.depth, c.unroll)
         self.blocks = stack(
             dtype=jnp.dtype(c.dtype), remat=REMAT[c.remat], adapter=c.adapter, **fields
@@ -65,7 +66,7 @@ class Network(nn.Module):
         x = self.embed(z)
         if not self.config.latent:
             return x, None
-        return x, self.latent_norm(jnp.zeros(x.shape, jnp.float32) if h is None else h)
+        return x, self.latent_norm(jnp.zeros(x.shape) if h is None else h)
 
     def __call__(self, z: Array, cond: Cond, h: Array | None, cache: Any = None) -> Trunk:
         """Run the trunk on the rows that enter it; with a cache, on those that follow it.
@@ -94,8 +95,9 @@ class Network(nn.Module):
             cache,
             chunks=c.chunks,
             causal=c.causal,
+            block=c.block,
         )
-        latent = x.astype(jnp.float32) if c.latent else None
+        latent = x.astype(layers.carried_type(c.dtype)) if c.latent else None
         return Trunk(features=self.final_norm(x), latent=latent, cache=cache)
 
 
@@ -113,14 +115,20 @@ class BoundDecoder(BoundNetwork):
     @property
     def head(self) -> Projection:
         """The vocabulary projection."""
+        size = self.config.tokens.size
         if self.config.tied:
-            return Projection(self.params["trunk"]["embed"]["table"].T)
-        return Projection(self.params["head"]["kernel"])
+            return Projection(self.params["trunk"]["embed"]["table"].T, size)
+        return Projection(self.params["head"]["kernel"], size)
 
     @property
     def timed(self) -> bool:  # type: ignore[override]
         """Whether the network is told the time."""
         return self.config.time_conditioning
+
+    @property
+    def block(self) -> int:  # type: ignore[override]
+        """Positions of a block."""
+        return self.config.block
 
     def trunk(
         self, z: Any, cond: Cond, h: Any = None, *, key: Array | None = None, cache: Any = None
@@ -130,17 +138,23 @@ class BoundDecoder(BoundNetwork):
         config = self.config
         self._check(cond, h, cache)
         if cache is not None:
-            place = cache.seen[0] + jnp.arange(z.shape[1])
+            place = cache.begin + jnp.arange(z.shape[1])
             return self._run(z, cond._replace(position=place), h, cache)
         segment = cond.segment
         if config.shift == "start":
             z, cond, h = self._with_start(z, cond, h)
-        config.check_length(z.shape[1])
+        if cond.position is None:
+            config.check_length(z.shape[1])
         out = self._run(z, cond, h)
         if config.shift == "none":
             return out
         move = lambda a: _moved(a, segment, config.shift == "start")
         return Trunk(*jax.tree.map(move, (out.features, out.latent)))
+
+    @property
+    def _caches(self) -> bool:
+        config = self.config
+        return (config.causal or config.block > 0) and config.shift == "none"
 
     def _run(self, *given: Any) -> Trunk:
         out: Any = Network(self.config).apply({"params": self.params["trunk"]}, *given)
@@ -165,8 +179,10 @@ class BoundDecoder(BoundNetwork):
                 "a cache holds one document, read from left to right; cond.segment and "
                 "cond.attend do not apply"
             )
-        if cache is not None and not (config.causal and config.shift == "none"):
-            raise ValueError("a bidirectional network keeps no cache (model.causal is False)")
+        if cond.attend is not None and cond.attend.size and config.shift == "start":
+            raise ValueError("blocks of a known size have no place for a start (model.shift)")
+        if cache is not None:
+            cache.check(self._caches)
 
     def _with_start(self, z: Array, cond: Cond, h: Any) -> tuple[Array, Cond, Any]:
         """Rows with the start before them; it belongs to the first document and has no latent."""
@@ -201,23 +217,42 @@ class BoundDecoder(BoundNetwork):
         return out
 
     def latent(self, batch: int, length: int) -> Array | None:
-        """Zeros [B, L, D] float32, or None."""
+        """Zeros [B, L, D], or None."""
         if not self.config.latent:
             return None
-        return jnp.zeros((batch, length, self.config.width), jnp.float32)
+        kind = layers.carried_type(self.config.dtype)
+        return jnp.zeros((batch, length, self.config.width), kind)
 
-    def cache(self, batch: int, length: int) -> layers.Cache:
-        """An empty cache for `length` positions of a causal network."""
-        config = self.config
-        if not config.causal or config.shift != "none":
+    def cache(self, batch: int, length: int) -> Cache:
+        """An empty cache for `length` positions of a network that looks back only."""
+        if not self._caches:
             raise UserError(
                 "a bidirectional network keeps no cache (model.causal is False); step next_token "
                 "samples models trained with method=ar"
             )
+        return self._empty(batch, length)
+
+    def _empty(self, batch: int, length: int) -> Cache:
+        config = self.config
         config.check_length(length)
-        shape = (config.depth, batch, length, *config.key_heads)
-        empty = jnp.zeros(shape, jnp.dtype(config.dtype))
-        return layers.Cache(empty, empty, jnp.zeros(config.depth, jnp.int32))
+        return Cache.empty(config.depth, batch, length, *config.key_heads, config.dtype)
+
+    @property
+    def lead(self) -> int:
+        """Rows before a position that predict it."""
+        return 1 if self.config.shift == "repeat" else 0
+
+    def around(self, batch: int, length: int) -> Around:
+        """An empty cache of a row that is seen both ways.
+
+        Raises:
+          ValueError: for a network that keeps none of that kind.
+        """
+        if self.config.shift == "start":
+            raise ValueError("a network with a start before the row (model.shift) keeps no cache")
+        kept = around(self._empty(batch, length))
+        kept.check(self.config.causal or self.config.block > 0)
+        return kept
 
 
 def _moved(a: Array, segment: Array | None, start: bool) -> Array:
@@ -252,6 +287,8 @@ class Decoder:
       time_conditioning: add an embedding of the clock to every row; its last layer is zero at
         first.
       causal: a position attends to itself and to those before it only, where nothing else is said.
+      block: a position attends to its own block of so many and to those before it only, as block
+        diffusion trains it (arXiv 2503.09573); 0 = there are none.
       shift: none: row i predicts position i, as in LLaDA; start: it predicts i + 1, a start stands
         before the row; repeat: it predicts i + 1, and row 0 position 0 as well, as in Dream.
       begin: id of that start; -1 = the mask.
@@ -266,6 +303,8 @@ class Decoder:
         latent's norm are trained, where optim.trainable does not say otherwise.
       lora_alpha: their product is multiplied by lora_alpha / lora_rank; 0 = by 1.
       lora_targets: layers of a block that have one; none named = all.
+      vocab_multiple: the token table and the projection to the vocabulary get rows of zeros up to
+        a multiple of it, which nobody sees and a mesh divides.
     """
 
     width: int = 64
@@ -274,6 +313,7 @@ class Decoder:
     latent: bool = False
     time_conditioning: bool = False
     causal: bool = False
+    block: int = 0
     shift: str = "none"
     begin: int = -1
     norm_eps: float = 1e-5
@@ -286,6 +326,7 @@ class Decoder:
     lora_rank: int = 0
     lora_alpha: float = 0.0
     lora_targets: tuple[str, ...] = ()
+    vocab_multiple: int = 1
     tokens: TokenSpace = runtime()
 
     linears: ClassVar[tuple[str, ...]] = ()
@@ -296,9 +337,12 @@ class Decoder:
     tied = True
 
     def __post_init__(self):
-        at_least_one(self, "width", "depth", "heads", "chunks", "unroll")
+        at_least_one(self, "width", "depth", "heads", "chunks", "unroll", "vocab_multiple")
         if self.shift not in SHIFTS:
             raise ValueError(f"shift {self.shift!r} is not one of {', '.join(SHIFTS)}")
+        check_block(self.block, causal=self.causal)
+        if self.block and self.shift != "none":
+            raise ValueError(f"block needs shift none, not {self.shift!r}")
         if self.tokens is not None:
             if not -1 <= self.begin < self.tokens.size:
                 raise ValueError(f"begin is {self.begin}; there are {self.tokens.size} states")
@@ -320,11 +364,16 @@ class Decoder:
         kernel(self.attention)
 
     @property
+    def table_rows(self) -> int:
+        """Of the token table: the states, rounded up to a multiple of `vocab_multiple`."""
+        return padding.rounded(self.tokens, self.vocab_multiple)
+
+    @property
     def adapter(self) -> Adapter:
         """Adapters of its linear layers, of all of them where none is named."""
         return Adapter(self.lora_rank, self.lora_alpha, self.lora_targets or self.linears)
 
-    def block(self) -> tuple[Any, dict[str, Any]]:
+    def layer(self) -> tuple[Any, dict[str, Any]]:
         """Class of a block, and its fields beside `dtype` and `remat`."""
         raise NotImplementedError
 
@@ -351,7 +400,8 @@ class Decoder:
         head = {}
         if not self.tied:
             one = jax.random.fold_in(key, 1)
-            head = {"kernel": normal(one, (self.width, self.tokens.size))}
+            kernel = normal(one, (self.width, self.tokens.size))
+            head = {"kernel": padding.widened(kernel, self.table_rows, 1)}
         kind = jnp.dtype(self.param_dtype)
         return jax.tree.map(lambda a: a.astype(kind), {"trunk": trunk, "head": head})
 

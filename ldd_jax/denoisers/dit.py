@@ -8,127 +8,20 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from ldd_jax.core.checks import UserError, at_least_one
-from ldd_jax.core.products import linear
 from ldd_jax.core.registry import component, register, runtime
 from ldd_jax.core.types import Array, Cond, TokenSpace, Trunk
-from ldd_jax.denoisers import layers
+from ldd_jax.denoisers import layers, padding
 from ldd_jax.denoisers.attention import kernel
+from ldd_jax.denoisers.caches import Around, Cache, around
+from ldd_jax.denoisers.carry import Hidden, check_carried
 from ldd_jax.denoisers.inputs import Tokens, by_digit, by_token
-from ldd_jax.denoisers.stack import REMAT, stacked, through
-
-
-class Network(nn.Module):
-    """Everything but the vocabulary projection; linen stays inside this file."""
-
-    config: DiT
-
-    def setup(self):
-        """Submodules under the names that `interop` maps to the reference's."""
-        c = self.config
-        self.embed = c.embedding()
-        if c.adaln:
-            self.time = layers.TimeEmbedding(c.cond_width)
-        if c.num_classes:
-            self.classes = nn.Embed(c.num_classes + 1, c.cond_width)
-        if c.latent:
-            self.latent_norm = layers.LatentNorm()
-        stack = stacked(layers.Block, c.depth, c.unroll)
-        self.blocks = stack(
-            width=c.width,
-            heads=c.heads,
-            mlp_ratio=c.mlp_ratio,
-            dropout=c.dropout,
-            dtype=jnp.dtype(c.dtype),
-            attention=c.attention,
-            adaln=c.adaln,
-            remat=REMAT[c.remat],
-            torus=c.torus,
-        )
-        self.final_norm = layers.Norm()
-        if c.adaln:
-            self.final_adaln = layers.zero_dense(2 * c.width, None, jnp.dtype(c.dtype))
-
-    def inputs(self, z: Any, h: Array | None) -> Array:
-        """E(z) + LayerNorm(h), float32 [B, L, D]; a latent of K < D channels adds to the first."""
-        x, fused = self.parts(z, h)
-        return x if fused is None else x + fused
-
-    def parts(self, z: Any, h: Array | None) -> tuple[Array, Array | None]:
-        """The two terms, [B, L, D] each; None without a latent."""
-        x, narrow = self.embed(z), self.config.latent_size
-        if not self.config.latent:
-            return x, None
-        fused = self.latent_norm(
-            jnp.zeros((*x.shape[:-1], narrow), jnp.float32) if h is None else h
-        )
-        if narrow < x.shape[-1]:
-            fused = jnp.pad(fused, [(0, 0)] * (x.ndim - 1) + [(0, x.shape[-1] - narrow)])
-        return x, fused
-
-    def conditioning(self, cond: Cond, batch: int) -> Array | None:
-        """C = silu(time(sigma)) [+ silu(class)], [B, C] or [B, L, C]; None without adaLN."""
-        if not self.config.adaln:
-            return None
-        c = nn.silu(self.time(self.config.told(cond, batch)))
-        if self.config.num_classes and cond.label is not None:
-            label = nn.silu(self.classes(cond.label))
-            c = c + (label if c.ndim == 2 else layers.spread(label))
-        return c
-
-    def __call__(
-        self, z: Any, cond: Cond, h: Array | None, keys_B: Array | None, cache: Any = None
-    ) -> Trunk:
-        """Run the trunk; with a cache, on the positions that follow those it holds.
-
-        Args:
-          z: the state, [B, L].
-          cond: what the network is told beside it.
-          h: latent of the pass before, [B, L, K]; None = zeros.
-          keys_B: a PRNG key per example for dropout; None = no dropout.
-          cache: keys and values of the positions before; None = all positions are here.
-        """
-        dtype = jnp.dtype(self.config.dtype)
-        x = self.inputs(z, h).astype(dtype)
-        c = self.conditioning(cond, x.shape[0])
-        place = jnp.arange(x.shape[1]) if cond.position is None else cond.position
-        x, cache = through(
-            self.blocks,
-            x,
-            c,
-            place,
-            cond,
-            keys_B,
-            cache,
-            chunks=self.config.chunks,
-            causal=self.config.causal,
-        )
-        features = self.final_norm(x)
-        if c is not None:
-            shift, scale = jnp.split(layers.spread(self.final_adaln(c.astype(dtype))), 2, axis=-1)
-            features = layers.modulate(features, shift, scale)
-        kept = x[..., : self.config.latent_size]
-        latent = kept.astype(jnp.float32) if self.config.latent else None
-        return Trunk(features=features, latent=latent, cache=cache)
-
-
-@struct.dataclass
-class LinearHead:
-    """logits = features W + b, accumulated in float32."""
-
-    kernel: Array
-    bias: Array
-
-    def __call__(self, features_ND: Array) -> Array:
-        """[N, D] to [N, V], float32."""
-        kind = features_ND.dtype
-        wide = jnp.promote_types(kind, jnp.float32)
-        return linear(features_ND, self.kernel.astype(kind), wide) + self.bias
+from ldd_jax.denoisers.stack import REMAT, check_block
+from ldd_jax.denoisers.transformer import LinearHead, Network
 
 
 @struct.dataclass
@@ -141,7 +34,7 @@ class BoundDiT:
     @property
     def head(self) -> LinearHead:
         """The vocabulary projection."""
-        return LinearHead(**self.params["head"])
+        return LinearHead(**self.params["head"], size=self.config.tokens.size)
 
     @property
     def heads(self) -> dict[str, LinearHead]:
@@ -157,6 +50,11 @@ class BoundDiT:
     def hollow(self) -> bool:
         """It sees its own place."""
         return False
+
+    @property
+    def block(self) -> int:
+        """Positions of a block."""
+        return self.config.block
 
     def trunk(
         self, z: Any, cond: Cond, h: Any = None, *, key: Array | None = None, cache: Any = None
@@ -174,20 +72,23 @@ class BoundDiT:
             raise ValueError("this network has no patches (model: blt has); no unit, no told")
         if config.time_conditioning and cond.clock is None:
             raise ValueError("this network is conditioned on time; cond.clock is missing")
-        if cache is not None and not config.causal:
-            raise ValueError("a bidirectional network keeps no cache (model.causal is False)")
+        if cond.chance is not None and config.loops == 1:
+            raise ValueError("this network has no loops to draw (model.loops is 1)")
         if cache is not None:
+            cache.check(config.causal or config.block > 0)
             if cond.segment is not None or cond.attend is not None:
                 raise ValueError(
                     "a cache holds one document, read from left to right; cond.segment and "
                     "cond.attend do not apply"
                 )
             if cond.position is None:
-                cond = cond._replace(position=cache.seen[0] + jnp.arange(z.shape[1]))
+                cond = cond._replace(position=cache.begin + jnp.arange(z.shape[1]))
         digits = config.tokens.digits
         if digits > 1:
             z, cond, h = by_digit(z, cond, h, digits)
         out: Any = Network(config).apply({"params": self.params["trunk"]}, z, cond, h, key, cache)
+        if config.latent:
+            out = out._replace(latent=config.carry.made(self, out))
         return out if digits == 1 else by_token(out, digits)
 
     def parts(self, z: Array, h: Array) -> tuple[Array, Array]:
@@ -197,25 +98,46 @@ class BoundDiT:
         )
         return out
 
-    def cache(self, batch: int, length: int) -> layers.Cache:
-        """An empty cache for `length` positions of a causal network."""
+    def cache(self, batch: int, length: int) -> Cache:
+        """An empty cache for `length` positions of a network that looks back only."""
         config = self.config
-        if not config.causal:
+        if not (config.causal or config.block):
             raise UserError(
                 "a bidirectional network keeps no cache (model.causal is False); step next_token "
                 "samples models trained with method=ar"
             )
-        shape = (config.depth, batch, length, config.heads, config.width // config.heads)
-        empty = jnp.zeros(shape, jnp.dtype(config.dtype))
-        return layers.Cache(empty, empty, jnp.zeros(config.depth, jnp.int32))
+        return self._empty(batch, length)
+
+    def _empty(self, batch: int, length: int) -> Cache:
+        config = self.config
+        heads = config.heads, config.width // config.heads
+        return Cache.empty(config.depth, batch, length, *heads, config.dtype)
+
+    @property
+    def lead(self) -> int:
+        """No row before a position predicts it."""
+        return 0
+
+    def around(self, batch: int, length: int) -> Around:
+        """An empty cache of a row that is seen both ways.
+
+        Raises:
+          ValueError: for a network that keeps none of that kind.
+        """
+        config = self.config
+        if config.loops > 1 or config.tokens.digits > 1:
+            raise ValueError("a network with loops, or of digits, keeps no cache of a row")
+        kept = around(self._empty(batch, length))
+        kept.check(config.causal or config.block > 0)
+        return kept
 
     def latent(self, batch: int, length: int) -> Array | None:
-        """Zeros [B, L, K] float32, of m digits [B, L, m, K], or None."""
+        """Zeros [B, L, K], of m digits [B, L, m, K], or None."""
         if not self.config.latent:
             return None
         m = self.config.tokens.digits
         shape = (batch, length, *((m,) if m > 1 else ()), self.config.latent_size)
-        return jnp.zeros(shape, jnp.float32)
+        return jnp.zeros(shape, self.config.latent_type)
 
 
 @register("model", "dit")
@@ -236,9 +158,14 @@ class DiT:
       latent: opens the loophole: channels of the last block's output are carried, normalised and
         added to as many of the embedding (two parameters each, zero at first).
       latent_width: how many channels are carried, the first ones; 0 = all.
+      carry: what a call leaves to the next: h, or an embedding of its prediction.
+      carry_at: where it enters: at all positions, or masked ones only.
+      loops: times that a call goes through the blocks, one after the other.
+      least_loops: with objective.draw_loops, an update goes through them so often at least.
       time_conditioning: tell the adaLN sigma(t); False feeds 0, as MDLM and LDDM-M do.
       num_classes: labels that the network may be told; 0 = none.
       dtype: of activations: float32, bfloat16 or float64.
+      param_dtype: of parameters, float32 or bfloat16, which an update rounds at random.
       remat: what a block keeps for the backward pass: none (all of it), dots or full (nothing).
       chunks: pieces at most in which a block walks its batch; what it does not keep is as much
         smaller.
@@ -246,9 +173,13 @@ class DiT:
         compiles longer.
       attention: the kernel, such as plain.
       causal: a position attends to itself and to those before it only.
+      block: a position attends to its own block of so many and to those before it only, as block
+        diffusion trains it (arXiv 2503.09573); 0 = there are none.
       adaln: modulate by time and class; False leaves all conditioning out.
       input: how a state enters: tokens by a table, or linear for points.
       torus: side of the periodic square lattice whose raster the positions are; 0 = a line.
+      vocab_multiple: the token table and the projection to the vocabulary get rows of zeros up to
+        a multiple of it, which nobody sees and a mesh divides.
     """
 
     width: int = 64
@@ -259,21 +190,36 @@ class DiT:
     dropout: float = 0.0
     latent: bool = True
     latent_width: int = 0
+    carry: Any = component("carry", Hidden)
+    carry_at: str = "all"
+    loops: int = 1
+    least_loops: int = 1
     time_conditioning: bool = False
     num_classes: int = 0
     dtype: str = "float32"
+    param_dtype: str = "float32"
     remat: str = "none"
     chunks: int = 1
     unroll: int = 1
     attention: str = "plain"
     causal: bool = False
+    block: int = 0
     adaln: bool = True
     input: Any = component("input", Tokens)
     torus: int = 0
+    vocab_multiple: int = 1
     tokens: TokenSpace = runtime()
 
     def __post_init__(self):
         at_least_one(self, "width", "depth", "heads", "cond_width", "mlp_ratio", "chunks", "unroll")
+        at_least_one(self, "loops", "least_loops", "vocab_multiple")
+        if self.least_loops > self.loops or ((self.causal or self.block) and self.loops > 1):
+            raise ValueError(
+                f"loops is {self.loops}, least_loops {self.least_loops}, causal {self.causal}, "
+                f"block {self.block}; the least are at most the loops, and a causal network has one"
+                ", one by blocks too"
+            )
+        check_carried(self)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; it must lie in [0, 1)")
         if not 0 <= self.latent_width <= self.width:
@@ -296,16 +242,36 @@ class DiT:
             )
         if self.remat not in REMAT:
             raise ValueError(f"remat {self.remat!r} is not one of {', '.join(REMAT)}")
+        check_block(self.block, causal=self.causal)
+        if self.block and self.tokens is not None and self.tokens.digits > 1:
+            raise ValueError("block is in tokens, and these are written in digits; leave it 0")
         if not self.adaln and (self.time_conditioning or self.num_classes):
             raise ValueError("adaln False takes no conditioning; time_conditioning or num_classes")
         if self.dtype not in ("float32", "bfloat16", "float64"):
             raise ValueError(f"dtype {self.dtype!r} is not one of float32, bfloat16, float64")
+        if self.param_dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"param_dtype {self.param_dtype!r} is not float32 or bfloat16")
         kernel(self.attention)
+
+    @property
+    def table_rows(self) -> int:
+        """Of the token table: the states, rounded up to a multiple of `vocab_multiple`."""
+        return padding.rounded(self.tokens, self.vocab_multiple)
 
     @property
     def latent_size(self) -> int:
         """K, channels of the carried latent."""
-        return self.latent_width or self.width
+        return self.carry.channels(self.width, self.latent_width)
+
+    @property
+    def latent_type(self) -> Any:
+        """Of the carried latent: soft signals are made in float32."""
+        return layers.carried_type("float32" if self.carry.soft else self.dtype)
+
+    @property
+    def by_token(self) -> bool:
+        """Whether a state is tokens and nothing else."""
+        return True
 
     def shown(self, z: Any, cond: Cond) -> tuple[Any, Cond]:
         """State and condition as the layers take them.
@@ -321,9 +287,9 @@ class DiT:
         """What the time embedding reads, [B] or [B, L]."""
         return cond.clock if self.time_conditioning else jnp.zeros(batch)
 
-    def embedding(self) -> nn.Module:
+    def embedding(self) -> Any:
         """The layer by which a state enters."""
-        return self.input.module(self.tokens.size, self.width)
+        return self.input.module(self.tokens.size, self.width, self.table_rows)
 
     def example(self) -> Any:
         """A state of one row that it is made with."""
@@ -340,10 +306,12 @@ class DiT:
         cond = Cond(clock=jnp.zeros(1), label=jnp.zeros(1, jnp.int32) if self.num_classes else None)
         trunk: Any = Network(self).init(key, z, cond, None, None)["params"]
         head = {
-            "kernel": jnp.zeros((self.width, self.tokens.size)),
-            "bias": jnp.zeros(self.tokens.size),
+            "kernel": jnp.zeros((self.width, self.table_rows)),
+            "bias": jnp.zeros(self.table_rows),
         }
-        return {"trunk": trunk, "head": head}
+        kind = jnp.dtype(self.param_dtype)
+        cast = lambda a: a.astype(kind) if a.dtype == jnp.float32 else a
+        return jax.tree.map(cast, {"trunk": trunk, "head": head})
 
     def bind(self, params: Any) -> BoundDiT:
         """The denoiser with these parameters."""
@@ -357,7 +325,13 @@ class DiT:
         """
         d, m = self.width, self.tokens.digits
         layer = 2 * d * d * (4 + 2 * self.mlp_ratio) + 4 * length * m * d
-        return {"trunk": m * self.depth * layer, "head": m * 2 * d * self.tokens.size}
+        read = self.carry.reading(d) if self.latent else 0.0
+        found = {
+            "trunk": m * self.loops * self.depth * layer + read,
+            "head": m * 2 * d * self.tokens.size,
+        }
+        made = self.carry.operations(d, self.tokens.size) if self.latent else 0.0
+        return found | ({"carry": made} if made else {})
 
     def axes(self) -> Any:
         """Logical axes of every parameter; the leading axis of a block is its layer."""
@@ -385,6 +359,7 @@ class DiT:
         if self.latent:
             # A narrower one need not divide as the width does; it is small, and whole everywhere.
             own = ("width",) if self.latent_size == self.width else ("latent",)
-            trunk["latent_norm"] = {"norm": {"scale": own, "bias": own}}
+            read = self.carry.axes(own)
+            trunk |= {"latent_norm": read} if read else {}
         head = {"kernel": ("width", "vocabulary"), "bias": ("vocabulary",)}
         return {"trunk": trunk, "head": head}

@@ -47,7 +47,7 @@ class Block(DecoderBlock):
 
     @nn.compact
     def one(self, x, layer, c, place, segment, attend: Attend, keys_B, cache):
-        """One chunk, [B, L, D], and the cache.
+        """One chunk, [B, L, D], and its rows for the cache.
 
         Args:
           x: [B, L, D].
@@ -60,7 +60,7 @@ class Block(DecoderBlock):
           cache: of the positions before; None = all positions are here.
 
         Returns:
-          The new x, and the cache with these positions (None without one).
+          The new x, and what enters the cache of these positions (None without one).
         """
         del layer, c, place, keys_B
         d = self.width
@@ -68,15 +68,16 @@ class Block(DecoderBlock):
         qkv = self.product(3 * d, "qkv", True)(y)
         split = lambda a: a.reshape(*a.shape[:2], self.heads, d // self.heads)
         q, k, v = map(split, jnp.split(qkv, 3, axis=-1))
+        rows = None
         if cache is None:
             y = kernel(self.attention)(q, k, v, segment, attend)
         else:
-            y, cache = cache.attend(q, k, v)
+            y, rows = cache.attend(q, k, v, attend)
         x = x + self.product(d, "out", True)(y.reshape(x.shape))
         y = Norm(self.norm_eps, name="norm2")(x)
         inner = _gelu(self.product(4 * d, "up", True)(y), self.tanh)
         x = x + self.product(d, "down", True)(inner)
-        return constrain(x, "batch", "length", None), cache
+        return constrain(x, "batch", "length", None), rows
 
 
 @partial(jax.checkpoint, prevent_cse=False, static_argnums=1)
@@ -129,7 +130,7 @@ class GPT2(Decoder):
             "positions of this GPT-2; set data.length lower",
         )
 
-    def block(self) -> tuple[Any, dict[str, Any]]:
+    def layer(self) -> tuple[Any, dict[str, Any]]:
         """Class of a block, and its fields."""
         return Block, dict(
             width=self.width,

@@ -17,10 +17,10 @@ from ldd_jax.core.checks import at_least_one
 from ldd_jax.core.logical import constrain
 from ldd_jax.core.registry import register, runtime
 from ldd_jax.core.types import Array, Attend, Cond, TokenSpace, Trunk
-from ldd_jax.denoisers import layers
+from ldd_jax.denoisers import layers, padding
 from ldd_jax.denoisers.attention import masked, rotary
 from ldd_jax.denoisers.base import BoundNetwork
-from ldd_jax.denoisers.dit import LinearHead
+from ldd_jax.denoisers.transformer import LinearHead
 
 PAST = Attend("causal")
 
@@ -131,7 +131,7 @@ class HollowNetwork(nn.Module):
         """
         f = self.config
         dtype = jnp.dtype(f.dtype)
-        x = layers.Embedding(f.tokens.size, f.width, name="embed")(z)
+        x = layers.Embedding(f.tokens.size, f.width, padded=f.table_rows, name="embed")(z)
         border = self.param("border", layers.bias_init(f.width), (2, f.width))
         batch, length = x.shape[:2]
         edge = lambda i: jnp.broadcast_to(border[i], (batch, 1, f.width)).astype(x.dtype)
@@ -154,7 +154,8 @@ class HollowNetwork(nn.Module):
         parts = layers.zero_dense(4 * f.width, "final_adaln", dtype)(c.astype(dtype))
         shift, scale = jnp.split(layers.spread(parts), 2, axis=-1)
         features = layers.Norm(name="final_norm")(m, shift, scale)
-        return Trunk(features=features, latent=m.astype(jnp.float32) if f.latent else None)
+        kind = layers.carried_type(f.dtype)
+        return Trunk(features=features, latent=m.astype(kind) if f.latent else None)
 
 
 @struct.dataclass
@@ -167,7 +168,7 @@ class BoundHollow(BoundNetwork):
     @property
     def head(self) -> LinearHead:
         """The vocabulary projection."""
-        return LinearHead(**self.params["head"])
+        return LinearHead(**self.params["head"], size=self.config.tokens.size)
 
     @property
     def timed(self) -> bool:  # type: ignore[override]
@@ -201,10 +202,11 @@ class BoundHollow(BoundNetwork):
         return out
 
     def latent(self, batch: int, length: int) -> Array | None:
-        """Zeros [B, L, 2 D] float32, or None."""
+        """Zeros [B, L, 2 D], or None."""
         if not self.config.latent:
             return None
-        return jnp.zeros((batch, length, 2 * self.config.width), jnp.float32)
+        kind = layers.carried_type(self.config.dtype)
+        return jnp.zeros((batch, length, 2 * self.config.width), kind)
 
 
 @register("model", "hollow")
@@ -227,6 +229,8 @@ class Hollow:
       time_conditioning: tell the adaLN sigma(t); False feeds 0.
       dtype: of activations: float32, bfloat16 or float64.
       attention: the kernel of the streams, such as plain.
+      vocab_multiple: the token table and the projection to the vocabulary get rows of zeros up to
+        a multiple of it, which nobody sees and a mesh divides.
     """
 
     width: int = 64
@@ -239,6 +243,7 @@ class Hollow:
     time_conditioning: bool = False
     dtype: str = "float32"
     attention: str = "plain"
+    vocab_multiple: int = 1
     tokens: TokenSpace = runtime()
 
     causal = False
@@ -248,6 +253,7 @@ class Hollow:
 
     def __post_init__(self):
         at_least_one(self, "width", "depth", "mix_every", "heads", "cond_width", "mlp_ratio")
+        at_least_one(self, "vocab_multiple")
         if self.depth % self.mix_every:
             raise ValueError(f"mix_every is {self.mix_every}; it must divide depth {self.depth}")
         if self.width % (2 * self.heads):
@@ -257,12 +263,17 @@ class Hollow:
         if self.dtype not in ("float32", "bfloat16", "float64"):
             raise ValueError(f"dtype {self.dtype!r} is not one of float32, bfloat16, float64")
 
+    @property
+    def table_rows(self) -> int:
+        """Of the token table: the states, rounded up to a multiple of `vocab_multiple`."""
+        return padding.rounded(self.tokens, self.vocab_multiple)
+
     def init(self, key: Array) -> Any:
         """{"trunk": ..., "head": {"kernel", "bias"}}; the head starts at zero."""
         z, cond = jnp.zeros((1, 2), jnp.int32), Cond(clock=jnp.zeros(1))
         trunk: Any = HollowNetwork(self).init(key, z, cond, None)["params"]
-        size = self.tokens.size
-        head = {"kernel": jnp.zeros((2 * self.width, size)), "bias": jnp.zeros(size)}
+        rows = self.table_rows
+        head = {"kernel": jnp.zeros((2 * self.width, rows)), "bias": jnp.zeros(rows)}
         return {"trunk": trunk, "head": head}
 
     def bind(self, params: Any) -> BoundHollow:

@@ -21,9 +21,15 @@ class Tokens:
 
     points = False
 
-    def module(self, states: int, width: int) -> nn.Module:
-        """The layer."""
-        return layers.Embedding(states, width)
+    def module(self, states: int, width: int, padded: int = 0) -> nn.Module:
+        """The layer.
+
+        Args:
+          states: V.
+          width: D.
+          padded: rows of the table, V at least.
+        """
+        return layers.Embedding(states, width, padded=padded)
 
     def example(self, states: int) -> Array:
         """A state [1, 2] that the layer is made with."""
@@ -63,8 +69,9 @@ class Linear:
     channels: int = 0
     points = True
 
-    def module(self, states: int, width: int) -> nn.Module:
-        """The layer."""
+    def module(self, states: int, width: int, padded: int = 0) -> nn.Module:
+        """The layer; it has no table. `states`, `width` and `padded` are those of `Tokens`."""
+        del padded
         return Projection(self.channels or states, width)
 
     def example(self, states: int) -> Array:
@@ -101,6 +108,8 @@ def by_digit(z: Any, cond: Cond, h: Any, digits: int) -> tuple[Any, Cond, Any]:
         clock = each(clock)
     if attend is not None and attend.unit is not None:
         attend = attend.replace(unit=each(attend.unit))  # type: ignore[attr-defined]
+    if attend is not None and attend.size:
+        attend = attend.replace(size=attend.size * digits)  # type: ignore[union-attr]
     segment = None if cond.segment is None else each(cond.segment)
     cond = cond._replace(clock=clock, segment=segment, position=position, attend=attend)
     return jax.tree.map(flat, z), cond, jax.tree.map(flat, h)

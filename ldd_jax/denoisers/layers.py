@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,7 +14,8 @@ from ldd_jax.core.draws import fold
 from ldd_jax.core.logical import constrain
 from ldd_jax.core.products import dot_general
 from ldd_jax.core.types import Array, Attend
-from ldd_jax.denoisers.attention import kernel, masked, rotary
+from ldd_jax.denoisers import padding
+from ldd_jax.denoisers.attention import kernel, rotary
 from ldd_jax.denoisers.stack import Walk
 
 LAYER_NORM_EPS = 1e-5
@@ -65,20 +66,22 @@ def zero_dense(features: int, name: str | None, dtype: Any) -> nn.Dense:
 
 
 class Embedding(nn.Module):
-    """Token table E [V, D], uniform in +- 1/sqrt(D)."""
+    """Token table E [V, D], uniform in +- 1/sqrt(D); of `padded` rows, those past V are zero."""
 
     size: int
     width: int
     init: Any = None
+    padded: int = 0
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
         """E[z] for tokens [B, L]; softmax(z) E for log-weights [B, L, V]."""
-        table = self.param("table", self.init or bias_init(self.width), (self.size, self.width))
+        init = padding.first(self.init or bias_init(self.width), self.size)
+        table = self.param("table", init, (max(self.padded, self.size), self.width))
         # Whole at its use: a lookup in a table cut by width would bring every row to every device.
         table = constrain(table, "vocabulary", None)
         if jnp.issubdtype(z.dtype, jnp.floating):
-            return jax.nn.softmax(z, axis=-1) @ table
+            return jax.nn.softmax(z, axis=-1) @ table[: self.size]
         return table[z]
 
 
@@ -116,6 +119,15 @@ def dropout(x: Array, keys_B: Array | None, rate: float, site: int) -> Array:
         return x
     keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - rate, x.shape[1:]))(fold(keys_B, site))
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
+
+
+def carried_type(dtype: str) -> Any:
+    """Type of a latent that is an output of layers in `dtype`: no wider than what it holds.
+
+    It is read in float32 (`LatentNorm`), so that a bfloat16 network loses nothing by it and carries
+    half the bytes. float64 is for tests of all else; latents stay float32.
+    """
+    return jnp.dtype(jnp.bfloat16 if dtype == "bfloat16" else jnp.float32)
 
 
 def modulate(x: Array, shift: Any, scale: Any) -> Array:
@@ -165,7 +177,8 @@ class LatentNorm(nn.Module):
 
     @nn.compact
     def __call__(self, h: Array) -> Array:
-        """Normalise the last axis of a float32 latent."""
+        """Normalise the last axis of a latent, in float32."""
+        h = h.astype(jnp.promote_types(h.dtype, jnp.float32))
         return nn.LayerNorm(
             epsilon=LAYER_NORM_EPS,
             scale_init=zeros,
@@ -173,33 +186,6 @@ class LatentNorm(nn.Module):
             dtype=jnp.float32,
             name="norm",
         )(h)
-
-
-class Cache(NamedTuple):
-    """Keys and values [..., B, L, heads, K] of the positions seen; the leading axis is the layer.
-
-    The first `seen` of L places are filled.
-    """
-
-    k: Array
-    v: Array
-    seen: Array
-
-    def attend(self, q: Array, k: Array, v: Array) -> tuple[Array, Cache]:
-        """Attention of new positions to all before and to themselves, and the cache with them.
-
-        Args:
-          q: of the new positions, [B, L, heads, K].
-          k: of the new positions, [B, L, heads, K].
-          v: of the new positions, [B, L, heads, K].
-        """
-        put = lambda old, new: jax.lax.dynamic_update_slice_in_dim(
-            old, new.astype(old.dtype), self.seen, axis=1
-        )
-        filled = Cache(put(self.k, k), put(self.v, v), self.seen + q.shape[1])
-        place = self.seen + jnp.arange(q.shape[1])
-        past = jnp.arange(self.k.shape[1])[None] <= place[:, None]
-        return masked(q, filled.k, filled.v, past[None, None]), filled
 
 
 class Block(Walk):
@@ -220,7 +206,7 @@ class Block(Walk):
 
     @nn.compact
     def one(self, x, layer, c, position, segment, attend: Attend, keys_B, cache):
-        """One chunk, [B, L, D], and the cache.
+        """One chunk, [B, L, D], and its rows for the cache.
 
         Args:
           x: [B, L, D].
@@ -233,7 +219,7 @@ class Block(Walk):
           cache: of the positions before; None = all positions are here.
 
         Returns:
-          The new x, and the cache with these positions (None without one).
+          The new x, and what enters the cache of these positions (None without one).
         """
         keys = None if keys_B is None else fold(keys_B, layer)
         d = self.width
@@ -248,10 +234,11 @@ class Block(Walk):
             a.reshape(*a.shape[:2], self.heads, d // self.heads) for a in jnp.split(qkv, 3, axis=-1)
         )
         q, k = (rotary(a, position, torus=self.torus) for a in (q, k))
+        rows = None
         if cache is None:
             y = kernel(self.attention)(q, k, v, segment, attend)
         else:
-            y, cache = cache.attend(q, k, v)
+            y, rows = cache.attend(q, k, v, attend)
         y = y.reshape(x.shape)
         y = dense(d, d, "out", self.dtype, bias=False)(y)
         x = x + gate1 * dropout(y, keys, self.dropout, 0)
@@ -260,4 +247,4 @@ class Block(Walk):
         y = dense(self.mlp_ratio * d, d, "mlp_in", self.dtype)(y)
         y = dense(d, self.mlp_ratio * d, "mlp_out", self.dtype)(gelu(y))
         x = x + gate2 * dropout(y, keys, self.dropout, 1)
-        return constrain(x, "batch", "length", None), cache
+        return constrain(x, "batch", "length", None), rows

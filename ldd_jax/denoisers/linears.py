@@ -79,12 +79,17 @@ def merged(params: Any, adapter: Adapter) -> Any:
 
 @struct.dataclass
 class Projection:
-    """logits = features W, accumulated in float32; W [D, V] of its own or the token table's."""
+    """logits = features W, accumulated in float32; the first `size` of them, 0 = all.
+
+    W [D, V] is its own or the token table's.
+    """
 
     kernel: Array
+    size: int = struct.field(pytree_node=False, default=0)
 
     def __call__(self, features_ND: Array) -> Array:
         """[N, D] to [N, V], float32."""
         kind = features_ND.dtype
         wide = jnp.promote_types(kind, jnp.float32)
-        return linear(features_ND, self.kernel.astype(kind), wide)
+        logits = linear(features_ND, self.kernel.astype(kind), wide)
+        return logits[..., : self.size] if self.size else logits

@@ -72,7 +72,7 @@ class Block(DecoderBlock):
 
     @nn.compact
     def one(self, x, layer, c, place, segment, attend: Attend, keys_B, cache):
-        """One chunk, [B, L, D], and the cache.
+        """One chunk, [B, L, D], and its rows for the cache.
 
         Args:
           x: [B, L, D].
@@ -85,7 +85,7 @@ class Block(DecoderBlock):
           cache: of the positions before; None = all positions are here.
 
         Returns:
-          The new x, and the cache with these positions (None without one).
+          The new x, and what enters the cache of these positions (None without one).
         """
         del layer, c, keys_B
 
@@ -98,10 +98,11 @@ class Block(DecoderBlock):
         q = turned(heads("q", self.heads, "q_norm"), *place)
         k = turned(heads("k", self.kv_heads, "k_norm"), *place)
         v = heads("v", self.kv_heads)
+        rows = None
         if cache is None:
             y = kernel(self.attention)(q, k, v, segment, attend)
         else:
-            y, cache = cache.attend(q, k, v)
+            y, rows = cache.attend(q, k, v, attend)
         y = y.reshape(*x.shape[:2], -1)
         x = x + self.product(self.width, "out", False)(y)
 
@@ -111,7 +112,7 @@ class Block(DecoderBlock):
             self.product(self.hidden, "up", False)(y),
         )
         x = x + self.product(self.width, "down", False)(inner)
-        return constrain(x, "batch", "length", None), cache
+        return constrain(x, "batch", "length", None), rows
 
 
 @register("model", "llama")
@@ -179,7 +180,7 @@ class Llama(Decoder):
         """Hidden units of the MLP."""
         return self.hidden or -(-8 * self.width // 24) * 8
 
-    def block(self) -> tuple[Any, dict[str, Any]]:
+    def layer(self) -> tuple[Any, dict[str, Any]]:
         """Class of a block, and its fields."""
         kv_heads, head_width = self.key_heads
         return Block, dict(

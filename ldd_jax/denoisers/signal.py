@@ -14,7 +14,8 @@ from ldd_jax.core.positions import SIGNAL, TEXT
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Cond
 from ldd_jax.denoisers import layers
-from ldd_jax.denoisers.dit import BoundDiT, DiT, LinearHead
+from ldd_jax.denoisers.dit import BoundDiT, DiT
+from ldd_jax.denoisers.transformer import LinearHead
 
 TICKS = 1000  # of the time embedding from t = 0 to 1: it tells whole numbers apart
 
@@ -72,6 +73,11 @@ class SignalDiT(DiT):
             )
         if self.causal:
             raise ValueError("causal does not apply to a network with a signal; set it False")
+
+    @property
+    def by_token(self) -> bool:
+        """A signal enters too."""
+        return False
 
     def shown(self, z: Any, cond: Cond) -> tuple[Any, Cond]:
         """Tokens, and points with their time as a last channel; the clock is the signal's.

@@ -9,14 +9,31 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ldd_jax.core.draws import fold
 from ldd_jax.core.logical import constrain, pieces
 from ldd_jax.core.types import Array, Attend, Cond
+
+# Scope of a loop through the blocks that chance may leave out.
+LOOPS = "further_loops"
+LOOPS_FROM = 1 << 10  # beside the numbers of layers, in a key of dropout
 
 REMAT = {
     "none": None,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
+
+
+def check_block(block: int, *, causal: bool) -> None:
+    """Refuse what is no block size.
+
+    Raises:
+      ValueError: in words.
+    """
+    if block < 0:
+        raise ValueError(f"block is {block}; it must be 0 (no blocks) or positions of a block")
+    if block and causal:
+        raise ValueError("a causal network has blocks of 1; give block, or causal, not both")
 
 
 class Walk(nn.Module):
@@ -40,7 +57,7 @@ class Walk(nn.Module):
           cache: of `one`, for a single chunk.
 
         Returns:
-          The new carry, and the cache with these positions (None without one).
+          The new carry, and what enters the cache of these positions (None without one).
         """
         x, layer = carry
         run: Any = type(self).one  # type: ignore[attr-defined]  # of the block
@@ -49,8 +66,8 @@ class Walk(nn.Module):
         given = (c, position, segment, attend, keys_B)
         if x.shape[0] == 1:
             mine = jax.tree.map(lambda a: a[0], (x, *given))
-            x, cache = run(self, mine[0], layer, *mine[1:], cache)
-            return (x[None], layer + 1), cache
+            x, rows = run(self, mine[0], layer, *mine[1:], cache)
+            return (x[None], layer + 1), rows
         walk = nn.scan(
             lambda block, _, x, *own: ((), run(block, x, layer, *own, None)[0]),
             variable_broadcast="params",
@@ -89,6 +106,7 @@ def through(
     *,
     chunks: int,
     causal: bool,
+    block: int = 0,
 ) -> tuple[Array, Any]:
     """A batch through a stack of blocks, at most `chunks` pieces at a time.
 
@@ -102,6 +120,7 @@ def through(
       cache: of the positions before; None = all positions are here.
       chunks: an upper limit: a batch that it does not divide takes the most that does.
       causal: who sees whom, where `cond` does not say.
+      block: the same, of blocks of so many places; 0 = there are none.
 
     Returns:
       x after the last block, and the cache with these positions (None without one).
@@ -112,7 +131,8 @@ def through(
     alike = lambda a: jnp.broadcast_to(a, (count, *a.shape))
     by_row = cond.position is not None and cond.position.ndim == 2
     place = chunked(place, count) if by_row else jax.tree.map(alike, place)
-    attend = cond.attend or Attend("causal" if causal else "full")
+    own = Attend("block", size=block) if block else Attend("causal" if causal else "full")
+    attend = cond.attend or own
     attend = attend.drawn(shape[1])
     mask = attend.mask
     x, by_chunk, segment, own, keys = chunked(
@@ -121,8 +141,53 @@ def through(
     if mask is not None:  # one for all rows stays one
         own = dataclasses.replace(own, mask=alike(mask) if mask.ndim == 2 else chunked(mask, count))
     carry = constrain(x, None, "batch", "length", None), jnp.zeros((), jnp.int32)
-    (x, _), cache = blocks(carry, by_chunk, place, segment, own, keys, cache)
+    (x, _), rows = blocks(carry, by_chunk, place, segment, own, keys, cache)
+    cache = None if cache is None else cache.filled(rows)
     return constrain(x.swapaxes(0, 1).reshape(shape), "batch", "length", None), cache
+
+
+def again(
+    module: Any,
+    x: Array,
+    c: Array | None,
+    place: Any,
+    cond: Cond,
+    keys_B: Array | None,
+    *,
+    chunks: int,
+    causal: bool,
+) -> Array:
+    """X after the further loops of a network through its own blocks.
+
+    With `cond.chance` u the loops are least_loops + floor(u (loops - least_loops + 1)): those after
+    them are left out, in the gradient too.
+
+    Args:
+      module: a network with `blocks` and a config with loops.
+      x: [B, L, D] after the first.
+      c: of `through`.
+      place: of `through`.
+      cond: of `through`.
+      keys_B: of `through`; every loop has dropout of its own.
+      chunks: of `through`.
+      causal: of `through`.
+    """
+    least, most = module.config.least_loops, module.config.loops
+    u, told = cond.chance, cond._replace(chance=None)
+
+    def loop(module, x, i):
+        keys = None if keys_B is None else fold(keys_B, LOOPS_FROM + i)
+        run = lambda module, x: through(
+            module.blocks, x, c, place, told, keys, None, chunks=chunks, causal=causal
+        )[0]
+        if u is None:
+            return run(module, x), None
+        count = least + jnp.floor(u * (most - least + 1)).astype(jnp.int32)
+        with jax.named_scope(LOOPS):
+            return nn.cond(i < count, run, lambda _, x: x, module, x), None
+
+    scan = nn.scan(loop, variable_broadcast="params", split_rngs={"params": False}, length=most - 1)
+    return scan(module, x, 1 + jnp.arange(most - 1))[0]
 
 
 def chunk_count(batch: int, most: int) -> int:

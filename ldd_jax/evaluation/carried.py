@@ -21,10 +21,11 @@ import jax.numpy as jnp
 
 from ldd_jax.core.types import Array, Draw, Process
 from ldd_jax.samplers.ancestral import Ancestral
-from ldd_jax.samplers.base import Clamp, Latent, Net, SampleState, Step
+from ldd_jax.samplers.base import Clamp, Net, SampleState, Step
 from ldd_jax.samplers.dictation import Dictation, Way
 from ldd_jax.samplers.grids import LinearGrid
-from ldd_jax.samplers.loop import sample
+from ldd_jax.samplers.latents import Latent
+from ldd_jax.samplers.loop import noisy, sample
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,9 +146,7 @@ def along_text(
         inner = Ancestral()
         end = Dictated(inner=inner, text=text, known=inner.way(process))
         before = state._replace(memory=((), state.memory[1]))
-        done = ~jnp.any(process.scored(state.z) & free, axis=1)
-        spared = (done if step.finishes else False) | (tokens == 0)
         removal = end(last, before, None, draw.at(step=num_steps), segment)
-        calls = jnp.where(spared, state.calls, state.calls + net.passes)
+        calls = jnp.where(noisy(process, state), state.calls + net.passes, state.calls)
         state = removal._replace(calls=calls)
     return Paid(state.memory[1], tokens, state.calls)

@@ -24,6 +24,7 @@ import numpy as np
 
 from ldd_jax.core.types import Array, Batch, Cond, Model, Process
 from ldd_jax.core.vocabulary_tiles import rows
+from ldd_jax.objectives.context import iterated
 from ldd_jax.objectives.next_token import shifted
 
 
@@ -128,10 +129,9 @@ def reveal_fn(model: Model, process: Process, passes: int, *, tile: int = 0, gro
             z = shifted(z0, segment, process.start)  # type: ignore[attr-defined]
         else:
             z = process.mask_at(z0, hidden)
-        h, cond = None, Cond(segment=segment).of_none(model.num_classes, len(z0))
+        cond = Cond(segment=segment).of_none(model.num_classes, len(z0))
+        h = iterated(denoiser, passes - 1, 0)(z, cond, None)
         trunk = denoiser.trunk(z, cond, h)
-        for _ in range(passes - 1):
-            trunk = denoiser.trunk(z, cond, trunk.latent)
 
         def read(logits, args):
             token, noisy = args

@@ -6,12 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
 from ldd_jax.core import writing
+from ldd_jax.core.pictures import pyplot
 
 
 def plot(
@@ -25,6 +21,7 @@ def plot(
       title: above the plot.
       baseline: unigram entropy of the validation tokens, nats per token.
     """
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(7, 4.2), dpi=130)
     # A diverged run has null where JSON has no word for the number: those points are left out.
     # So is the error of a single row.

@@ -7,6 +7,8 @@ uniform subset of n of them masked, all have the same expectation, the NELBO, wh
   time_free  n with probability 1 / (n H_M), weight H_M (information-theoretic, 2510.24088)
   lambda     every position masked with probability l, l uniform, weight 1 / l   (I-MDCE, ibid.)
 
+Of a model by blocks M is that of each block, whose masks are drawn by themselves.
+
 They differ in variance. `nelbo` is the integral in t of the model's own process and schedule: for a
 free score the I-MDSE. With exact conditionals each is exactly -log p(x), or, with a prompt,
 -log p(response | prompt).
@@ -27,8 +29,9 @@ from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.draws import example_keys, ranks, uniforms
 from ldd_jax.core.types import Array, Batch, Denoiser, Loss
 from ldd_jax.objectives import Nelbo
-from ldd_jax.objectives.nelbo import CORRUPT, DROPOUT, GATE, TIMES
+from ldd_jax.objectives.block_nelbo import in_blocks
 from ldd_jax.objectives.times import CrossEntropy, stratified
+from ldd_jax.objectives.windows import CORRUPT, DROPOUT, GATE, TIMES
 
 NELBO = "nelbo"
 
@@ -104,11 +107,31 @@ class MaskCount:
         own = lambda i: example_keys(site(i), batch.index)
         u_B = stratified(site(TIMES), batch.index, batch.total)
         u_BL = uniforms(own(CORRUPT), batch.z0.shape[1:])
-        hidden, share, factor = self.corrupt(u_B, u_BL, ~batch.keep)
+        hidden, share, factor = self.masks(batch, u_B, u_BL)
         z = process.mask_at(batch.z0, hidden)
         most = process.schedule.noise(jnp.ones((), share.dtype))
         clock = process.elapsed(share * most)  # all are masked at t = 1, as in the sampler
         return self.base.score(denoiser, batch, z, clock, factor, site(GATE), own(DROPOUT))
+
+    def masks(self, batch: Batch, u_B: Array, u_BL: Array) -> tuple[Array, Array, Array]:
+        """What is hidden [B, L], its expected share and its weight, [B]; of blocks all [B, L].
+
+        Args:
+          batch: what it keeps is not hidden.
+          u_B: a stratified uniform for each example.
+          u_BL: uniforms that decide each position.
+        """
+        if not self.base.by_block:
+            return self.corrupt(u_B, u_BL, ~batch.keep)
+        rows, length = u_BL.shape
+        size = self.base.block  # type: ignore[attr-defined]  # of an objective by blocks
+        count = -(-length // size)
+        cut = lambda a: jnp.pad(a, ((0, 0), (0, count * size - length))).reshape(-1, size)
+        u = in_blocks(u_B, count, batch.total).reshape(-1)
+        hidden, *each = self.corrupt(u, cut(u_BL), cut(~batch.keep))
+        of_rows = lambda a: a.reshape(rows, -1)[:, :length]
+        share, factor = (of_rows(jnp.repeat(a, size)) for a in each)
+        return of_rows(hidden), share, factor
 
 
 def objective(bound: Any, name: str) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -36,6 +37,7 @@ class Estimate:
     of the split, of which `sequences` were scored; 0 = not told. `unknown`: share of the split's
     tokens that the tokenizer does not know; None = not told. `bound`: whether the objective says
     that its mean is one (or the likelihood); `chain`: what it says of the sampler besides.
+    `terms`: what the mean is the sum of, by name, where the objective says so.
     """
 
     nats: float
@@ -53,6 +55,7 @@ class Estimate:
     unknown: float | None = None
     bound: bool = True
     chain: str = ""
+    terms: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -71,6 +74,11 @@ class Estimate:
     @property
     def _bounds(self) -> str:
         return "" if self.exact or not self.bound else bounds(self.passes) + self.chain
+
+    @property
+    def score(self) -> float:
+        """By which checkpoints are compared, the lower the better."""
+        return self.nats
 
     def record(self) -> dict[str, Any]:
         """A JSON line."""
@@ -93,7 +101,7 @@ class Estimate:
             "prompt_tokens": self.prompt,
             "bound": self.bound,
             "bounds": self._bounds,
-        }
+        } | ({"terms": dict(self.terms)} if self.terms else {})
 
     def below(self, unigram: float) -> float:
         """By how many per cent it is below the unigram entropy of the same tokens."""
@@ -124,12 +132,13 @@ class Estimate:
         ppl = math.exp(min(self.nats, 700))
         sign = "=" if self.exact else "<=" if self.bound else "would be"
         passes = f"pass{'es' * (self.passes > 1)}"
+        parts = " + ".join(f"{nats:.4f} {name}" for name, nats in self.terms.items())
         some = f"{self.sequences}" + f" of {self.available}" * (self.available > self.sequences)
         return (
             f"{self.name} {spread(self.nats, self.se, 4)} nats/token, perplexity {sign} "
             f"{spread(ppl, ppl * self.se, 3)} ({self.passes} {passes}, {some} sequences, "
             f"{self.tokens} tokens, {self.draws} draws each{self._how})"
-        )
+        ) + (f"\n  = {parts}" if parts else "")
 
 
 def per_token(nats: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
@@ -157,13 +166,17 @@ def of_draws(nats: np.ndarray, tokens: np.ndarray) -> float:
 
 def score_fn(
     model: Model, objective: Callable[..., Loss]
-) -> Callable[[Any, dict, Array], tuple[Array, Array]]:
-    """(params, arrays, key) -> summed nats and scored tokens of every sequence; jit at the edge."""
+) -> Callable[[Any, dict, Array], tuple[Any, Array]]:
+    """(params, arrays, key) -> summed nats and scored tokens of every sequence; jit at the edge.
+
+    Nats are [B], or the terms of which they are the sum, by name, where the objective has some.
+    """
 
     def score(params, arrays, key):
         batch = as_batch(arrays)._replace(norm=jnp.ones(()))
         loss = objective(model.bind(params), batch, key)
-        return loss.metrics["loss_B"], jnp.sum(batch.weight, -1)
+        found = loss.metrics.get("terms", loss.metrics["loss_B"])
+        return found, jnp.sum(batch.weight, -1)
 
     return score
 
@@ -189,7 +202,7 @@ def estimate(
     """Sum in float64 on the host over all sequences and draws.
 
     Args:
-      score: (params, arrays, key) to nats and tokens of every row, of one draw.
+      score: (params, arrays, key) to nats and tokens of every row, of one draw; see `score_fn`.
       params: parameters.
       batches: arrays [B, ...]; rows without a scored token do not count.
       key: PRNG key; batches and draws have their own.
@@ -209,15 +222,19 @@ def estimate(
       UserError: if no token is scored.
     """
     nats, tokens = [], []
+    sums: collections.Counter[str] = collections.Counter()
     for i, arrays in enumerate(batches):
         local = put(arrays)
         rows = []
         for d in range(draws):
             sub = jax.random.fold_in(jax.random.fold_in(key, i), d)
             total, count = jax.device_get(score(params, local, sub))
-            rows.append(np.asarray(total, np.float64))
-        real = np.asarray(count) > 0
-        nats.append(np.stack(rows, 1)[real])
+            real = np.asarray(count) > 0
+            terms = total if isinstance(total, dict) else {"": total}
+            each = {name: np.asarray(term, np.float64)[real] for name, term in terms.items()}
+            rows.append(sum(each.values()))
+            sums.update({name: float(term.sum()) for name, term in each.items() if name})
+        nats.append(np.stack(rows, 1))
         tokens.append(np.asarray(count, np.float64)[real])
     all_nats, n = np.concatenate(nats), np.concatenate(tokens)
     mean, se = per_token(all_nats.mean(1), n)
@@ -237,4 +254,5 @@ def estimate(
         unknown=unknown,
         bound=bound,
         chain=chain,
+        terms={name: total / (draws * float(n.sum())) for name, total in sums.items()},
     )

@@ -56,6 +56,7 @@ class Past(NamedTuple):
 
 def cosine(a_BLK: Array, b_BLK: Array) -> Array:
     """Cosine of the angle of two latents, [B, L]; NaN where one is 0."""
+    a_BLK, b_BLK = (jnp.asarray(a, jnp.result_type(a, jnp.float32)) for a in (a_BLK, b_BLK))
     dot = lambda x, y: jnp.sum(x * y, -1)
     size = jnp.sqrt(dot(a_BLK, a_BLK) * dot(b_BLK, b_BLK))
     return jnp.where(size > 0, dot(a_BLK, b_BLK) / jnp.where(size > 0, size, 1), jnp.nan)
@@ -124,9 +125,10 @@ class Observed(Step):
     ) -> SampleState:
         """The rule's step."""
         own, past, _ = state.memory
-        # Metrics take every latent as it is; the rule meets what the policy makes of it.
-        bare = net.uncarried
-        before = state._replace(h=net.given(state.h))
+        # Metrics take every latent as it is, and leave a stop aside; the rule meets what the policy
+        # makes of it.
+        bare = dataclasses.replace(net.uncarried, look=None)
+        before = state._replace(h=net.given(state.h if net.look is None else state.h.h))
         trunk = bare.trunk(before, segment)
         state = self.inner(net, state._replace(memory=own), s, draw, segment)
         past, metrics = self._metrics(bare.plain, before, trunk, past, segment)
@@ -176,13 +178,26 @@ class Observed(Step):
         apart, _, other = net.rows_of_two(both, here, (trained, z, state.clock), (), where=where)
         h, spread = trunk.latent, partial(by_position, length=z.shape[1])
         return new_past, metrics._replace(
-            norm=spread(jnp.sqrt(jnp.mean(jnp.square(h), -1))),
+            norm=spread(jnp.sqrt(jnp.mean(jnp.square(h.astype(jnp.float32)), -1))),
             turn=spread(cosine(state.h, h)),
             shift=single(apart),
             pseudo=single(other),
             likeness=spread(cosine(state.h, pseudo)),
             ratio=blank if self.parts is None else length_ratio(*self.parts(z, state.h)),
         )
+
+
+def while_going(metrics: StepMetrics, taken_TB: np.ndarray) -> StepMetrics:
+    """Without what was measured of rows that had stopped.
+
+    Args:
+      metrics: by step, leaves [T, B, L].
+      taken_TB: which steps a row took.
+    """
+    on = taken_TB[..., None]
+    blank = lambda a: np.where(on, a, np.nan)
+    measured: Any = {name: blank(getattr(metrics, name)) for name in MEASURES}
+    return metrics._replace(open=metrics.open & on, **measured)
 
 
 def busy_steps(process: Process, grid: Any, steps: int, length: int) -> float:

@@ -20,7 +20,8 @@ import numpy as np
 
 from ldd_jax.core.kl import kl
 from ldd_jax.core.types import Array, Draw, Process
-from ldd_jax.samplers.base import Latent, Net, SampleState
+from ldd_jax.samplers.base import Net, SampleState
+from ldd_jax.samplers.latents import Latent
 from ldd_jax.samplers.leaps import outcome
 
 FACTORS = tuple(2.0 ** (i / 4) for i in range(-24, 5))

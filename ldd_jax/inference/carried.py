@@ -100,6 +100,7 @@ def check(experiment: Experiment, sampling: Sampling) -> None:
     Raises:
       UserError: one line that says why.
     """
+    experiment.check_whole("a sampler's own likelihood")
     check_settings(experiment, sampling)
     require(
         isinstance(sampling.blocks, Whole),
@@ -112,6 +113,11 @@ def check(experiment: Experiment, sampling: Sampling) -> None:
     require(
         sampling.readout.temperature > 0,
         "temperature 0 draws one text only, so that all others have probability 0",
+    )
+    require(
+        not sampling.stop.watches,
+        "where a row stops early depends on what the network says of the text on its way, so its "
+        "own likelihood is not known; use stop=never",
     )
     way(experiment, sampling)
 

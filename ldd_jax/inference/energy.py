@@ -34,6 +34,11 @@ class Energy:
     sites: int
     carried: bool
 
+    @property
+    def score(self) -> float:
+        """By which checkpoints are compared, the lower the better."""
+        return -self.found.elbo.value
+
     def record(self) -> dict[str, Any]:
         """Numbers and words by name, one level deep: NAME, NAME_se, sampler_NAME, exact_NAME."""
         f = self.found

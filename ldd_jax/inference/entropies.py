@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,6 +10,7 @@ import numpy as np
 
 from ldd_jax.core.checks import require
 from ldd_jax.core.kl import entropy
+from ldd_jax.core.storage import at
 from ldd_jax.core.types import Cond
 from ldd_jax.core.vocabulary_tiles import AUTO, rows
 from ldd_jax.data import PatchedText, TextData
@@ -47,7 +47,7 @@ def by_model(workdir: str, data: TextData) -> Entropies:
     Raises:
       UserError: where it does not fit.
     """
-    run, params, _ = load_trained(Path(workdir))
+    run, params, _ = load_trained(at(workdir))
     process: Any = run.process
     require(
         process.schedule is None and run.model.causal,

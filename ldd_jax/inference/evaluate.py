@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from ldd_jax.config.experiment import Experiment
+from ldd_jax.core.checks import require
 from ldd_jax.data import Corpus, Spread, batches
 from ldd_jax.evaluation import estimators, likelihood
 from ldd_jax.training import sharding
@@ -43,6 +44,18 @@ def program(experiment: Experiment, passes: int, estimator: str = estimators.NEL
     score = likelihood.score_fn(experiment.model, scored)
     run = jax.jit(sharding.on(mesh, score), out_shardings=sharding.replicated(mesh))
     return lambda params, arrays, key: run(params, arrays, sharding.everywhere(mesh, key))
+
+
+def check_prompt(experiment: Experiment, prompt: int) -> None:
+    """Refuse given tokens where a model has no law given them.
+
+    Raises:
+      UserError: saying why.
+    """
+    require(
+        not prompt or experiment.process.reader is None,
+        "this model has no law of its vectors given a part of a text; score whole rows",
+    )
 
 
 def evaluate_split(
@@ -80,6 +93,7 @@ def evaluate_split(
       UserError: for an estimator that this model has not.
     """
     settings = experiment.evaluation
+    check_prompt(experiment, prompt)
     passes = passes or settings.passes
     exact = experiment.objective.exact
     draws = 1 if exact else draws or settings.draws  # nothing is drawn

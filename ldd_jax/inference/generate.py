@@ -8,28 +8,31 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ldd_jax.config import plugins
 from ldd_jax.config.experiment import Experiment
-from ldd_jax.config.sections import Sampling, check_sampler
+from ldd_jax.config.sections import Sampling, check_sampler, is_narrow
 from ldd_jax.config.stored import fingerprint
 from ldd_jax.core import writing
+from ldd_jax.core.casts import cast_once
 from ldd_jax.core.checks import UserError, check_seed, require
 from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.core.logical import constrain
 from ldd_jax.core.positions import SIGNAL
 from ldd_jax.core.registry import section
 from ldd_jax.data import MASK_TEXT, unknown
+from ldd_jax.inference.ahead import ahead
 from ldd_jax.inference.patterns import Patterns
-from ldd_jax.samplers import Clamp, Whole, sample_blocks
+from ldd_jax.samplers import Clamp, Whole, read, sample_blocks
 from ldd_jax.samplers.base import Net, SampleState
 from ldd_jax.samplers.guidance import guide, guide_prompt
 from ldd_jax.samplers.loop import fetched
 from ldd_jax.training import sharding
 from ldd_jax.training.metrics import finite
 
-PRIOR, STEPS = 0, 1
+PRIOR, STEPS, READ = 0, 1, 2
 DIGITS = 5  # of a signal's numbers after the point
 PRECISION = "float32, tail-exact"
 
@@ -52,21 +55,27 @@ def program(
     Args:
       experiment: the run's, with its mesh.
       sampling: the rule, its grid, latent, guidance and tail.
-      length: L.
+      length: L; blocks that make more leave out what is beyond.
       record: what is kept of every step, whose z are tokens; None = nothing.
     """
     mesh = experiment.mesh
+    once = cast_once if is_narrow(experiment.model) else lambda fn: fn
     whole: Any = experiment.process
+    made = sampling.blocks.padded(length, experiment.block)
+    beyond = lambda a: jnp.pad(a, ((0, 0), (0, made - length)))
     looked = record and (lambda state: record(state._replace(z=whole.shown(state.z))))
 
-    def sampler(params, seed, index, label, fixed_tokens, fixed, num_steps, unit=None, given=None):
+    def sampler(params, *args):
+        return once(lambda params: drawn(params, *args))(params)
+
+    def drawn(params, seed, index, label, fixed_tokens, fixed, num_steps, unit=None, given=None):
         key, given = jax.random.key(seed), given or {}
         held = {name: part for name, part in given.items() if name in whole.parts}
         process = whole.holding(tuple(held)) if held else whole
         told = None if held else given.get(SIGNAL)
         net = network(experiment, sampling, params, label, unit, told)
         net = dataclasses.replace(net, process=process) if held else net
-        z, clock = process.prior(example_keys(jax.random.fold_in(key, PRIOR), index), length)
+        z, clock = process.prior(example_keys(jax.random.fold_in(key, PRIOR), index), made)
         z = z | held if held else z
         state, trace = sample_blocks(
             net,
@@ -77,14 +86,20 @@ def program(
             blocks=sampling.blocks,
             window=experiment.config.data.length,
             grid=sampling.grid,
-            clamp=Clamp(process.encode(fixed_tokens), fixed),
+            clamp=Clamp(process.encode(beyond(fixed_tokens)), process.places(beyond(fixed))),
             latent=sampling.latent,
             tail=sampling.tail,
+            stop=sampling.stop,
+            compact=sampling.compact,
             record=looked,
+            eos=experiment.tokenizer.eos if sampling.blocks.stops else None,
         )
+        if made > length:  # what is beyond the row is left out
+            state = state._replace(z=jax.tree.map(lambda a: a[:, :length], state.z))
         # The latent stays inside.
         beside = process.beside(state.z)
-        return state._replace(z=process.decode(state.z), h=None, memory=beside), trace
+        state = read(net, state, Production.of(jax.random.fold_in(key, READ), index), length)
+        return state._replace(h=None, memory=beside), trace
 
     return sharding.on(mesh, sampler)
 
@@ -128,8 +143,18 @@ def check_settings(experiment: Experiment, sampling: Sampling) -> None:
     """
     check_sampler(sampling, experiment.process, experiment.model)
     require(
-        isinstance(sampling.blocks, Whole) or not experiment.channels,
-        "a row with a signal beside its tokens is made whole; give --blocks=whole",
+        isinstance(sampling.blocks, Whole)
+        or not (experiment.channels or experiment.process.reader),
+        "a row with a signal beside its tokens, or made of vectors, is made whole; give "
+        "--blocks=whole",
+    )
+    require(
+        not sampling.compact or sharding.shards(experiment.mesh) == 1,
+        "compact moves rows of a batch together, which are laid over devices here; leave it 0",
+    )
+    require(
+        sampling.guidance == 1 or not experiment.block,
+        "guidance asks the network twice, and finished blocks stand in one cache; use guidance 1",
     )
     require(
         sampling.guidance == 1 or experiment.objective.condition_dropout > 0,
@@ -243,6 +268,7 @@ class Sampler:
             "precision": PRECISION,
             "tokenizer": self.experiment.tokenizer.digest,
             "settings": describe(self.sampling),
+            **({} if self.sampling.blocks.exact else {"exact": False}),
         }
 
     def records(
@@ -277,8 +303,12 @@ class Sampler:
         fixed_tokens = np.zeros(self.length, np.int32) if fixed_tokens is None else fixed_tokens
         fixed = np.zeros(self.length, bool) if fixed is None else fixed
         common = self.common(seed, num_steps)
-        for first in range(begin, count, self.sampling.batch_size):
-            state, _ = self.batch(params, seed, first, fixed_tokens, fixed, num_steps, label, given)
+        how = (fixed_tokens, fixed, num_steps, label, given)
+        batches = (
+            (first, self.batch(params, seed, first, *how)[0])
+            for first in range(begin, count, self.sampling.batch_size)
+        )
+        for first, state in ahead(batches):
             tokens, calls = fetched(state)
             beside = _beside(state, given or {}, first)
             for i in range(min(self.sampling.batch_size, count - first)):
@@ -304,9 +334,9 @@ def _beside(state: SampleState, given: dict[str, np.ndarray], first: int) -> dic
 def describe(sampling: Sampling) -> dict[str, Any]:
     """The settings of a sample file."""
     settings = dataclasses.asdict(sampling)
-    for name in ("num_steps", "num_samples", "batch_size", "tile"):
+    for name in ("num_steps", "num_samples", "batch_size", "tile", "compact"):
         del settings[name]
-    for name in ("step", "grid", "blocks"):
+    for name in ("step", "grid", "blocks", "stop"):
         settings[name] = section(getattr(sampling, name)).to_dict()
     return settings
 
@@ -353,7 +383,7 @@ def template(
         return np.asarray(ids, np.int32), ~np.asarray(free, bool)
     if prompt is not None:
         length = length or usual
-        ids = experiment.tokenizer.encode(prompt)
+        ids = experiment.tokenizer.encode(experiment.asked(prompt))
         unknown.check(experiment.tokenizer, ids, "--prompt", experiment.tokenizer.lost(prompt))
         require(
             len(ids) < length,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ldd_jax.core.checks import UserError, require
+from ldd_jax.core.storage import at
 from ldd_jax.inference.loading import load_trained
 from ldd_jax.processes.kernels import NeighbourKernel, nearest_neighbours
 
@@ -24,7 +24,7 @@ def learned(workdir: str, count: str) -> tuple[NeighbourKernel, Any]:
     """
     require(bool(workdir), "neighbours in which embedding? give from=WORKDIR, a finished run")
     require(count.isdigit(), f"near={count}; a whole number of neighbours is wanted")
-    run, params, _ = load_trained(Path(workdir))
+    run, params, _ = load_trained(at(workdir))
     table = np.asarray(params["trunk"]["embed"]["table"])[: run.tokenizer.size]
     try:
         return NeighbourKernel(near=nearest_neighbours(table, int(count))), run.config.data

@@ -8,6 +8,7 @@ from typing import Any
 from ldd_jax.config import experiment as experiments
 from ldd_jax.config.experiment import Experiment
 from ldd_jax.config.workdir import check_tokenizer
+from ldd_jax.core.storage import at
 from ldd_jax.training.checkpoints import Checkpoints
 
 
@@ -21,9 +22,11 @@ def load_trained(
       ema: the moving average of the parameters, or they themselves.
       step: of the checkpoint; None = the latest.
     """
-    experiment = experiments.restore(Path(workdir))
-    checkpoints = Checkpoints(Path(workdir), read_only=True)
+    experiment = experiments.restore(at(workdir))
+    checkpoints = Checkpoints(at(workdir), read_only=True)
     like = experiment.abstract().params
-    params, meta = checkpoints.restore_params(like, ema=ema, step=step)
+    params, meta = checkpoints.restore_params(
+        like, ema=ema, step=step, states=experiment.tokens.size
+    )
     check_tokenizer(experiment, meta, workdir)
     return experiment, params, int(meta["step"])

@@ -14,6 +14,7 @@ from ldd_jax.config.experiment import Experiment
 from ldd_jax.config.sections import Sampling
 from ldd_jax.core.checks import check_seed, nearest, require, typed
 from ldd_jax.core.positions import SIGNAL, TEXT
+from ldd_jax.core.storage import at
 from ldd_jax.data import PairData, unknown
 from ldd_jax.data.signals import read_pairs
 from ldd_jax.evaluation.conditional import Score
@@ -132,6 +133,11 @@ class Pipeline:
             tokens is None or not e.process.parts,
             "--prompt and --fill are for models of tokens alone; give --given=text:FILE, whole",
         )
+        require(
+            tokens is None or e.process.reader is None,
+            "--prompt and --fill: this model draws vectors that stand for a whole text, and knows "
+            "no law of them given a part of it (docs/latent_diffusion.md)",
+        )
         if parts and "num_samples" not in options:
             sampling = dataclasses.replace(sampling, num_samples=len(next(iter(parts.values()))))
         count, steps = sampling.num_samples, sampling.num_steps
@@ -170,8 +176,8 @@ class Pipeline:
           num_inference_steps: another name of `steps`, those of the sampler.
           **options: steps, prompt, fill, given ("signal:FILE"), seed, length, label, sampler, grid,
             blocks, temperature (0 = greedy), top_p, top_k, latent ("carry", "off", "frozen"),
-            reset_every, reset_on_remask, tail, guidance, batch_size: the flags of the `sample`
-            command.
+            reset_every, reset_on_remask, tail, guidance, stop, batch_size, compact: the flags
+            of the `sample` command.
 
         Raises:
           UserError: for options that do not fit.
@@ -315,4 +321,4 @@ def load(
     step = None if step is None else typed("step", step, int)
     given = [plugins] if isinstance(plugins, str | os.PathLike) else plugins
     with outside.named(str(one) for one in given):
-        return Pipeline(*load_trained(Path(workdir), ema=typed("ema", ema, bool), step=step))
+        return Pipeline(*load_trained(at(workdir), ema=typed("ema", ema, bool), step=step))

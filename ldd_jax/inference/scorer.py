@@ -14,7 +14,7 @@ from ldd_jax.config.sections import Sampling
 from ldd_jax.core import console
 from ldd_jax.core.checks import require
 from ldd_jax.data import unknown
-from ldd_jax.evaluation import conditional
+from ldd_jax.evaluation import conditional, estimators
 from ldd_jax.evaluation.conditional import Score, Subsets
 from ldd_jax.inference import carried
 from ldd_jax.training import distributed, metrics, sharding
@@ -77,7 +77,8 @@ class Scorer:
         )
         self.one_draw = self.exact = e.objective.exact
         clean = e.process.predicts == "clean" and not e.model.time_conditioning
-        self.by_subsets = self.exact or (clean and e.process.absorbing)
+        counted = clean and e.process.absorbing
+        self.by_subsets = self.exact or (counted and not e.block)
         self.boundary = 0.0 if self.by_subsets else float(e.process.boundary())
         self.pieces = sharding.shards(e.mesh)
         own = min(TILE, -(-TILE_BYTES // (4 * e.tokens.size)))
@@ -109,6 +110,8 @@ class Scorer:
             require(
                 objective.bounds, "the objective does not say that it bounds a likelihood: no score"
             )
+            if counted:
+                objective = estimators.objective(objective, "k_form")
             bound = conditional.bound_fn(model, objective, self.draws)
             program = lambda p, seed, row, z0, hidden, segment, index: (
                 row,

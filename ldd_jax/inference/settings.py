@@ -35,6 +35,8 @@ HOW: dict[str, type] = {
     "reset_on_remask": bool,
     "guidance": float,
     "tail": str,
+    "stop": str,
+    "compact": int,
 }
 
 
@@ -76,7 +78,7 @@ def overlaid(defaults: Sampling, **options: Any) -> Sampling:
         stepped = "steps" in left or "grid" in left
         parts = {
             name: registry.parse(name, left.pop(key)) if key in left else getattr(defaults, name)
-            for name, key in (("step", "sampler"), ("blocks", "blocks"))
+            for name, key in (("step", "sampler"), ("blocks", "blocks"), ("stop", "stop"))
         }
         own = "sampler" not in options or options["sampler"] is None
         if "grid" in left:

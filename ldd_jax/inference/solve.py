@@ -14,6 +14,7 @@ from ldd_jax.config.sections import Sampling
 from ldd_jax.core import registry
 from ldd_jax.core.checks import require
 from ldd_jax.data import ProblemData, Tokenizer
+from ldd_jax.inference.ahead import ahead
 from ldd_jax.inference.generate import Sampler
 from ldd_jax.samplers import SampleState
 from ldd_jax.samplers.loop import fetched
@@ -92,11 +93,16 @@ class Solver:
             )
         prompts = [prompt(problem, tokenizer, length) for problem in problems]
         size = self.sampler.sampling.batch_size
-        for first in range(0, len(problems), size):
-            part = prompts[first : first + size]
-            padded = part + part[-1:] * (size - len(part))
-            tokens, fixed = (np.stack(a) for a in zip(*padded, strict=True))
-            state, trace = self.sampler.batch(params, seed, first, tokens, fixed, num_steps)
+
+        def batches() -> Iterator[Any]:
+            for first in range(0, len(problems), size):
+                part = prompts[first : first + size]
+                padded = part + part[-1:] * (size - len(part))
+                tokens, fixed = (np.stack(a) for a in zip(*padded, strict=True))
+                found = self.sampler.batch(params, seed, first, tokens, fixed, num_steps)
+                yield first, fixed, *found
+
+        for first, fixed, state, trace in ahead(batches()):
             (z, calls), trace = fetched(state), jax.device_get(trace)
             for i, problem in enumerate(problems[first : first + size]):
                 free = ~fixed[i]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from ldd_jax.config import stored
 from ldd_jax.core.checks import require
+from ldd_jax.core.storage import at
 
 
 def of_teacher(workdir: str) -> tuple[int, dict[str, Any]]:
@@ -17,7 +17,7 @@ def of_teacher(workdir: str) -> tuple[int, dict[str, Any]]:
     Raises:
       UserError: if the run draws no signal.
     """
-    config = stored.load_config(Path(workdir))
+    config = stored.load_config(at(workdir))
     require(
         config.process.name == "joint",
         f"{workdir} has no joint process; a teacher is a run of method=joint or lddm_joint",

@@ -16,6 +16,7 @@ from ldd_jax.evaluation import mechanism
 from ldd_jax.samplers import sample
 from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.loop import fetched
+from ldd_jax.samplers.stops import Stop
 from ldd_jax.training import sharding
 
 PLAYED = 4  # rows whose paths are kept
@@ -30,6 +31,7 @@ def watch(
     seed: int = 0,
     reset_every: int = 0,
     every: int = 4,
+    stop: Stop | None = None,
 ) -> dict[str, Any]:
     """Draw samples with the run's own rule, unguided and in one block, and record the mechanism.
 
@@ -37,6 +39,9 @@ def watch(
     without a time grid has paths, call by call, and no mechanism: `no_grid` is then True, and
     curves and counts are empty. So have states that are points; their paths are the tokens that
     they decode to.
+
+    A row that stops early keeps its tokens from then on, and nothing is measured of it any more:
+    the steps that it took are `ended` of its path, and `ended` of the counts.
 
     Args:
       experiment: of a workdir.
@@ -46,11 +51,13 @@ def watch(
       seed: of prior and draws.
       reset_every: h = 0 before every k-th step; 1 = no latent, 0 = never.
       every: K of the temporal KL.
+      stop: when a row ends; None = as the run's sampler has it.
 
     Raises:
       UserError: for a rule that cannot run here, or a reset where there is no latent.
     """
     experiment.check_alone("watching a path (play, report, mechanism)")
+    experiment.check_whole("watching a path (play, report, mechanism)")
     sampling, process = experiment.sampling, experiment.process
     length = experiment.config.data.length
     has_latent = experiment.model.latent
@@ -65,8 +72,10 @@ def watch(
     steps = steps if on_grid else 1 if in_order else length
     grid = sampling.grid
     latent = dataclasses.replace(sampling.latent, reset_every=reset_every)
+    stop = sampling.stop if stop is None else stop
     try:
         step.check(process, latent=has_latent, timed=experiment.model.time_conditioning)
+        stop.check(sampling.step, sampling.tail)
     except ValueError as error:
         raise UserError(str(error)) from error
     pieces = sharding.shards(experiment.mesh)
@@ -81,7 +90,7 @@ def watch(
         net = Net(denoiser, process, sampling.readout, sampling.tile, pieces)
         prior = process.prior(example_keys(jax.random.fold_in(key, 0), index), length)
         draw = Production.of(jax.random.fold_in(key, 1), index)
-        wanted = lambda state: state.memory[2] if looked else process.shown(state.z)
+        shown = lambda state: state.memory[2] if looked else process.shown(state.z)
         state, metrics = sample(
             net,
             observed,
@@ -91,7 +100,8 @@ def watch(
             grid=grid,
             latent=latent,
             tail=sampling.tail,
-            record=wanted,
+            stop=stop,
+            record=lambda state: (shown(state), state.calls),
         )
         z = process.decode(state.z)
         return process.shown(prior[0]), metrics, state._replace(z=z, h=None, memory=())
@@ -101,9 +111,12 @@ def watch(
         out_shardings=sharding.replicated(experiment.mesh),
     )
     prior, metrics, state = run(params, np.uint32(seed))
-    prior, metrics = jax.device_get((prior, metrics))
+    prior, (metrics, paid) = jax.device_get((prior, metrics))
     last, calls = fetched(state)
-    metrics = jax.tree.map(lambda a: np.asarray(a)[:, :samples], metrics)
+    metrics, paid = jax.tree.map(lambda a: np.asarray(a)[:, :samples], (metrics, paid))
+    taken = np.diff(paid, axis=0, prepend=0) > 0
+    if stop.watches and looked:
+        metrics = mechanism.while_going(metrics, taken)
     tokens = metrics.tokens if looked else metrics
     path = np.concatenate([prior[None, :samples], tokens, last[None, :samples]])
     about = {
@@ -121,6 +134,8 @@ def watch(
         moved = np.flatnonzero((path[1:] != path[:-1]).any((1, 2)))
         path = path[: moved[-1] + 2 if len(moved) else 1]  # nothing moves once all rows are done
         played = [_played(experiment, path[:, i]) for i in range(min(samples, PLAYED))]
+        if stop.watches:
+            ended(played, taken)
         empty: dict[str, Any] = {
             "steps": len(path) - 1,
             "no_grid": True,
@@ -130,15 +145,33 @@ def watch(
         return about | empty | {"paths": played}
     counts: dict[str, Any] = mechanism.path_counts(path)
     plain = sampling.step.registered == ("step", "ancestral")  # type: ignore[attr-defined]
-    if process.absorbing and plain:
+    if process.absorbing and plain and not stop.watches:
         counts["busy_expected"] = mechanism.busy_steps(process, grid, steps, length)
+    played = [_played(experiment, path[:, i], metrics, i) for i in range(min(samples, PLAYED))]
+    if stop.watches:
+        counts |= ended(played, taken)
     return about | {
         "steps": steps,
         "no_grid": False,
         "curves": mechanism.curves(metrics),
         "counts": counts,
-        "paths": [_played(experiment, path[:, i], metrics, i) for i in range(min(samples, PLAYED))],
+        "paths": played,
     }
+
+
+def ended(played: list[dict[str, Any]], taken: np.ndarray) -> dict[str, float | None]:
+    """Mean number of steps that rows took, and its error; those of a path are noted in it.
+
+    Args:
+      played: paths, of the first rows.
+      taken: which steps they took, [T, B].
+    """
+    count = taken.sum(0)
+    for path, own in zip(played, count):
+        path["ended"] = int(own)
+    several = len(count) > 1
+    error = float(count.std(ddof=1) / np.sqrt(len(count))) if several else None
+    return {"ended": float(count.mean()), "ended_se": error}
 
 
 def _played(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,21 +48,41 @@ def updates(workdir: Path, step: int) -> int:
     return step or (before if isinstance(before, int) else 0)
 
 
+@functools.lru_cache(maxsize=8)  # a trace of the network
 def _channels(model: Any) -> str:
     """How wide the latent of a network is, in words."""
     shapes = jax.eval_shape(lambda key: model.bind(model.init(key)).latent(1, 1), jax.random.key(0))
     return ", ".join(f"{a.shape[-1]} channels" for a in jax.tree.leaves(shapes)) or "no"
 
 
-def text(experiment: Experiment, workdir: Path, *, step: int, ema: bool, names: str) -> str:
-    """Markdown with a YAML head, as model hubs expect.
+def measured(workdir: Path, step: int) -> dict[str, Any] | None:
+    """The run's last evaluation, if it is of this checkpoint and whole.
+
+    Args:
+      workdir: its summary is read.
+      step: of the checkpoint.
+    """
+    summary = _json(workdir / "summary.json")
+    # A single sequence tells no error.
+    good = all(is_number(summary.get(n)) for n in ("nelbo_nats_per_token", "passes", "tokens"))
+    good &= summary.get("nelbo_se") is None or is_number(summary["nelbo_se"])
+    return summary if good and summary.get("step") == step else None
+
+
+def kind(summary: dict[str, Any]) -> str:
+    """What an evaluation is: NLL, NELBO, or a mean loss."""
+    bound = "mean loss" if summary.get("bound") is False else "NELBO"
+    return "NLL" if summary.get("exact") is True else bound
+
+
+def facts(experiment: Experiment, workdir: Path, *, step: int, ema: bool) -> dict[str, Any]:
+    """The table of the card: name and value, which is Markdown.
 
     Args:
       experiment: the run's.
       workdir: its summary and record of import are read.
       step: of the checkpoint.
       ema: whether the parameters are the moving average.
-      names: of the tensors, a key of `HOW`.
     """
     model: Any = experiment.model
     config, tokenizer = experiment.config, experiment.tokenizer
@@ -78,26 +100,38 @@ def text(experiment: Experiment, workdir: Path, *, step: int, ema: bool, names: 
         "parameters": "moving average" if ema else "raw",
         "config fingerprint": fingerprint(config),
     }
-    summary, record = _json(workdir / "summary.json"), _json(workdir / "import.json")
-    fields = ("nelbo_nats_per_token", "passes", "tokens", "nelbo_se")
-    # A single sequence tells no error.
-    good = all(is_number(summary.get(n)) for n in fields[:3])
-    good &= summary.get("nelbo_se") is None or is_number(summary["nelbo_se"])
-    if summary.get("step") == step and good:
-        bound = "mean loss" if summary.get("bound") is False else "NELBO"
-        name = "NLL" if summary.get("exact") is True else bound
-        nats, passes, tokens = (summary[n] for n in fields[:3])
-        rows[f"validation {name}, nats a token"] = (
+    summary = measured(workdir, step) if ema else None  # the average is what a run evaluates
+    if summary:
+        nats, passes, tokens = (summary[n] for n in ("nelbo_nats_per_token", "passes", "tokens"))
+        rows[f"validation {kind(summary)}, nats a token"] = (
             f"{spread(nats, summary.get('nelbo_se'), 4)} ({passes} passes, {tokens} tokens of "
-            f"{code(config.data.path)})"
+            f"{code(config.data.get('path') or config.data.name)})"
         )
-    if record:
+    if record := _json(workdir / "import.json"):
         source, digest = code(record.get("source")), code(record.get("sha256"))
         rows["imported from"] = f"{source}, SHA-256 {digest}"
-    table = "\n".join(f"| {k} | {v} |" for k, v in rows.items())
+    return rows
+
+
+def table(rows: Mapping[str, Any]) -> str:
+    """Rows of two cells, without a head."""
+    return "| | |\n|---|---|\n" + "".join(f"| {k} | {v} |\n" for k, v in rows.items())
+
+
+def text(experiment: Experiment, workdir: Path, *, step: int, ema: bool, names: str) -> str:
+    """Markdown with a YAML head, as model hubs expect.
+
+    Args:
+      experiment: the run's.
+      workdir: its summary and record of import are read.
+      step: of the checkpoint.
+      ema: whether the parameters are the moving average.
+      names: of the tensors, a key of `HOW`.
+    """
+    rows = facts(experiment, workdir, step=step, ema=ema)
     return (
         "---\nlibrary_name: ldd_jax\ntags: [discrete-diffusion, loopholing]\n---\n"
-        f"# {code(config.recipe)}\n\nWritten by ldd_jax {__version__}.\n\n"
-        f"| | |\n|---|---|\n{table}\n\n"
+        f"# {code(experiment.config.recipe)}\n\nWritten by ldd_jax {__version__}.\n\n"
+        f"{table(rows)}\n"
         f"{HOW[names]}\n"
     )

@@ -6,12 +6,11 @@ each batch, so that all hold the same results and nothing of torch.distributed i
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ldd_jax.core import reading
+from ldd_jax.core import reading, storage
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.data import unknown
 from ldd_jax.evaluation.conditional import Score
@@ -91,7 +90,7 @@ class Harness(LM):
         )
         require(bool(workdir) or pipeline is not None, "workdir is missing; give workdir=DIR")
         plugins = [plugin] if plugin else []
-        self.pipeline = pipeline or load(Path(workdir), ema=ema, plugins=plugins)
+        self.pipeline = pipeline or load(storage.at(workdir), ema=ema, plugins=plugins)
         self.likelihood, self.seed, self.template = likelihood, int(seed), PLAIN
         self.scorer = Scorer(
             self.pipeline.experiment,

@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 from ldd_jax.config import experiment as experiments
 from ldd_jax.config import plugins, recipes, stored
+from ldd_jax.config.methods import OF_DIT, methods
 from ldd_jax.config.methods import method as method_of
-from ldd_jax.config.methods import methods
 from ldd_jax.core import writing
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.registry import build, find, parse, section
+from ldd_jax.core.storage import local
 from ldd_jax.data import MASK_TEXT, IdTokenizer, Tokenizer, find_tokenizer, load_tokenizer
-from ldd_jax.denoisers import DiT
+from ldd_jax.denoisers import DiT, padding
 from ldd_jax.interop import folders, pretrained, recorded, reference, sources
 from ldd_jax.interop.sources import Source
 from ldd_jax.training import sharding
@@ -99,9 +99,10 @@ def load(path: Path, workdir: Path, choices: Choices) -> dict[str, Any]:
     """
     writing.check_new_folder(workdir, "workdir")
     choices.check()
+    path = local(path)
     if folders.is_published(path):
         found = pretrained.read(path, choices)
-        _write(workdir, found.experiment, found.params, found.params, {}, found.record)
+        _write(workdir, found.experiment, found.params, None, {}, found.record)
         return found.record
     source = sources.read(path)
     if source.own is not None:
@@ -113,7 +114,7 @@ def load(path: Path, workdir: Path, choices: Choices) -> dict[str, Any]:
         config = _config(source, choices, method, tokenizer)
     experiment = experiments.build(config, tokenizer, experiments.fitting_mesh(config))
     model: Any = experiment.model
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    shapes = padding.plain_shapes(model)
     convert = reference.from_own if source.own_names else reference.from_reference
     raw = convert(source.tensors, shapes)
     averaged = None if source.averaged is None else convert(source.averaged, shapes)
@@ -134,9 +135,10 @@ def load(path: Path, workdir: Path, choices: Choices) -> dict[str, Any]:
     }
     params = raw if averaged is None else averaged
     if choices.recording:
-        on_device = jax.tree.map(jnp.asarray, params)
+        whole = jax.eval_shape(model.init, jax.random.key(0))
+        on_device = padding.within(params, model.axes(), whole)
         record["recorded"] = recorded.compare(model, on_device, choices.recording)
-    _write(workdir, experiment, raw, params, buffers, record)
+    _write(workdir, experiment, raw, averaged, buffers, record)
     return record
 
 
@@ -184,6 +186,7 @@ def _method(source: Source, choices: Choices) -> str:
         and not m.process.points
         and m.latent == sizes["latent"]
         and m.network.get("causal", False) == sizes["causal"]
+        and not OF_DIT & m.network.keys()
     ]
     require(
         bool(method),
@@ -360,9 +363,10 @@ def _write(
                 "tokenizer": experiment.tokenizer.digest,
                 "imported": record["sha256"],
             }
-            checkpoints.save_parameters(
-                0, jax.device_put(raw, placed), jax.device_put(averaged, placed), meta
-            )
+            whole, axes = experiment.abstract().params, experiment.model.axes()
+            place = lambda tree: jax.device_put(padding.within(tree, axes, whole), placed)
+            ema = None if averaged is None else place(averaged)
+            checkpoints.save_parameters(0, place(raw), ema, meta)
             checkpoints.close()
     except OSError as error:
         raise UserError(f"cannot write --workdir={workdir}: {error.strerror or error}") from error

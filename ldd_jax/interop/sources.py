@@ -12,6 +12,7 @@ import numpy as np
 
 from ldd_jax.core import reading
 from ldd_jax.core.checks import UserError, parse_json, require
+from ldd_jax.core.storage import at
 from ldd_jax.core.tensors import LONGEST_HEADER, read_safetensors
 from ldd_jax.interop.said import facts
 
@@ -47,7 +48,7 @@ def read(path: str | Path) -> Source:
     Raises:
       UserError: for what cannot be read, in one line.
     """
-    path = Path(path)
+    path = at(path)
     beside: dict[str, Any] = {}
     if path.is_dir():
         inside = path / FOLDER_FILE

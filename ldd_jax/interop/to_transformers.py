@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ldd_jax.config.experiment import Experiment
+from ldd_jax.core import reading
 from ldd_jax.core.checks import UserError, parse_json, require
 from ldd_jax.data.json_vocabulary import JsonTokenizer
 from ldd_jax.data.sentencepieces import SentencePieceTokenizer
@@ -193,7 +194,7 @@ def record_of(workdir: Path, file: str) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = parse_json(path.read_text())
+        found = parse_json(reading.read_text(path))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
     return found if isinstance(found, dict) and "kind" in found else {}

@@ -2,6 +2,8 @@
 
 from ldd_jax.objectives.annealing import Stages
 from ldd_jax.objectives.base import OfData
+from ldd_jax.objectives.block_nelbo import BlockNelbo
+from ldd_jax.objectives.buffered import Rollout
 from ldd_jax.objectives.context import (
     BatchGate,
     ExampleGate,
@@ -17,15 +19,21 @@ from ldd_jax.objectives.patch_nelbo import PatchNelbo
 from ldd_jax.objectives.rollouts import LogVariance, Wdce
 from ldd_jax.objectives.sic import Sic
 from ldd_jax.objectives.times import (
+    ClippedTimes,
     CrossEntropyTimes,
     EventTimes,
     GridTimes,
     ImportanceTimes,
     UniformTimes,
 )
+from ldd_jax.objectives.unrolled import Unrolled
+from ldd_jax.objectives.vectors import Autoencoder, LatentNelbo
 
 __all__ = [
+    "Autoencoder",
     "BatchGate",
+    "BlockNelbo",
+    "ClippedTimes",
     "CrossEntropyTimes",
     "EventTimes",
     "ExampleGate",
@@ -34,6 +42,7 @@ __all__ = [
     "GridTimes",
     "ImportanceTimes",
     "JointNelbo",
+    "LatentNelbo",
     "LogVariance",
     "Mgdm",
     "Nelbo",
@@ -42,9 +51,11 @@ __all__ = [
     "OfData",
     "PatchNelbo",
     "PseudoContext",
+    "Rollout",
     "Sic",
     "Stages",
     "StepTimes",
     "UniformTimes",
+    "Unrolled",
     "Wdce",
 ]

@@ -111,6 +111,10 @@ class FractionGate:
 class NoContext:
     """h = 0: MDLM and UDLM."""
 
+    forward = carried_calls = 0.0
+    trained = 1.0
+    states = 1
+
     def check(self, batch: int) -> None:
         """Any batch will do."""
 
@@ -139,12 +143,28 @@ class PseudoContext:
     passes: int = 1
     gradient: bool = False
     gate: Any = component("gate", BatchGate)
+    states = 1
 
     def __post_init__(self):
         if not 0 <= self.p <= 1:
             raise ValueError(f"p = {self.p} is not a probability")
         if self.passes < 1:
             raise ValueError(f"passes = {self.passes}; at least 1 pass makes a context")
+
+    @property
+    def forward(self) -> float:
+        """Expected passes of an update that are run forward only."""
+        return 0.0 if self.gradient else self.p * self.passes
+
+    @property
+    def carried_calls(self) -> float:
+        """Expected calls of an update whose latent goes on."""
+        return self.p * self.passes
+
+    @property
+    def trained(self) -> float:
+        """Expected passes that are run backward as well, the scored one among them."""
+        return 1 + (self.p * self.passes if self.gradient else 0)
 
     def check(self, batch: int) -> None:
         """Refuse a (micro)batch that the gate cannot divide."""
@@ -173,21 +193,62 @@ class PseudoContext:
         Raises:
           ValueError: for a network without a latent.
         """
-        zeros = denoiser.latent(*jax.tree.leaves(z)[0].shape[:2])
-        if zeros is None:
-            raise ValueError("PseudoContext needs a network with a latent (model.latent = True)")
-        if not self.gradient:
-            denoiser = jax.lax.stop_gradient(denoiser)
+        reached = self.passes if self.gradient else 0
+        run = iterated(denoiser, self.passes, reached)
+        return gated(self, run, denoiser, z, cond, keys_B, key, index_B)
 
-        def run(z, cond, keys_B):
-            h = None
-            for i in range(self.passes):
-                keys = (
-                    None if keys_B is None else jax.vmap(jax.random.fold_in, (0, None))(keys_B, i)
-                )
-                h = denoiser.trunk(z, cond, h, key=keys).latent
-            return h
 
-        if self.p == 1:
-            return run(z, cond, keys_B)
-        return self.gate(self.p, run, zeros, z, cond, keys_B, key, index_B)
+def iterated(denoiser: Denoiser, passes: int, reached: int) -> Run:
+    """(z, cond, keys) to h after `passes` calls at the same z, the first with h = 0.
+
+    From three on the program is as long as for three: the calls after the first are a loop.
+
+    Args:
+      denoiser: network with the parameters of this update.
+      passes: calls.
+      reached: the last ones, which the loss reaches.
+    """
+
+    def run(z, cond, keys_B):
+        def call(net, i, h):
+            keys = None if keys_B is None else jax.vmap(jax.random.fold_in, (0, None))(keys_B, i)
+            return net.trunk(z, cond, h, key=keys).latent
+
+        def calls(net, first, last, h):
+            if last > first and h is None:
+                h, first = call(net, first, None), first + 1
+            if last - first < 2:
+                return call(net, first, h) if last > first else h
+            return jax.lax.scan(lambda h, i: (call(net, i, h), None), h, jnp.arange(first, last))[0]
+
+        closed = passes - reached
+        stopped = jax.lax.stop_gradient(denoiser) if closed else denoiser
+        return calls(denoiser, closed, passes, calls(stopped, 0, closed, None))
+
+    return run
+
+
+def gated(
+    context: Any, run: Run, denoiser: Denoiser, z: Any, cond: Cond, keys_B: Any, key: Any, index_B
+) -> Any:
+    """H of those who have a context, zeros of the others.
+
+    Args:
+      context: its p and gate.
+      run: makes h.
+      denoiser: knows the latent's shape.
+      z: what `run` takes, leaves [B, ...]; the first has the shape of a state in front.
+      cond: of `run`.
+      keys_B: of `run`.
+      key: PRNG key of the update.
+      index_B: of the examples in the global batch.
+
+    Raises:
+      ValueError: for a network without a latent.
+    """
+    zeros = denoiser.latent(*jax.tree.leaves(z)[0].shape[:2])
+    if zeros is None:
+        raise ValueError("PseudoContext needs a network with a latent (model.latent = True)")
+    if context.p == 1:
+        return run(z, cond, keys_B)
+    return context.gate(context.p, run, zeros, z, cond, keys_B, key, index_B)

@@ -32,6 +32,7 @@ class StepTimes(Continuous):
 
     steps: int = 20
     weight: str = "linear"
+    falls = True
 
     def __post_init__(self):
         at_least_one(self, "steps")

@@ -14,12 +14,13 @@ from ldd_jax.core.draws import example_keys, fold, uniforms
 from ldd_jax.core.registry import component, register, runtime
 from ldd_jax.core.types import Array, Attend, Batch, Cond, Denoiser, Loss, Process, Trunk
 from ldd_jax.core.vocabulary_tiles import AUTO, check_tile, rows_loss
-from ldd_jax.objectives.base import OfData
+from ldd_jax.objectives import windows
+from ldd_jax.objectives.base import OfData, with_z
 from ldd_jax.objectives.context import NoContext, PseudoContext
 from ldd_jax.objectives.times import UniformTimes, WithReconstruction, stratified
+from ldd_jax.objectives.windows import CONDITION, CORRUPT, DROPOUT, GATE, TIMES
 
-TIMES, GATE, CORRUPT, DROPOUT, CONDITION = range(5)
-ANNEALED = 1  # within the gate's key
+ANNEALED, LOOPED = 1, 2  # within the gate's key
 
 
 @register("objective", "nelbo")
@@ -35,7 +36,10 @@ class Nelbo(OfData):
     `anneal_steps` turns a causal network into one that sees both ways (DiffuLLaMA, arXiv
     2410.17891): update n opens each later key with probability min(1, n / anneal_steps), by one
     draw for all rows, heads, layers and passes. 0 = the network's own attention; evaluation has it
-    always.
+    always. `draw_loops`: an update draws how often a looped network goes through its blocks
+    (`model.loops`, `least_loops`), the same for all rows and passes; evaluation takes all loops.
+    `z_loss` (log sum_v e^logit_v)^2 is added at every scored row, which holds logits in place; PaLM
+    has 1e-4. It is in the training loss that is logged, and in no bound.
     """
 
     context: Any = component("context", NoContext)
@@ -43,6 +47,8 @@ class Nelbo(OfData):
     tile: int = AUTO
     condition_dropout: float = 0.0
     anneal_steps: int = 0
+    draw_loops: bool = False
+    z_loss: float = 0.0
     process: Process = runtime()
     groups: int = runtime()
     dropout: bool = runtime()
@@ -69,6 +75,10 @@ class Nelbo(OfData):
         check_tile(self.tile)
         if self.anneal_steps < 0:
             raise ValueError(f"anneal_steps is {self.anneal_steps}; it must be 0 (off) or more")
+        if not 0 <= self.z_loss < 1:
+            raise ValueError(f"z_loss is {self.z_loss}; it must lie in [0, 1), such as 1e-4")
+        if self.z_loss and self.process is not None and self.process.parts:
+            raise ValueError("z_loss is of logits of tokens alone; this process has other parts")
         if not 0 <= self.condition_dropout < 1:
             raise ValueError(
                 f"condition_dropout is {self.condition_dropout}; it must lie in [0, 1)"
@@ -85,6 +95,8 @@ class Nelbo(OfData):
                 f"{type(self.process).__name__.lower()} diffusion are points (use cross_entropy or "
                 "uniform)"
             )
+        if self._along:
+            windows.check(self, Nelbo)
         if self.condition_dropout and not (self.process.absorbing or self.num_classes):
             raise ValueError(
                 "condition_dropout needs classes (model.num_classes), or masked diffusion, which "
@@ -108,23 +120,41 @@ class Nelbo(OfData):
             dropout=False,
             condition_dropout=0.0,
             anneal_steps=0,
+            draw_loops=False,
+            z_loss=0.0,
             whole=True,
         )
+
+    @property
+    def _along(self) -> bool:
+        """Whether the context goes along a trajectory, and makes the loss."""
+        return isinstance(self.context, windows.Windowed) and self.context.moves
 
     @property
     def chain(self) -> str:
         """What is to be said of the sampler that it bounds, beside its passes."""
         return self.process.chain + self.times.chain
 
+    def aux(self, batch: int, length: int) -> Any:
+        """What the context keeps."""
+        return self.context.aux(batch, length) if self._along else ()
+
+    def drawn(self, denoiser: Denoiser, batch: Batch, aux: Any, key: Array) -> tuple[Any, Batch]:
+        """What it keeps now, and the rows to be scored."""
+        del denoiser
+        return self.context.drawn(self, batch, aux, key) if self._along else (aux, batch)
+
     def __call__(self, denoiser: Denoiser, batch: Batch, key: Array) -> Loss:
         """Total = sum(weight * bound) / norm; `loss_B` is the same per example, unnormalised."""
         self.process.check(timed=denoiser.timed)
+        if self._along:
+            return self.context.loss(self, denoiser, batch, key)
         site = lambda i: jax.random.fold_in(key, i)
         own = lambda i: example_keys(site(i), batch.index)
         u = stratified(site(TIMES), batch.index, batch.total)
         z, clock, factor = self.corrupted(batch, u, own(CORRUPT))
         if self.condition_dropout:
-            batch, z = self._without(batch, z, uniforms(own(CONDITION), ()))
+            batch, z = self.without(batch, z, uniforms(own(CONDITION), ()))
         return self.score(denoiser, batch, z, clock, factor, site(GATE), own(DROPOUT))
 
     def corrupted(self, batch: Batch, u_B: Array, keys_B: Array) -> tuple[Any, Any, Array]:
@@ -156,8 +186,14 @@ class Nelbo(OfData):
         """
         return self.times.integrand(self.process, logits_NV, z0_N, z_N, clock_N)
 
-    def _without(self, batch: Batch, z: Array, u_B: Array) -> tuple[Batch, Array]:
-        """The batch whose examples with u < condition_dropout have lost their condition."""
+    def without(self, batch: Batch, z: Array, u_B: Array) -> tuple[Batch, Array]:
+        """The batch whose examples with u < condition_dropout have lost their condition.
+
+        Args:
+          batch: with the condition.
+          z: corrupted tokens, [B, L], or several states of them, [u, B, L].
+          u_B: a uniform per example.
+        """
         lost = u_B < self.condition_dropout
         if batch.cond.label is not None:
             label = jnp.where(lost, self.num_classes, batch.cond.label)
@@ -222,13 +258,15 @@ class Nelbo(OfData):
         return cond._replace(clock=self.process.conditioning(clock))
 
     def annealed(self, cond: Cond, batch: Batch, key: Array) -> Cond:
-        """With the attention of this update, the same for both passes and on every device.
+        """With the attention and loops of this update, the same for both passes and everywhere.
 
         Args:
           cond: what the network is told.
           batch: its `step` is the number of updates done.
           key: PRNG key of the update.
         """
+        if self.draw_loops:
+            cond = cond._replace(chance=jax.random.uniform(jax.random.fold_in(key, LOOPED)))
         if not self.anneal_steps:
             return cond
         share = jnp.minimum(1.0, (batch.step + 1) / self.anneal_steps)
@@ -264,7 +302,7 @@ class Nelbo(OfData):
         factor = positions.column(factor)
         weight = jnp.where(on_BL, batch.weight * factor / batch.norm, 0)
         total, loss = rows_loss(
-            lambda logits, args: integrand(logits, *args),
+            lambda logits, args: with_z(integrand(logits, *args), logits, self.z_loss),
             self.process.head(denoiser),
             positions.flat(features),
             args,

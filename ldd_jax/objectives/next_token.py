@@ -11,7 +11,7 @@ from ldd_jax.core.draws import example_keys
 from ldd_jax.core.registry import component, register, runtime
 from ldd_jax.core.types import Array, Batch, Denoiser, Loss, Process
 from ldd_jax.core.vocabulary_tiles import AUTO, check_tile, rows_loss
-from ldd_jax.objectives.base import OfData
+from ldd_jax.objectives.base import OfData, with_z
 from ldd_jax.objectives.context import NoContext
 
 
@@ -40,13 +40,14 @@ class NextToken(OfData):
     """-sum_i log p(x_i | x_1 .. x_{i-1}), nats per scored token; every token of a row counts.
 
     The first token is predicted from the start state, so that the sum is the whole row's
-    likelihood and stands beside the bounds of diffusion models on the same tokens. `tile` and
-    `groups` as in `Nelbo`. No latent is carried: with all positions trained side by side there is
-    no step before.
+    likelihood and stands beside the bounds of diffusion models on the same tokens. `tile`,
+    `groups` and `z_loss` as in `Nelbo`. No latent is carried: with all positions trained side by
+    side there is no step before.
     """
 
     context: Any = component("context", NoContext)
     tile: int = AUTO
+    z_loss: float = 0.0
     process: Process = runtime()
     groups: int = runtime()
     dropout: bool = runtime()
@@ -58,6 +59,8 @@ class NextToken(OfData):
 
     def __post_init__(self):
         check_tile(self.tile)
+        if not 0 <= self.z_loss < 1:
+            raise ValueError(f"z_loss is {self.z_loss}; it must lie in [0, 1), such as 1e-4")
         if not isinstance(self.context, NoContext):
             raise ValueError("next-token training carries no latent; context must be 'none'")
 
@@ -65,7 +68,7 @@ class NextToken(OfData):
         """The same without dropout; there is one pass."""
         if passes != 1:
             raise ValueError(f"passes is {passes}; a left-to-right likelihood has one pass")
-        return dataclasses.replace(self, dropout=False)
+        return dataclasses.replace(self, dropout=False, z_loss=0.0)
 
     def __call__(self, denoiser: Denoiser, batch: Batch, key: Array) -> Loss:
         """Total = sum(weight * nll) / norm; `loss_B` is the same per example, unnormalised."""
@@ -76,7 +79,7 @@ class NextToken(OfData):
         on = ~batch.keep
         flat = lambda a: a.reshape(-1, *a.shape[2:])
         total, loss = rows_loss(
-            lambda logits, z0: self.process.bound(logits, z0, z0, z0),
+            lambda logits, z0: with_z(self.process.bound(logits, z0, z0, z0), logits, self.z_loss),
             denoiser.head,
             flat(features),
             flat(batch.z0),

@@ -22,8 +22,9 @@ from ldd_jax.core.types import Array, Batch, Denoiser, Loss, Process
 from ldd_jax.core.vocabulary_tiles import AUTO, check_tile
 from ldd_jax.objectives.annealing import Stages
 from ldd_jax.objectives.context import NoContext
-from ldd_jax.objectives.nelbo import CORRUPT, DROPOUT, GATE, TIMES, Nelbo
+from ldd_jax.objectives.nelbo import Nelbo
 from ldd_jax.objectives.times import CrossEntropy, UniformTimes, stratified
+from ldd_jax.objectives.windows import CORRUPT, DROPOUT, GATE, TIMES
 
 ROLL = 5  # the site of the rollouts, beside those of `nelbo`
 
@@ -58,6 +59,7 @@ class FromTarget:
     target: Any = runtime()
     rollouts: Any = runtime()
 
+    by_block = False
     needs_target = True
     exact = bounds = needs_causal = False
     chain = ""

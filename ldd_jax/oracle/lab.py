@@ -21,7 +21,7 @@ from ldd_jax.core.types import Array
 from ldd_jax.oracle.enumerating_draw import EnumeratingDraw
 from ldd_jax.oracle.laws import Exact, Law, index, kl
 from ldd_jax.samplers.base import Net, SampleState, Step
-from ldd_jax.samplers.loop import choose
+from ldd_jax.samplers.stops import choose
 
 LIMIT = 2_000_000  # outcomes enumerated at a time
 FEW = 5_000  # outcomes not worth a look at which of them are possible

@@ -98,12 +98,47 @@ def sampler(experiment: Experiment, batch: int, length: int) -> Compiled:
     return Compiled.of(run.lower(*cost.sampler_arrays(experiment, batch, length)))
 
 
+def cache(experiment: Experiment, batch: int, length: int) -> int:
+    """Bytes per device of the keys and values that sampling keeps; 0 for a network that keeps none.
+
+    Args:
+      experiment: with its mesh.
+      batch: samples, over all devices.
+      length: tokens of a sample.
+    """
+    model = experiment.model
+    made = experiment.sampling.blocks.padded(length, experiment.block)
+    try:
+        like = jax.eval_shape(
+            lambda p: experiment.sampling.blocks.kept(model.bind(p), batch, made),
+            experiment.abstract().params,
+        )
+    except (UserError, ValueError):
+        return 0
+    size = sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(like))
+    return size // sharding.shards(experiment.mesh)
+
+
 def tree_bytes(tree: Any) -> int:
     """Bytes per device of an abstract, sharded tree."""
     total = 0
     for leaf in jax.tree.leaves(tree):
         total += math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
     return total
+
+
+def whole(experiment: Experiment) -> dict[str, int]:
+    """Bytes of parameters, average and optimizer together on all devices, each number once.
+
+    What a checkpoint holds.
+    """
+    like = experiment.abstract()
+    size = lambda tree: sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(tree))
+    return {
+        "parameters": size(like.params),
+        "average": size(like.ema),
+        "optimizer": size(like.opt_state),
+    }
 
 
 def split(experiment: Experiment) -> dict[str, int]:

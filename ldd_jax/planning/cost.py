@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,18 @@ import numpy as np
 
 from ldd_jax.config.experiment import Experiment
 from ldd_jax.core.vocabulary_tiles import AUTO, CHOSEN, SCORED, automatic
+from ldd_jax.denoisers.carry import Hidden
+from ldd_jax.denoisers.stack import LOOPS
 from ldd_jax.inference.generate import program
 from ldd_jax.objectives import NoContext
 from ldd_jax.objectives.context import GATE
 from ldd_jax.objectives.times import stratified
 from ldd_jax.planning.flops import Count, count
-from ldd_jax.samplers.loop import STEPS
+from ldd_jax.samplers.approximate import WINDOWS
+from ldd_jax.samplers.cached import BLOCKS
+from ldd_jax.samplers.loop import STEPS, TAIL
+from ldd_jax.samplers.next_token import PROMPT
+from ldd_jax.samplers.windows import RENEWAL
 from ldd_jax.training import sharding
 
 
@@ -89,16 +96,26 @@ def tile_of(tile: int, rows: float, experiment: Experiment) -> int:
 
 
 def expectations(experiment: Experiment, batch: int) -> dict[str, float]:
-    """Trips of the row loop, N * share / tile + 1/2, and probability of pass 1."""
+    """Trips of the row loop, N * share / tile + 1/2, and probability of the passes before."""
     objective = experiment.objective
-    micro = batch // experiment.training.accumulate
+    micro = batch // experiment.training.accumulate * objective.context.states
     rows = micro * experiment.config.data.length / sharding.shards(experiment.mesh)
     tile, share = tile_of(objective.tile, rows, experiment), scored_share(experiment)
     trips = -(-rows // tile) if share == 1 else rows * share / tile + 0.5
     found = {SCORED: trips}
     if not isinstance(objective.context, NoContext):
         found[GATE] = objective.context.p
+    if experiment.config.objective.get("draw_loops", False):
+        found[LOOPS] = (mean_loops(experiment) - 1) / (experiment.config.model.loops - 1)
     return found
+
+
+def mean_loops(experiment: Experiment) -> float:
+    """Expected times that an update goes through the blocks."""
+    model = experiment.config.model
+    most = model.get("loops", 1)
+    drawn = experiment.config.objective.get("draw_loops", False)
+    return (model.least_loops + most) / 2 if drawn else most
 
 
 def measured(experiment: Experiment, batch: int, shards: int, draws: int = 200) -> dict[str, float]:
@@ -158,19 +175,28 @@ def moving_share(experiment: Experiment, num_steps: int) -> float:
 def sampler_step_count(experiment: Experiment, batch: int, num_steps: int) -> Count:
     """Operations of one sampling step: a run of one step less one of none.
 
+    Of a network by blocks it is a step in each block of a row.
+
     Args:
       experiment: with its sampler and mesh.
       batch: samples, over all devices.
       num_steps: of the time grid, which decides how many rows move.
     """
     length, sampling = experiment.config.data.length, experiment.sampling
-    rows = batch * length / sharding.shards(experiment.mesh)
+    blocks = sampling.blocks
+    at_once = experiment.block or length
+    if not blocks.exact:
+        at_once = blocks.first(length, length, 0)
+    rows = batch * at_once / sharding.shards(experiment.mesh)
     tile = tile_of(sampling.tile, rows, experiment)
     trips = max(1.0, rows * moving_share(experiment, num_steps) / tile + 0.5)
     trips = min(trips, -(-rows // tile))
     args = sampler_arrays(experiment, batch, length)
     run = program(experiment, sampling, length)
-    with_steps = lambda n: count(run, *args, expected={CHOSEN: trips, STEPS: n})
+    # What stands within the loop over steps comes before it, as that does before what is around it.
+    inside: dict[str, Any] = {CHOSEN: trips, RENEWAL: blocks.renewals(num_steps), TAIL: 1.0}
+    around = {PROMPT: 0.0, BLOCKS: length / at_once, WINDOWS: blocks.shares(length)}
+    with_steps = lambda n: count(run, *args, expected=inside | {STEPS: n} | around)
     one, none = with_steps(1.0), with_steps(0.0)
     return Count(one.total - none.total, {}, one.assumed | {"rows that may move": trips * tile})
 
@@ -185,31 +211,36 @@ def plain_sampler(experiment: Experiment) -> Experiment:
 def plain(experiment: Experiment) -> Experiment:
     """The same method without loopholing, tiles and row selection."""
     objective = dataclasses.replace(experiment.objective, context=NoContext(), tile=0)
+    if experiment.config.objective.get("draw_loops", False):
+        objective = dataclasses.replace(objective, draw_loops=False)
     fields = {f.name for f in dataclasses.fields(experiment.model)}  # type: ignore[arg-type]
-    off = {n: value for n, value in (("latent", False), ("latent_width", 0)) if n in fields}
+    own = dict(latent=False, latent_width=0, carry=Hidden(), carry_at="all", loops=1, least_loops=1)
+    off = {n: value for n, value in own.items() if n in fields}
     model = dataclasses.replace(experiment.model, **off)  # type: ignore[type-var]
     return dataclasses.replace(experiment, objective=objective, model=model)
 
 
 def closed_form(experiment: Experiment, tokens: float) -> dict[str, float]:
-    """Forward operations of `tokens` positions, as the network counts them."""
+    """Forward operations of `tokens` positions, as the network counts them.
+
+    Training by blocks runs the trunk on the clean row beside the noise.
+    """
     each = experiment.model.operations(experiment.config.data.length)
+    each["trunk"] *= 2 if experiment.objective.by_block else 1
     return {part: tokens * number for part, number in each.items()}
 
 
 def model_operations(experiment: Experiment, tokens: float) -> float:
     """Operations that the method cannot do without, for `tokens` trained on.
 
-    3 (trunk + share head) + p passes trunk: forward once and backward twice, through the head only
-    where the bound is scored, and pass 1 forward for those who pay it; no recomputation. What MFU
-    counts.
+    3 (passes trunk + states share head) + forward trunk: passes that are trained are run forward
+    once and backward twice, through the head only where the bound is scored; those before them are
+    run forward by those who pay them; so is what a call makes of its prediction to be carried. No
+    recomputation. What MFU counts.
     """
-    forward = closed_form(experiment, tokens)
-    head = scored_share(experiment) * forward["head"]
-    return 3 * (forward["trunk"] + head) + first_pass(experiment) * forward["trunk"]
-
-
-def first_pass(experiment: Experiment) -> float:
-    """Expected trunk passes a training step makes before the scored one."""
     context = experiment.objective.context
-    return 0.0 if isinstance(context, NoContext) else context.p * context.passes
+    forward = closed_form(experiment, tokens)
+    head = scored_share(experiment) * forward["head"] * context.states
+    looped = mean_loops(experiment) / experiment.config.model.get("loops", 1)
+    passes = (3 * context.trained + context.forward) * looped
+    return passes * forward["trunk"] + 3 * head + context.carried_calls * forward.get("carry", 0)

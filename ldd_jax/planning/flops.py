@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 from jax.extend import core as jaxprs
+from jax.interpreters import partial_eval as pe
 
 # Scope of a kernel chosen by platform (`denoisers.attention`).
 BY_PLATFORM = "attention_by_platform"
@@ -26,24 +27,26 @@ class Count:
 
     total: float = 0.0
     by_scope: dict[str, float] = dataclasses.field(default_factory=dict)
-    assumed: dict[str, float] = dataclasses.field(default_factory=dict)
+    assumed: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def count(fn: Callable, *args: Any, expected: Mapping[str, float] | None = None) -> Count:
+def count(fn: Callable, *args: Any, expected: Mapping[str, Any] | None = None) -> Count:
     """Operations of one call of `fn` on arrays (or shapes) like `args`.
 
     Args:
       fn: traceable.
       *args: arrays or shape structs.
-      expected: scope name -> trips of a `while` (or probability of the second branch of a `cond`)
-        traced under that `jax.named_scope`.
+      expected: scope name -> trips of a `while` (or probability of the second branch of a `cond`,
+        or those of all of them) traced under that `jax.named_scope`.
 
     Raises:
       ValueError: for a data-dependent loop or branch in no named scope.
     """
-    jaxpr = jax.make_jaxpr(fn)(*args)
+    whole = jax.make_jaxpr(fn)(*args).jaxpr
+    # What nothing reads, such as the latent of a pass that nothing follows, is not run.
+    jaxpr, _ = pe.dce_jaxpr(whole, [True] * len(whole.outvars))
     out = Count()
-    _walk(jaxpr.jaxpr, 1.0, "", dict(expected or {}), out)
+    _walk(jaxpr, 1.0, "", dict(expected or {}), out)
     return out
 
 
@@ -62,7 +65,7 @@ def _scope(eqn: Any, outer: str) -> str:
     return "/".join(filter(None, (outer, str(eqn.source_info.name_stack))))
 
 
-def _lookup(scope: str, expected: dict[str, float], out: Count, kind: str) -> float:
+def _lookup(scope: str, expected: dict[str, Any], out: Count, kind: str) -> Any:
     for name, value in expected.items():
         if name in scope:
             out.assumed[f"{kind} in {name}"] = value
@@ -70,7 +73,7 @@ def _lookup(scope: str, expected: dict[str, float], out: Count, kind: str) -> fl
     raise ValueError(f"a data-dependent {kind} in scope {scope!r} has no stated expectation")
 
 
-def _walk(jaxpr: Any, times: float, outer: str, expected: dict[str, float], out: Count) -> None:
+def _walk(jaxpr: Any, times: float, outer: str, expected: dict[str, Any], out: Count) -> None:
     for eqn in jaxpr.eqns:
         name, scope = eqn.primitive.name, _scope(eqn, outer)
         inner = lambda j, n, scope=scope: _walk(
@@ -92,8 +95,8 @@ def _walk(jaxpr: Any, times: float, outer: str, expected: dict[str, float], out:
                 inner(branches[-1], times)
             elif any(_has_dots(b.jaxpr) for b in branches):
                 p = _lookup(scope, expected, out, "cond")
-                inner(branches[0], times * (1 - p))
-                inner(branches[1], times * p)
+                for branch, share in zip(branches, p if isinstance(p, tuple) else (1 - p, p)):
+                    inner(branch, times * share)
         else:
             for value in eqn.params.values():
                 for sub in value if isinstance(value, tuple | list) else (value,):

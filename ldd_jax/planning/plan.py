@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import copy
+import math
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -13,11 +14,19 @@ from ldd_jax.config import experiment as experiments
 from ldd_jax.config import refusals
 from ldd_jax.config.experiment import Experiment
 from ldd_jax.core import registry
-from ldd_jax.core.checks import is_whole, require
+from ldd_jax.core.checks import UserError, is_whole, require
 from ldd_jax.denoisers.stack import REMAT
 from ldd_jax.planning import aot, chips, cost, hlo
 from ldd_jax.training import sharding
 from ldd_jax.training import state as states
+
+# What the compiler says that it needs and has, by versions of libtpu.
+FIGURES = (
+    r"\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)",
+    r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT])",
+)
+AHEAD = 6  # batches of a host: four are read ahead, one is sent and one is kept
+HALF = 0.5  # of the published peak, in estimates
 
 # Remat policy and chunks, from what keeps most to what keeps least.
 SAVING = (("none", 1), ("dots", 1), ("full", 1), ("full", 4), ("full", 16))
@@ -45,7 +54,7 @@ def _no_target(config: ConfigDict) -> None:
 
 def with_fields(config: ConfigDict, **fields: Any) -> ConfigDict:
     """A copy with dotted fields (written with __) set."""
-    config = copy.deepcopy(config)
+    config = config.copy_and_resolve_references()
     for path, value in fields.items():
         *nodes, leaf = path.split("__")
         node = config
@@ -75,6 +84,10 @@ def flops(config: ConfigDict, vocabulary: int) -> dict[str, Any]:
         "forward_per_token": sum(cost.closed_form(experiment, 1).values()),
         "tokens": tokens,
         "updates": experiment.training.num_steps,
+        "passes_forward": experiment.objective.context.forward,
+        "passes_with_gradient": experiment.objective.context.trained,
+        "states_scored": experiment.objective.context.states,
+        "loops": cost.mean_loops(experiment),
         "parameters": _parameters(experiment),
         "remat": config.model.get("remat", "none"),
     }
@@ -102,16 +115,19 @@ def _parameters(experiment: Experiment) -> int:
 
 
 def estimate(
-    experiment: Experiment, batch: int, topology: str, found: aot.Compiled, wire: float
+    experiment: Experiment, batch: int, topology: str, found: aot.Compiled, wire: float | None
 ) -> dict:
     """A roofline estimate from published chip figures; nothing is run.
+
+    MFU is told where memory or links are what holds the step up: where operations do, it would be
+    the share of the peak that is assumed, and says nothing.
 
     Args:
       experiment: on the slice.
       batch: global batch.
       topology: for the chip's figures.
       found: the compiled step.
-      wire: bytes of collectives' results per device in a step.
+      wire: bytes of collectives' results per device in a step; None = not known.
     """
     chip = chips.chip(topology)
     devices = experiment.mesh.size
@@ -120,19 +136,23 @@ def estimate(
     peak = chip.tflops * 1e12 / chip.cores
     compute = per_device / peak
     memory = 2 * (found.arguments + found.temporary) / (chip.memory_gb_s * 1e9 / chip.cores)
-    network = wire / (chip.link_gb_s * 1e9 / chip.cores)
-    step = max(compute / 0.5, memory, network)  # half of peak is what good trainers reach
+    network = None if wire is None else wire / (chip.link_gb_s * 1e9 / chip.cores)
+    # Half of peak is what good trainers reach.
+    parts = {"operations": compute / HALF, "memory": memory, "collectives": network}
+    known = {name: seconds for name, seconds in parts.items() if seconds is not None}
+    bound = max(known, key=lambda name: known[name])
+    step = known[bound]
     tokens = batch * experiment.config.data.length
+    mfu = cost.model_operations(experiment, tokens) / devices / step / peak
     return {
         "note": "estimate: max(operations at half of peak, twice the buffers through memory, "
         "collectives through the links)",
         "operations_per_step": count.total,
-        "compute_seconds_at_peak": compute,
-        "memory_seconds": memory,
-        "network_seconds": network,
+        "roofline_seconds": parts,
+        "bound_by": bound,
         "step_seconds": step,
         "tokens_per_second_per_chip": tokens / step / devices * chip.cores,
-        "mfu": cost.model_operations(experiment, tokens) / devices / step / peak,
+        "mfu": None if bound == "operations" else mfu,
     }
 
 
@@ -150,6 +170,81 @@ def on_slice(
     devices = aot.devices(topology)
     batch = per_chip * len(devices) // chips.chip(topology).cores
     return build(with_fields(config, training__batch_size=batch), vocabulary, devices), batch
+
+
+class DoesNotFit(UserError):
+    """A program that the compiler finds no memory for."""
+
+
+def _fitting(made: Callable[[], aot.Compiled], per_chip: int) -> aot.Compiled:
+    """The compiled program.
+
+    Args:
+      made: makes it.
+      per_chip: sequences a chip, for the message.
+
+    Raises:
+      DoesNotFit: with the compiler's own figures.
+      UserError: for whatever else the compiler says.
+    """
+    try:
+        return made()
+    except UserError:
+        raise
+    except Exception as error:  # XLA's own kinds
+        text = str(error)
+        require("RESOURCE_EXHAUSTED" in text, (text.splitlines() or [type(error).__name__])[0])
+        used = next(filter(None, (re.search(p, text) for p in FIGURES)), None)
+        unit = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+        told = [float(used[i]) * unit[used[i + 1]] / aot.GIB if used else None for i in (1, 3)]
+        raise DoesNotFit(too_much(per_chip, *told)) from error
+
+
+def too_much(per_chip: int, needed: float | None, capacity: float | None) -> str:
+    """What is said of a batch that does not fit.
+
+    Args:
+      per_chip: sequences a chip.
+      needed: GiB of a device, as far as the compiler says; None = it does not.
+      capacity: that it has.
+    """
+    figures = f" ({needed:.1f} of {capacity:.1f} GiB a device)" if needed and capacity else ""
+    return (
+        f"--per_chip={per_chip} does not fit{figures}; lower it, keep less "
+        "(--config.model.remat=full, --config.model.chunks=4), take more chips, or let --search "
+        "find the largest that does"
+    )
+
+
+def unfit(record: dict[str, Any]) -> str:
+    """Why a record's batch, or each of a search, does not fit; "" = it does."""
+    if "tried" in record:
+        sizes = [entry["sequences_per_chip"] for entry in record["tried"]]
+        return "" if record["best"] else f"no batch fits, from {max(sizes)} sequences a chip down"
+    memory = record.get("gib_per_device", {})
+    if record.get("fits", True):
+        return ""
+    return too_much(record["sequences_per_chip"], memory["peak"], memory["capacity"])
+
+
+def hosts(experiment: Experiment, batch: int) -> dict[str, Any]:
+    """What a host of the slice holds: memory for a save under way and for batches read ahead.
+
+    Args:
+      experiment: on the slice.
+      batch: global batch.
+    """
+    count = len({device.process_index for device in experiment.mesh.devices.flat})
+    copied = sum(aot.whole(experiment).values()) / count  # each shard by one host
+    rows = sum(
+        math.prod(a.shape) * a.dtype.itemsize for a in cost.arrays(experiment, batch).values()
+    )
+    return {
+        "hosts": count,
+        "devices": experiment.mesh.size // count,
+        "gib_of_a_save": copied / aot.GIB,
+        "gib_of_batches": AHEAD * rows / count / aot.GIB,
+    }
 
 
 def _common(what: str, experiment: Experiment, topology: str, per_chip: int, batch: int) -> dict:
@@ -175,10 +270,10 @@ def train(config: ConfigDict, vocabulary: int, topology: str, per_chip: int) -> 
     _no_target(config)
     chip = chips.chip(topology)
     experiment, batch = on_slice(config, vocabulary, topology, per_chip)
-    found = aot.train_step(experiment, batch)
+    found = _fitting(lambda: aot.train_step(experiment, batch), per_chip)
     expected = cost.expectations(experiment, batch)
-    collectives = hlo.Program.read(found.text, expected).collectives()
-    wire = sum(entry["bytes"] for entry in collectives.values())
+    collectives = hlo.Program.read(found.text, expected).collectives() if found.text else None
+    wire = None if collectives is None else sum(e["bytes"] for e in collectives.values())
     capacity = chip.memory_gib / chip.cores
     return {
         **_common("train", experiment, topology, per_chip, batch),
@@ -192,10 +287,12 @@ def train(config: ConfigDict, vocabulary: int, topology: str, per_chip: int) -> 
             "capacity": capacity,
         },
         "fits": found.peak / aot.GIB < capacity,
-        "collectives": collectives or "not printed by the compiler",
+        "per_host": hosts(experiment, batch),
+        "checkpoint_gib": sum(aot.whole(experiment).values()) / aot.GIB,
+        "collectives": collectives,
         "expectations": expected,
         "measured": cost.measured(experiment, batch, sharding.shards(experiment.mesh)),
-        "largest_float32_elements": hlo.largest_float32(found.text),
+        "largest_float32_elements": hlo.largest_float32(found.text) if found.text else None,
         "compile_seconds": found.seconds,
         "estimate": estimate(experiment, batch, topology, found, wire),
     }
@@ -213,7 +310,7 @@ def sample(
     chip = chips.chip(topology)
     num_steps = num_steps or config.sampling.num_steps
     experiment, batch = on_slice(config, vocabulary, topology, per_chip)
-    found = aot.sampler(experiment, batch, config.data.length)
+    found = _fitting(lambda: aot.sampler(experiment, batch, config.data.length), per_chip)
     step = cost.sampler_step_count(experiment, batch, num_steps)
     whole = cost.sampler_step_count(cost.plain_sampler(experiment), batch, num_steps)
     return {
@@ -222,6 +319,7 @@ def sample(
         "gib_per_device": {
             "arguments": found.arguments / aot.GIB,
             "activations": found.temporary / aot.GIB,
+            "cache": aot.cache(experiment, batch, config.data.length) / aot.GIB,
             "peak": found.peak / aot.GIB,
             "capacity": chip.memory_gib / chip.cores,
         },
@@ -229,8 +327,8 @@ def sample(
         "operations_per_step": step.total,
         "ratio_to_plain": step.total / whole.total,
         "expectations": step.assumed,
-        "collectives_of_a_step": hlo.Program.read(found.text).collectives(),
-        "largest_float32_elements": hlo.largest_float32(found.text),
+        "collectives_of_a_step": hlo.Program.read(found.text).collectives() if found.text else None,
+        "largest_float32_elements": hlo.largest_float32(found.text) if found.text else None,
         "compile_seconds": found.seconds,
     }
 
@@ -266,9 +364,9 @@ def search(
             tried.append(entry)
             try:
                 found = train(chosen, vocabulary, topology, per_chip)
-            except Exception as error:
-                require("RESOURCE_EXHAUSTED" in str(error), str(error).splitlines()[0])
-                entry["peak"] = "does not fit"
+            except DoesNotFit:
+                entry["peak"] = None
+                entry["fits"] = False
                 return None
             entry["peak"] = found["gib_per_device"]["peak"]
             if not found["fits"]:
@@ -320,6 +418,8 @@ def table(record: dict[str, Any], prefix: str = "") -> str:
             lines.append(table(value, f"{prefix}{key}."))
         elif isinstance(value, float):
             lines.append(f"{prefix + key:45s} {value:,.4g}")
+        elif value is None:
+            lines.append(f"{prefix + key:45s} not known")
         else:
             lines.append(f"{prefix + key:45s} {value}")
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """Forward processes over tokens: prior, corruption, posterior, rate and bound."""
 
 from ldd_jax.processes.base import token_space
+from ldd_jax.processes.gaussian import Gaussian
 from ldd_jax.processes.interpolant import Interpolant
 from ldd_jax.processes.joint import Joint
 from ldd_jax.processes.kernels import (
@@ -19,6 +20,7 @@ from ldd_jax.processes.uniform import Uniform
 
 __all__ = [
     "BandKernel",
+    "Gaussian",
     "GraphKernel",
     "Interpolant",
     "Joint",

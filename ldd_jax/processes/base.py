@@ -63,7 +63,12 @@ class OfTokens:
     """A process of tokens alone: they are all of its state."""
 
     parts: ClassVar[Mapping[str, Any]] = {}
-    absorbing = False
+    absorbing = bridges = False
+    reader: Any = None
+
+    def places(self, fixed_BL: Array) -> Array:
+        """Positions of the state are those of the text."""
+        return fixed_BL
 
     @property
     def words(self) -> Any:
@@ -92,6 +97,12 @@ class OfTokens:
         """Tokens move by chance only."""
         del pred_NV, t_N, s_N
         return z_N
+
+    def bridge(
+        self, keys_B: Array, z0: Array, z: Array, clock: Array, later: Array, keep: Array
+    ) -> Array:
+        """z_s given z_t and z_0."""
+        raise TypeError(f"{type(self).__name__} draws no states between two")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

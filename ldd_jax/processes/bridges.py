@@ -10,9 +10,6 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-from scipy.integrate import quad
-from scipy.optimize import brentq
-from scipy.special import gammaln, hyp1f1
 
 PATHS, STEPS = 1 << 13, 400
 SEED = 2502
@@ -106,6 +103,9 @@ def mean_cosine(rho: float, dimension: int) -> float:
     sqrt(dimension / (dimension + 1)) where it is small. Computed as an integral where terms of the
     series cancel.
     """
+    from scipy.integrate import quad
+    from scipy.special import gammaln, hyp1f1
+
     if rho * rho * dimension < 30:
         return float(hyp1f1(dimension / 2, 0.5, -rho * rho / 2))
     log = (1 - dimension / 2) * np.log(2) - gammaln(dimension / 2)
@@ -121,6 +121,8 @@ def spread_of(moment: float, dimension: int) -> float:
       moment: in (0, 1].
       dimension: of the sphere.
     """
+    from scipy.optimize import brentq
+
     if moment >= 1:
         return 0.0
     above = lambda rho: mean_cosine(rho, dimension) - moment

@@ -8,7 +8,6 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import gammaln
 
 from ldd_jax.core.types import Array
 
@@ -21,6 +20,8 @@ def ceiling(mean: float) -> int:
 @cache
 def _rest(most: int) -> np.ndarray:
     """Log n! - (n log n - n) at n = 1 .. most: what Stirling's first terms leave, exact."""
+    from scipy.special import gammaln
+
     n = np.arange(1, most + 1, dtype=np.float64)
     return gammaln(n + 1) - n * np.log(n) + n
 

@@ -56,10 +56,11 @@ class Joint:
     tokens: TokenSpace = runtime()
 
     predicts = "clean"
-    absorbing = False
+    absorbing = bridges = False
     by_position = False
     counts_events = False
     points = False
+    reader = None
     chain = ""
 
     def __post_init__(self):
@@ -107,6 +108,10 @@ class Joint:
     def shown(self, z: Any) -> Array:
         """The tokens."""
         return self.decode(z)
+
+    def places(self, fixed_BL: Array) -> Array:
+        """Those of the text."""
+        return fixed_BL
 
     def log_recovery(self, pred: Any, z0_N: Array, z_N: Any, t_N: Any) -> Array:
         """Of the tokens."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from ldd_jax.core import positions
+from ldd_jax.core.draws import fold, uniforms
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw
 from ldd_jax.processes.base import Diffusion, at_least_float32, log_softmax, onehot_log
@@ -20,7 +22,7 @@ class Masked(Diffusion):
     `absorbing`: going back in time, a position changes once, from the mask.
     """
 
-    absorbing = True
+    absorbing = bridges = True
 
     def __post_init__(self):
         if self.tokens is not None and self.tokens.mask is None:
@@ -60,6 +62,16 @@ class Masked(Diffusion):
 
     def _masked(self, keys_B: Array, z0: Array, level: Array, keep: Array) -> Array:
         return self._replace(keys_B, z0, level, keep, jnp.full_like(z0, self._mask))
+
+    def bridge(
+        self, keys_B: Array, z0: Array, z: Array, clock: Array, later: Array, keep: Array
+    ) -> Array:
+        """A mask stays with probability (1 - alpha_s) / (1 - alpha_t); else it shows its token."""
+        del keep  # never masked
+        noise_t, noise_s = self.schedule.noise(clock), self.schedule.noise(later)
+        stay = positions.column(noise_s / jnp.where(noise_t > 0, noise_t, 1))
+        u = uniforms(fold(keys_B, 0), z0.shape[1:])
+        return jnp.where(self.scored(z) & (u >= stay), z0, z)
 
     def noise_law(self, dtype: Any) -> Array:
         """The mask."""

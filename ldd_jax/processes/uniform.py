@@ -7,7 +7,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ldd_jax.core.draws import fold, integers
+from ldd_jax.core import positions
+from ldd_jax.core.draws import fold, integers, uniforms
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array
 from ldd_jax.processes.base import Diffusion, check_rows, log_softmax
@@ -21,6 +22,8 @@ class Uniform(Diffusion):
     The plug-in posterior below is exact, and the bound is minimised, when x_theta of a position is
     the leave-one-out posterior p(x^i | z without i), not p(x^i | z).
     """
+
+    bridges = True
 
     @staticmethod
     def token_space_size(vocabulary: int) -> tuple[int, int | None]:
@@ -39,6 +42,24 @@ class Uniform(Diffusion):
         noise = self._noise(keys_B, z0.shape[1]).astype(z0.dtype)
         clock = self.clock(t_B, z0.shape[1])
         return self._replace(keys_B, z0, self.schedule.noise(clock), keep, noise), clock
+
+    def bridge(
+        self, keys_B: Array, z0: Array, z: Array, clock: Array, later: Array, keep: Array
+    ) -> Array:
+        """q(z_s | z_t, x) ~ (a e_z + (1 - a) / V) (alpha_s e_x + (1 - alpha_s) / V), elementwise.
+
+        With a = alpha_t / alpha_s a mixture of x, z_t and noise, so that no row of V numbers is
+        made.
+        """
+        size = self.tokens.size
+        alpha_t, alpha_s = (positions.column(self.schedule.alpha(a)) for a in (clock, later))
+        stay, rest = alpha_t / alpha_s, (1 - alpha_s) / size
+        to_x = alpha_s * jnp.where(z == z0, stay, 0) + alpha_s * (1 - stay) / size
+        to_z, to_noise = stay * rest, (1 - stay) * rest
+        u = uniforms(fold(keys_B, 0), z0.shape[1:]) * (to_x + to_z + to_noise)
+        noise = self._noise(keys_B, z0.shape[1]).astype(z.dtype)
+        new = jnp.where(u < to_x, z0, jnp.where(u < to_x + to_z, z, noise))
+        return jnp.where(keep, z, new)
 
     def noise_law(self, dtype: Any) -> Array:
         """Any state."""

@@ -32,7 +32,8 @@ def frames(label: str, path: dict[str, Any]) -> list[Frame]:
 
     Args:
       label: of the run.
-      path: one of `trace.watch`'s "paths": tokens [steps + 2][L], entropy and norm [steps][L].
+      path: one of `trace.watch`'s "paths": tokens [steps + 2][L], entropy and norm [steps][L], and
+        after how many steps the row ended, where that was early.
     """
     out = []
     tokens, empty = path["tokens"], [None] * len(path["tokens"][0])
@@ -46,6 +47,7 @@ def frames(label: str, path: dict[str, Any]) -> list[Frame]:
         ]
         changed, masks = (sum(c) for c in zip(*((c.changed, c.hidden) for c in cells)))
         of = f"step {i} of {len(tokens) - 1}, {changed} changed, {masks} masked"
+        of += f", ended after {path['ended']}" if i > path.get("ended", i) else ""
         out.append(Frame(f"{harmless(label)}: {of}", cells))
     return out
 

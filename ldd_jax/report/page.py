@@ -10,14 +10,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
 from ldd_jax.core import reading
 from ldd_jax.core.checks import UserError, is_number, parse_json, require, spread
 from ldd_jax.core.colours import colours
+from ldd_jax.core.pictures import pyplot
+from ldd_jax.report import history
 from ldd_jax.report.player import MARKUP, SCRIPT, STYLE
 from ldd_jax.training.metrics import read_metrics
 
@@ -68,14 +65,14 @@ def picture(figure: Any, name: str) -> str:
     """A figure as an image element that holds its own data."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=110)
-    plt.close(figure)
+    pyplot().close(figure)
     data = base64.b64encode(stream.getvalue()).decode()
     return f'<img alt="{safe(name)}" src="data:image/png;base64,{data}">'
 
 
 def training(runs: list[dict[str, Any]]) -> str:
     """Training loss and validation bound of all runs."""
-    figure, axes = plt.subplots(figsize=(9, 4))
+    figure, axes = pyplot().subplots(figsize=(9, 4))
     for run, color in zip(runs, colours([r["recipe"] for r in runs])):
         lines = run["metrics"]
         known = lambda name, lines=lines: [
@@ -97,6 +94,18 @@ def training(runs: list[dict[str, Any]]) -> str:
     return picture(figure, "training curves")
 
 
+def speed(points: list[tuple[int, float]]) -> str:
+    """Tokens per second by update; nothing without a point."""
+    if not points:
+        return ""
+    figure, axes = pyplot().subplots(figsize=(9, 2.4))
+    axes.plot(*zip(*points), lw=1)
+    axes.set(xlabel="update", ylabel="tokens/s", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    return picture(figure, "tokens per second")
+
+
 def mechanism(runs: list[dict[str, Any]]) -> str:
     """Every measure by step, all runs; bands are two standard errors over rows.
 
@@ -108,7 +117,7 @@ def mechanism(runs: list[dict[str, Any]]) -> str:
         return said
     shown = [name for name in TITLES if any(name in run["curves"] for run in runs)]
     tall = -(-len(shown) // 2)
-    figure, grid = plt.subplots(tall, 2, figsize=(11, 3 * tall), squeeze=False)
+    figure, grid = pyplot().subplots(tall, 2, figsize=(11, 3 * tall), squeeze=False)
     for axes, name in zip(grid.flat, shown):
         for run, color in zip(runs, colours([r["recipe"] for r in runs])):
             values, errors = (run["curves"].get(n, []) for n in (name, f"{name}_se"))
@@ -132,11 +141,18 @@ def mechanism(runs: list[dict[str, Any]]) -> str:
     return said + picture(figure, "mechanism")
 
 
-def table(head: list[str], body: list[list[Any]]) -> str:
-    """An HTML table; every cell is escaped."""
+def table(head: list[str], body: list[list[Any]], look: str = "figures") -> str:
+    """An HTML table; every cell is escaped.
+
+    Args:
+      head: names of the columns.
+      body: rows.
+      look: "figures" stand at the right, "texts" at the left.
+    """
     row = lambda kind, cells: "".join(f"<{kind}>{safe(c)}</{kind}>" for c in cells)
     rows = "".join(f"<tr>{row('td', cells)}</tr>" for cells in body)
-    return f"<table><thead><tr>{row('th', head)}</tr></thead><tbody>{rows}</tbody></table>"
+    top = f"<thead><tr>{row('th', head)}</tr></thead>"
+    return f"<table class={look}>{top}<tbody>{rows}</tbody></table>"
 
 
 def bounds(runs: list[dict[str, Any]]) -> str:
@@ -152,6 +168,17 @@ def bounds(runs: list[dict[str, Any]]) -> str:
             tighter = pair("importance_nats_per_token", "importance_se")
             body.append([run["label"], nats, tighter, whose, *many])
     return table(head, body) if body else ""
+
+
+def over_training(runs: list[dict[str, Any]]) -> str:
+    """What each run wrote at the times that it sampled in training; nothing where none did."""
+    out = ""
+    for run in filter(lambda r: r["history"], runs):
+        many = max(len(texts) for _, texts in run["history"])
+        body = [[f"{step:,}", *texts] for step, texts in history.chosen(run["history"])]
+        head = ["update", *[""] * min(many, history.EACH)]
+        out += f"<h3>{safe(run['label'])}</h3>{table(head, body, 'texts')}"
+    return f"<h2>Samples over training</h2>{out}" if out else ""
 
 
 def number(value: Any) -> str:
@@ -224,6 +251,7 @@ def page(runs: list[dict[str, Any]], bench: Path | None) -> str:
         "errors over samples. Busy steps: those that change a row; the closed form holds for "
         f"ancestral masked sampling.</p>{mechanism(runs)}{counts(runs)}"
         f"{frontier(bench) if bench else ''}<h2>Samples</h2>{samples}"
+        f"{over_training(runs)}"
         f'<script type="application/json" id="runs">{embedded(played)}</script>'
         f"<script>{SCRIPT}</script></body></html>\n"
     )
@@ -258,4 +286,5 @@ def read_run(workdir: Path) -> dict[str, Any]:
         "summary": found,
         "bounds": told,
         "metrics": read_metrics(metrics) if metrics.is_file() else [],
+        "history": history.read(workdir),
     }

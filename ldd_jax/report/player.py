@@ -11,6 +11,7 @@ h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em;border-bottom:1px solid va
 table{border-collapse:collapse;font-size:13px}td,th{border-bottom:1px solid var(--line);
 padding:3px 9px;text-align:right}td:first-child,th:first-child{text-align:left}
 img{max-width:100%}pre{white-space:pre-wrap;background:var(--soft);padding:6px;margin:3px 0}
+.texts td{text-align:left;vertical-align:top;white-space:pre-wrap}
 .note{color:#57606a;font-size:13px}
 .controls{display:flex;gap:.8em;align-items:center;flex-wrap:wrap;background:var(--soft);
 padding:.6em .8em;border:1px solid var(--line);border-radius:6px}
@@ -93,7 +94,7 @@ function show(panel) {
   panel.dataset.changed = changed;
   panel.querySelector('.facts').textContent =
     'step ' + step + ' of ' + (path.tokens.length - 1) + ', ' + changed + ' changed, ' +
-    masks + ' masked';
+    masks + ' masked' + (step > path.ended ? ', ended after ' + path.ended : '');
   const canvas = panel.querySelector('canvas'), pen = canvas.getContext('2d');
   pen.clearRect(0, 0, canvas.width, canvas.height);
   const norm = path.norm && step > 0 ? path.norm[step - 1] : null;

@@ -64,6 +64,20 @@ def screen(shown: Sequence[Frame], columns: int, rows: int) -> list[str]:
     return lines[: max(rows - 1, 1)]
 
 
+def repaint(stream: Stream, lines: Sequence[str], high: int) -> int:
+    """Put lines in the place of those above; returns how many there are now.
+
+    Args:
+      stream: a terminal that obeys escape sequences.
+      lines: harmless ones, none wider than the terminal.
+      high: number of lines above that they replace.
+    """
+    back = f"\x1b[{high}F" if high else ""
+    stream.write(back + CLEAR + "\n".join(lines) + "\n")
+    stream.flush()
+    return len(lines)
+
+
 def play(runs: Sequence[Sequence[Frame]], stream: Stream, delay: float, colours: bool) -> None:
     """Show runs one above the other, step by step.
 
@@ -83,7 +97,4 @@ def play(runs: Sequence[Sequence[Frame]], stream: Stream, delay: float, colours:
             time.sleep(delay)
         size = shutil.get_terminal_size()
         lines = screen([run[min(i, len(run) - 1)] for run in runs], size.columns, size.lines)
-        back = f"\x1b[{high}F" if high else ""
-        stream.write(back + CLEAR + "\n".join(lines) + "\n")
-        stream.flush()
-        high = len(lines)
+        high = repaint(stream, lines, high)

@@ -8,7 +8,6 @@ checkpoint and N depend on the seed and the step alone, so that they can be made
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,8 +19,8 @@ import numpy as np
 
 from ldd_jax.config import experiment as experiments
 from ldd_jax.config.experiment import Experiment
-from ldd_jax.core import reading, writing
-from ldd_jax.core.checks import UserError, is_whole, nearest, require
+from ldd_jax.core import kept, reading, writing
+from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.data import batches
 from ldd_jax.training import distributed, sharding
 from ldd_jax.training import state as states
@@ -64,20 +63,13 @@ def _keep_checkpoint(source: Path, target: Path, step: int) -> None:
     """Link the newest checkpoint before `step`; the manager may be deleting one meanwhile."""
     if target.exists():
         return
-    numbers = [int(p.name) for p in source.glob("*") if is_whole(p.name) and int(p.name) < step]
-    for number in sorted(numbers, reverse=True):
+    place = kept.kept(source)
+    for number in sorted((n for n in place.steps() if n < step), reverse=True):
         try:
-            shutil.copytree(source / str(number), target / str(number), copy_function=_link)
+            place.copy(number, target / str(number))
             return
         except (OSError, shutil.Error):
             shutil.rmtree(target, ignore_errors=True)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copy2(source, target)
 
 
 def read_batch(place: Path) -> dict[str, np.ndarray]:
@@ -122,7 +114,7 @@ def _state_before(experiment: Experiment, place: Path, step: int) -> states.Trai
     """The state that update `step` started from."""
     like = experiment.abstract()
     if (place / "checkpoints").is_dir():
-        state, _ = Checkpoints(place, read_only=True).restore(like)
+        state, _ = Checkpoints(place, read_only=True).restore(like, states=experiment.tokens.size)
     else:
         state = experiment.initial()
     corpus = experiments.read_corpus(experiment)

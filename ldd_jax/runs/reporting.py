@@ -17,14 +17,13 @@ from ldd_jax.data import Corpus
 from ldd_jax.evaluation import curves
 from ldd_jax.planning import chips, cost
 from ldd_jax.runs import replay
-from ldd_jax.training import distributed, metrics
+from ldd_jax.training import distributed, metrics, wandb
 from ldd_jax.training import state as states
+from ldd_jax.training.goodput import Goodput
 from ldd_jax.training.recorder import Recorder
 
 # Steps of a process before a profile begins: compiling and warming up.
 PROFILE_AFTER = 3
-# Samples drawn in training; those of the `sample` command have another name.
-SAMPLES = "training_samples.jsonl"
 # What may be due after an update, in order, and how its lines in metrics.jsonl begin.
 WORK = {"evaluate": "validation/", "sample": "samples", "save": ""}
 
@@ -48,14 +47,17 @@ def opened(
     if distributed.leader():
         again = WORK if first == settings.num_steps else owed
         starts = tuple(WORK[work] for work in again if WORK[work])
-        if (workdir / SAMPLES).exists():
+        if (workdir / metrics.SAMPLES).exists():
             again = ("index",) if "sample" in again else ()
-            metrics.JsonLines(workdir / SAMPLES, first, again).close()
+            metrics.JsonLines(workdir / metrics.SAMPLES, first, again).close()
         writers = [
             metrics.JsonLines(workdir / "metrics.jsonl", first, starts),
             metrics.TensorBoard(workdir / "tensorboard", first),
             progress,
         ]
+        if settings.wandb:
+            shown = experiment.config
+            writers.append(wandb.WandB(settings.wandb, workdir, shown.recipe, shown.to_dict()))
     operations = cost.model_operations(experiment, tokens)
     return Recorder(
         writers,
@@ -65,8 +67,15 @@ def opened(
         patience=settings.max_skipped,
         dump=functools.partial(replay.dump, workdir),
         saved=meta,
+        goodput=Goodput(meta.get("goodput"), ended=_ended(meta)),
         rate=experiment.optim.rate_at,
     )
+
+
+def _ended(meta: Mapping[str, Any]) -> bool:
+    """Whether a run had done all its updates at a checkpoint."""
+    config = meta.get("config", {})
+    return meta["step"] >= config.get("training", {}).get("num_steps", 2**31)
 
 
 def announcement(experiment: Experiment, corpus: Corpus, params: Any, first: int) -> list[str]:
@@ -120,7 +129,7 @@ class Profile:
     def before(self, number: int, state: Any) -> None:
         """Begin or end the trace where the `number`-th update of this process is to come."""
         if self.steps and number == PROFILE_AFTER:
-            jax.profiler.start_trace(str(self.folder))
+            jax.profiler.start_trace(str(writing.subfolder(self.folder)))
             self.tracing = True
         elif self.tracing and number >= PROFILE_AFTER + self.steps:
             jax.block_until_ready(state)

@@ -16,14 +16,16 @@ from ldd_jax.config.workdir import check_place, check_tokenizer, claim, open_wor
 from ldd_jax.core import registry, writing
 from ldd_jax.core.checks import RunError, require
 from ldd_jax.core.console import say
+from ldd_jax.core.storage import at
 from ldd_jax.data import Corpus, Spread, Tokenizer, batches
 from ldd_jax.evaluation import likelihood
 from ldd_jax.inference.energy import Energy
 from ldd_jax.inference.generate import Sampler, json_line
 from ldd_jax.inference.validate import validate
 from ldd_jax.runs import reporting, warm_start
-from ldd_jax.runs.reporting import SAMPLES, WORK
-from ldd_jax.training import distributed, metrics, sharding
+from ldd_jax.runs.reporting import WORK
+from ldd_jax.runs.stalls import Stalls
+from ldd_jax.training import distributed, metrics, sharding, wandb
 from ldd_jax.training import state as states
 from ldd_jax.training.checkpoints import Checkpoints
 from ldd_jax.training.preemption import Stop, Stopped
@@ -32,7 +34,8 @@ from ldd_jax.training.preemption import Stop, Stopped
 class Run:
     """`execute` trains from where the last run in this workdir stopped.
 
-    `stop` says when to end early; `held` lets go at the end (lock, checkpoints).
+    `stop` says when to end early, `stalls` what to do where nothing gets on; `held` lets go at the
+    end (lock, checkpoints).
     """
 
     def __init__(
@@ -41,9 +44,12 @@ class Run:
         workdir: Path,
         profile: int,
         stop: Stop,
+        stalls: Stalls,
         held: contextlib.ExitStack,
     ):
-        self.stop = stop
+        self.stop, self.stalls = stop, stalls
+        held.callback(stalls.end)
+        stalls.begin()
         if distributed.leader():
             open_workdir(workdir, config)
         self.workdir = workdir
@@ -63,7 +69,11 @@ class Run:
         if distributed.leader():
             claim(workdir, config, self.corpus.tokenizer, held)
         distributed.shared(workdir)
-        self.checkpoints = Checkpoints(workdir, keep=self.experiment.training.keep)
+        keep = self.experiment.training
+        self.checkpoints = Checkpoints(
+            workdir, keep=keep.keep, every=keep.keep_every, best=keep.keep_best
+        )
+        self.scored: tuple[int, float] | None = None
         held.callback(self.checkpoints.abandon)
         self.programs: dict = {}
         self.origin = self.seam = ""
@@ -80,6 +90,7 @@ class Run:
         """Refuse what needs no data, before they are read."""
         experiment = refusals.check(config, tokenizer)
         check_place(self.workdir)
+        wandb.check(experiment.training.wandb)
         if (self.workdir / "checkpoints").is_dir():
             wanted = experiment.training.num_steps
             newest = Checkpoints(self.workdir, read_only=True).beyond(wanted)
@@ -99,7 +110,7 @@ class Run:
             if e.training.initial:
                 self.state, self.origin = warm_start.begin(e, self.state)
             return {"step": 0, "owed": []}
-        self.state, meta = self.checkpoints.restore(self.like)
+        self.state, meta = self.checkpoints.restore(self.like, states=e.tokens.size)
         check_tokenizer(e, meta, self.workdir)
         require(
             meta["corpus"] == self.corpus.fingerprint,
@@ -142,7 +153,11 @@ class Run:
             self.recorder.status("compiling the update", aloud=True)
         for step in range(self.first + 1, settings.num_steps + 1):
             self.profile.before(step - self.first, self.state)
+            self.stalls.beat(f"update {step}")
+            compiled = step > self.first + 2  # the first of a process is read with the second
+            self.recorder.turn("data" if compiled else "start")
             arrays = next(stream)
+            self.recorder.turn("steps" if compiled else "start")
             self.state, new = step_fn(self.state, sharding.put(mesh, arrays), key)
             if pending is not None:  # read the step before only now that this one is under way
                 self.recorder.record(*pending)
@@ -169,6 +184,7 @@ class Run:
         while self.owed:
             self.stop.check()
             now, *rest = self.owed
+            self.recorder.turn(now)
             work[now](self.step)
             self.owed = rest
         self.stop.check()
@@ -176,23 +192,26 @@ class Run:
 
     def _evaluate(self, step: int) -> likelihood.Estimate | Energy:
         self.recorder.status("evaluating")
+        self.stalls.beat(f"evaluating at step {step}")
         tick = metrics.Ticker(f"step {step}  validation", self.recorder.progress.line)
 
         def report(done: int, total: int) -> None:
             self.recorder.status(f"evaluating {done}/{total}")
+            self.stalls.beat(f"evaluating {done}/{total} at step {step}")
             tick(done, total)
 
         settings, last = self.experiment.evaluation, step == self.experiment.training.num_steps
         found = validate(
             self.experiment,
             self.corpus,
-            self.state.ema,
+            states.evaluated(self.state),
             sequences=settings.max_sequences if last else settings.periodic,
             compiled=self.programs,
             check=self.stop.check,
             report=report,
         )
         self.recorder.say(f"step {step}  validation {found}")
+        self.scored = step, found.score
         self.recorder.write(step, {f"validation/{k}": v for k, v in found.record().items()})
         return found
 
@@ -204,16 +223,17 @@ class Run:
             self.programs["sample"] = Sampler.make(self.experiment, sampling, length)
         records = []
         for record in self.programs["sample"].records(
-            self.state.ema,
+            states.evaluated(self.state),
             seed=self.experiment.config.seed,
             count=sampling.num_samples,
             num_steps=sampling.num_steps,
             given=self._given(sampling.num_samples),
         ):
             records.append(record)
+            self.stalls.beat(f"sampling {len(records)}/{sampling.num_samples} at step {step}")
             self.stop.check()
         if distributed.leader():
-            with writing.append(self.workdir / SAMPLES) as stream:
+            with writing.append(self.workdir / metrics.SAMPLES) as stream:
                 stream.writelines(json_line({"step": step, **r}) for r in records)
         for record in records[:4]:
             self.recorder.say(f"step {step}  sample  {record['text']!r}")
@@ -227,6 +247,7 @@ class Run:
         return {"signal": np.stack([rows[i]["signal"] for i in range(len(rows))])}
 
     def _save(self, step: int) -> None:
+        self.stalls.beat(f"saving step {step}")
         meta = {
             "step": step,
             "owed": [work for work in self.owed if work != "save"],
@@ -236,7 +257,14 @@ class Run:
             "tokenizer": self.corpus.tokenizer.digest,
             **self.recorder.saved(),
         }
-        self.checkpoints.save(self.state, meta)
+        score = self.scored[1] if self.scored and self.scored[0] == step else None
+        self.checkpoints.save(self.state, meta, score)
+
+    def _best(self) -> dict[str, Any]:
+        """The checkpoint with the best validation while training, where that is kept."""
+        if not self.experiment.training.keep_best:
+            return {}
+        return {"best_step": self.checkpoints.retention.first}
 
     def _leave(self) -> dict[str, Any]:
         """Save where the run stands, and end."""
@@ -264,6 +292,8 @@ class Run:
             "seconds": time.monotonic() - progress.began,
             "tokens_per_second": self.recorder.speed.overall,
             "parameters": states.count(self.state.params),
+            "goodput": self.recorder.goodput.read().get("speed/goodput"),
+            **self._best(),
             **found.summary(unigram),
         }
         self.recorder.close()
@@ -273,22 +303,25 @@ class Run:
         return summary
 
 
-def train(config: ConfigDict, workdir: Path, profile: int = 0) -> dict[str, Any]:
+def train(
+    config: ConfigDict, workdir: Path, profile: int = 0, stalls: Stalls | None = None
+) -> dict[str, Any]:
     """Train in a workdir, resuming what is there.
 
     Args:
       config: of the run.
       workdir: its folder.
       profile: so many updates are traced.
+      stalls: what to do where nothing gets on; None = nothing.
 
     Raises:
       UserError: for whatever is wrong with the input, before anything is written.
       RunError: if the run cannot go on; what was saved is untouched.
     """
-    workdir = Path(workdir)
+    workdir = at(workdir)
     with Stop() as stop, contextlib.ExitStack() as held:
         try:
-            return Run(config, workdir, profile, stop, held).execute()
+            return Run(config, workdir, profile, stop, stalls or Stalls(0, False), held).execute()
         except Stopped:
             say("ldd_jax: stopped before the first update; there was nothing to save")
             return {"step": None, "stopped": True}

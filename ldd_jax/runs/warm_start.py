@@ -14,6 +14,7 @@ from ldd_jax.config import experiment as experiments
 from ldd_jax.config import stored
 from ldd_jax.config.experiment import Experiment
 from ldd_jax.core.checks import require
+from ldd_jax.core.storage import at
 from ldd_jax.data import Tokenizer, load_tokenizer
 from ldd_jax.training import state as states
 from ldd_jax.training.checkpoints import Checkpoints
@@ -23,6 +24,7 @@ from ldd_jax.training.checkpoints import Checkpoints
 INDIFFERENT = (
     "latent",
     "latent_width",
+    "carried",
     "dropout",
     "dtype",
     "remat",
@@ -47,8 +49,11 @@ def check(experiment: Experiment, new: Any) -> Any:
     Raises:
       UserError: if tokenizer, network or any parameter does not fit, with both sides.
     """
-    workdir = Path(experiment.training.initial)
+    workdir = at(experiment.training.initial)
     config = stored.load_config(workdir)
+    if "vocab_multiple" in experiment.config.model:  # the zeros behind it are this run's
+        with config.unlocked():
+            config.model.vocab_multiple = experiment.config.model.vocab_multiple
     base = experiments.build(config, load_tokenizer(workdir / "tokenizer"), experiment.mesh)
     require(
         base.tokenizer.digest == experiment.tokenizer.digest,
@@ -59,6 +64,9 @@ def check(experiment: Experiment, new: Any) -> Any:
     free = INDIFFERENT
     if base.objective.needs_causal and here.get("shift", "none") != "none":
         free += ADAPTED
+    free += () if there.get("latent", False) else ("carry", "carry_at")  # at h = 0 all are alike
+    if experiment.objective.by_block:  # as masked diffusion, or with blocks of another size
+        free += ("block",)
     other = [n for n in there if n in here and n not in free and there[n] != here[n]]
     shown = "; ".join(f"model.{n}: {there[n]!r} there, {here[n]!r} here" for n in other)
     require(not other, f"{workdir} holds another network ({shown})")
@@ -83,15 +91,17 @@ def begin(experiment: Experiment, state: states.TrainState) -> tuple[states.Trai
     Raises:
       UserError: as `check`, or if there is no whole checkpoint.
     """
-    workdir, like = Path(experiment.training.initial), check(experiment, state.params)
-    found, meta = Checkpoints(workdir, read_only=True).restore_params(like, ema=True)
+    workdir, like = at(experiment.training.initial), check(experiment, state.params)
+    checkpoints, size = Checkpoints(workdir, read_only=True), experiment.tokens.size
+    found, meta = checkpoints.restore_params(like, ema=True, states=size)
     have, structure = _named(found), jax.tree.structure(state.params)
     filled = [
         have[name].astype(leaf.dtype) if name in have else leaf
         for name, leaf in _named(state.params).items()
     ]
     params = jax.tree.unflatten(structure, filled)
-    state = dataclasses.replace(state, params=params, ema=jax.tree.map(jnp.copy, params))
+    ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
+    state = dataclasses.replace(state, params=params, ema=ema)
     return state, f"begins with the averaged parameters of {workdir} at step {meta['step']}"
 
 
@@ -106,7 +116,7 @@ def _named(tree: Any) -> dict[str, Any]:
 def tokenizer(config: ConfigDict, workdir: Path) -> Tokenizer | None:
     """That of the workdir, else of the run that it begins with, else none: it is to be fitted."""
     initial = config.training.get("initial", "")
-    for folder in (workdir, *([Path(initial)] if initial else [])):
+    for folder in (workdir, *([at(initial)] if initial else [])):
         if (folder / "tokenizer" / "tokenizer.json").is_file():
             return load_tokenizer(folder / "tokenizer")
     return None

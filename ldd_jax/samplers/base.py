@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from ldd_jax.core import positions, vocabulary_tiles
-from ldd_jax.core.checks import UserError
-from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Cond, Denoiser, Draw, Head, Process, Trunk
+from ldd_jax.denoisers.base import few
 from ldd_jax.samplers.dictation import Dictation, Way
+from ldd_jax.samplers.latents import Latent, Watched, taken_back
 from ldd_jax.samplers.logits import Readout
 
 
@@ -53,48 +53,6 @@ class SampleState(NamedTuple):
     lawless: Array | None = None
 
 
-@register("latent", "latent")
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Latent:
-    """What becomes of h, at every network call: a step may make several.
-
-    `reset_every` k > 0: all calls of steps 0, k, 2k, ... get h = 0 (1 = the latent is off);
-    `frozen` keeps the latent of the first step for all later ones; `reset_on_remask` puts h = 0 at
-    positions that are masked again, whose latent has seen the token taken back.
-    """
-
-    reset_every: int = 0
-    frozen: bool = False
-    reset_on_remask: bool = False
-
-    def __post_init__(self):
-        if self.reset_every < 0:
-            raise ValueError(f"reset_every is {self.reset_every}; 0 = never, k = every k steps")
-
-    @property
-    def off(self) -> bool:
-        """Every call gets h = 0."""
-        return self.reset_every == 1
-
-    def given(self, h: Any, i: Array | int) -> Any:
-        """The latent that a call of step i gets."""
-        if not self.reset_every:
-            return h
-        return jax.tree.map(lambda a: jnp.where(i % self.reset_every == 0, 0, a), h)
-
-    def kept(self, given: Any, new: Any, i: Array | int) -> Any:
-        """The latent that is carried on from a call of step i.
-
-        Args:
-          given: what the call got, of `given`.
-          new: what it returned, in the same structure.
-          i: number of the step, from 0.
-        """
-        if not self.frozen:
-            return new
-        return jax.tree.map(lambda a, b: jnp.where(i == 0, b, a), given, new)
-
-
 @struct.dataclass
 class Views:
     """One head read several times: features [N, ..., D] to logits [N, ..., V]."""
@@ -115,7 +73,7 @@ class Net:
     `time` and `steps` are the grid's, i -> t_i and its intervals; `sample` sets all of them.
     `dictation`: a text that is priced and not drawn (`samplers.dictation`). `unit`: patch of each
     position, [B, L], of a network that has to be told (`Cond.unit`); `signal`: points [B, L, C]
-    that it is told.
+    that it is told. `look` (net, trunk, state): what is kept of every call, beside its latent.
     """
 
     denoiser: Denoiser
@@ -131,6 +89,7 @@ class Net:
     dictation: Dictation | None = None
     unit: Array | None = None
     signal: Array | None = None
+    look: Callable[[Net, Trunk, SampleState], Any] | None = None
 
     @property
     def passes(self) -> int:
@@ -147,6 +106,16 @@ class Net:
         """The same with every latent taken as it is handed over."""
         return dataclasses.replace(self, policy=Latent())
 
+    def few(self, rows: Array) -> Net:
+        """Of some rows of a batch, [N].
+
+        A subclass that holds more by row overrides it.
+        """
+        own = (self.label, self.unit, self.signal)
+        label, unit, signal = jax.tree.map(lambda a: a[rows], own)
+        net = dataclasses.replace(self, denoiser=few(self.denoiser, rows))
+        return dataclasses.replace(net, label=label, unit=unit, signal=signal)
+
     def latent(self, batch: int, length: int) -> Any:
         """H before the first step."""
         return self.denoiser.latent(batch, length)
@@ -162,7 +131,15 @@ class Net:
         return own._replace(unit=self.unit, signal=self.signal)
 
     def trunk(self, state: SampleState, segment: Array | None = None) -> Trunk:
-        """One network call at the state's clock; the policy gives and keeps the latent."""
+        """One network call; with a `look` its latent holds what was seen, too (`Watched`)."""
+        if self.look is None:
+            return self.call(state, segment)
+        bare = dataclasses.replace(self, look=None)
+        trunk = bare.call(state._replace(h=state.h.h), segment)
+        return trunk._replace(latent=Watched(trunk.latent, self.look(bare, trunk, state)))
+
+    def call(self, state: SampleState, segment: Array | None = None) -> Trunk:
+        """The call at the state's clock; the policy gives and keeps the latent."""
         h = self.given(state.h)
         trunk = self.denoiser.trunk(state.z, self.cond(state, segment), h)
         return trunk._replace(latent=self.policy.kept(h, trunk.latent, self.number))
@@ -184,13 +161,7 @@ class Net:
         if not self.policy.reset_on_remask:
             return h
         hidden = lambda z: self.process.words.scored(self.process.of_tokens(z))
-        masked = hidden(z) & ~hidden(seen)
-        if any(a.shape[1] != masked.shape[1] for a in jax.tree.leaves(h)):
-            raise UserError(
-                "latent.reset_on_remask takes h back position by position, and this network's is "
-                "by patch; leave it off"
-            )
-        return positions.where(masked, jax.tree.map(jnp.zeros_like, h), h)
+        return taken_back(hidden(z) & ~hidden(seen), h)
 
     def rows(
         self,
@@ -334,11 +305,11 @@ class Step:
     time grid, and the loop sets the clock; "own" is applied until `done`, s is None, and the rule
     sets the clock itself. latent: "native" (carried as in training),
     "untrained" (carried, but in a way no training pass does) or "refused". finishes: the last step
-    of a grid leaves nothing to remove, so the tail is spared wherever that is so. one_way: why the
+    of a grid leaves nothing to remove. one_way: why the
     rule needs a process whose positions change once, from the mask; "" = it does not. processes: in
     words, where that does not tell. one_clock: why the rule needs the same time at all positions;
     "" = it does not. events: the clock is a number of events that are drawn; False = a time.
-    states: what it moves: tokens, points or any.
+    states: what it moves: tokens, points or any. no_stop: why no row of it ends early; "" = it may.
     no_way: why its own likelihood is not known, of a rule without a `way`. trees: it moves all
     parts of a process that is made of several.
     """
@@ -353,6 +324,7 @@ class Step:
     states: ClassVar[str] = "tokens"
     processes: ClassVar[str] = ""
     trees: ClassVar[bool] = False
+    no_stop: ClassVar[str] = ""
     no_way: ClassVar[str] = "the rule does not say how it comes to a given text (Step.way)"
 
     def check(self, process: Process, *, latent: bool, timed: bool) -> None:

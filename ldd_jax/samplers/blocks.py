@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,8 @@ import numpy as np
 from ldd_jax.core import positions
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw, Process
-from ldd_jax.samplers.base import Clamp, Latent, Net, SampleState, Step
+from ldd_jax.samplers.base import Clamp, Net, SampleState, Step
+from ldd_jax.samplers.latents import Latent
 from ldd_jax.samplers.loop import check_lawful, sample
 
 LATENTS = ("shift", "reset")
@@ -40,27 +41,174 @@ class Blocks:
     """How a row is divided; `latent` says what a new block finds of the one before.
 
     "shift": h moves with its positions when the window slides, h = 0 at new ones; "reset": h = 0
-    everywhere.
+    everywhere. exact: no cache is kept that tokens since then would have changed.
     """
 
     latent: str = "shift"
+    exact: ClassVar[bool] = True
 
     def __post_init__(self):
         if self.latent not in LATENTS:
             raise ValueError(f"latent is {self.latent!r}; it must be one of {', '.join(LATENTS)}")
 
-    def check(self, process: Process) -> None:
+    def check(self, process: Process, block: int = 0) -> None:
         """Refuse what the mathematics does not allow.
+
+        Args:
+          process: the forward side.
+          block: positions of a block that the network knows of; 0 = it sees all.
 
         Raises:
           ValueError: one line that says why and what to do.
         """
+        if block:
+            raise ValueError(
+                f"this network goes by blocks of {block}, and sees nothing after the one at work; "
+                "use blocks=cached"
+            )
         if process.schedule is None:
             raise ValueError("an autoregressive model goes left to right already; use blocks=whole")
+
+    def check_network(self, *, latent: bool, timed: bool) -> None:
+        """Refuse a network that is asked otherwise than in these blocks; here none.
+
+        Args:
+          latent: whether h is carried.
+          timed: whether the network is told the time.
+        """
+
+    def kept(self, denoiser: Any, batch: int, length: int) -> Any:
+        """What stands in memory of finished positions.
+
+        Args:
+          denoiser: the network.
+          batch: rows.
+          length: positions of one, whole blocks.
+
+        Raises:
+          UserError: for a network that keeps nothing.
+        """
+        return denoiser.cache(batch, length)
+
+    def shares(self, length: int) -> tuple[float, ...]:
+        """Of the programs that a row is made with, how often each runs; here there is one.
+
+        Args:
+          length: of the row.
+        """
+        del length
+        return (1.0,)
+
+    def renewals(self, num_steps: int) -> float:
+        """Passes that make a cache anew, as a share of steps.
+
+        Args:
+          num_steps: of a block.
+        """
+        del num_steps
+        return 0.0
+
+    @property
+    def stops(self) -> bool:
+        """Whether a row is finished after EOS."""
+        return False
+
+    def padded(self, length: int, block: int) -> int:
+        """Positions that are made for a row of `length`, at least as many."""
+        del block
+        return length
 
     def spans(self, length: int, window: int) -> Spans:
         """The blocks of a row of `length` for a network that sees `window` positions."""
         raise TypeError(f"{type(self).__name__} defines no spans")
+
+    def first(self, length: int, window: int, block: int) -> int:
+        """How many positions are finished first, together.
+
+        Args:
+          length: of the row.
+          window: positions that the network sees.
+          block: positions of a block that the network knows of; 0 = it sees all.
+        """
+        del block
+        return int(self.spans(length, window).end[0])
+
+    def sample(
+        self,
+        net: Net,
+        step: Step,
+        draw: Draw,
+        prior: tuple[Any, Any],
+        num_steps: Array | int,
+        *,
+        window: int,
+        clamp: Clamp | None,
+        latent: Latent,
+        record: Callable[[SampleState], Any] | None,
+        eos: int | None,
+        **settings: Any,
+    ) -> tuple[SampleState, Any]:
+        """See `sample_blocks`; here in a window that slides.
+
+        `net`, `step`, `draw`, `prior`, `num_steps`, `window`, `clamp`, `latent`, `record` and `eos`
+        are those of `sample_blocks`.
+        """
+        del eos
+        batch, length = positions.shape(prior[0])
+        self.check(net.process)
+        spans = self.spans(length, min(window, length))
+        run = lambda draw, z, clamp, h: sample(
+            net,
+            step,
+            draw,
+            z,
+            num_steps,
+            clamp=clamp,
+            latent=latent,
+            h=h,
+            record=record,
+            **settings,
+        )
+        if len(spans.end) == 1:
+            return run(draw, prior, clamp, None)
+        if record is not None:
+            raise ValueError("a record is of one block; use blocks=whole")
+        seen = min(window, length)
+        if clamp is None:
+            clamp = Clamp(prior[0], jnp.zeros((batch, length), bool))
+        prompt = clamp.fixed if clamp.prompt is None else clamp.prompt
+        z = positions.where(clamp.fixed, clamp.tokens, prior[0])
+        start, end, offset = (jnp.asarray(a) for a in spans)
+        view: Callable = lambda tree, o: jax.tree.map(
+            lambda a: jax.lax.dynamic_slice_in_dim(a, o, seen, axis=1) if a.ndim > 1 else a, tree
+        )
+        place = jnp.arange(length)
+
+        def block(k, carry):
+            z, h, calls, lawless = carry
+            o = offset[k]
+            active = (place >= start[k]) & (place < end[k])
+            fixed = clamp.fixed | ~active
+            segment = None if clamp.segment is None else view(clamp.segment, o)
+            fixed = view(jnp.broadcast_to(fixed, (batch, length)), o)
+            given = Clamp(view(z, o), fixed, segment, prompt=view(prompt, o))
+            moved = o - offset[jnp.maximum(k - 1, 0)]
+            h = jax.tree.map(lambda a: _shift(a, moved), h) if self.latent == "shift" else zero(h)
+            state, _ = run(draw.at(step=k), (view(z, o), view(prior[1], o)), given, h)
+            put = lambda a, b: jax.lax.dynamic_update_slice_in_dim(a, b, o, axis=1)
+            z = jax.tree.map(put, z, state.z)
+            return z, state.h, calls + state.calls, lawless | state.lawless
+
+        zero = lambda h: jax.tree.map(jnp.zeros_like, h)
+        none = jnp.zeros(batch, jnp.int32)
+        first = (z, net.latent(batch, seen), none, none > 0)
+        z, h, calls, lawless = jax.lax.fori_loop(0, len(spans.end), block, first)
+        if not isinstance(lawless, jax.core.Tracer):
+            check_lawful(np.asarray(lawless))
+        ended = net.process.clock(jnp.zeros(batch), length)
+        return SampleState(
+            z=z, clock=ended, h=h, free=~clamp.fixed, calls=calls, prompt=prompt, lawless=lawless
+        ), None
 
 
 @register("blocks", "whole")
@@ -68,9 +216,10 @@ class Blocks:
 class Whole(Blocks):
     """One block: the network sees the whole row, whatever its length."""
 
-    def check(self, process: Process) -> None:
-        """Always possible."""
-        del process
+    def check(self, process: Process, block: int = 0) -> None:
+        """Always possible but for a network by blocks."""
+        if process.schedule is not None:
+            super().check(process, block)
 
     def spans(self, length: int, window: int) -> Spans:
         """The row."""
@@ -93,9 +242,9 @@ class Fill(Blocks):
         super().__post_init__()
         _positive(self.size)
 
-    def check(self, process: Process) -> None:
+    def check(self, process: Process, block: int = 0) -> None:
         """Masked diffusion only."""
-        super().check(process)
+        super().check(process, block)
         if not process.absorbing:
             raise ValueError(
                 "blocks=fill leaves noise of time 1 ahead of the block, which only masked "
@@ -145,6 +294,7 @@ def sample_blocks(
     clamp: Clamp | None = None,
     latent: Latent = Latent(),  # noqa: B008 (frozen)
     record: Callable[[SampleState], Any] | None = None,
+    eos: int | None = None,
     **settings: Any,
 ) -> tuple[SampleState, Any]:
     """`loop.sample` block after block, each of `num_steps` steps, in one compiled loop.
@@ -160,6 +310,7 @@ def sample_blocks(
       clamp: of the whole row.
       latent: as of `sample`.
       record: as of `sample`; of a single block only.
+      eos: the token that ends a row, for blocks that stop there; None = there is none.
       **settings: grid and tail, as of `sample`.
 
     Returns:
@@ -170,52 +321,19 @@ def sample_blocks(
       ValueError: for a process that cannot be divided so, a block larger than the window, or a
         record of several blocks.
     """
-    batch, length = positions.shape(prior[0])
-    blocks.check(net.process)
-    spans = blocks.spans(length, min(window, length))
-    run = lambda draw, z, clamp, h: sample(
-        net, step, draw, z, num_steps, clamp=clamp, latent=latent, h=h, record=record, **settings
+    return blocks.sample(
+        net,
+        step,
+        draw,
+        prior,
+        num_steps,
+        window=window,
+        clamp=clamp,
+        latent=latent,
+        record=record,
+        eos=eos,
+        **settings,
     )
-    if len(spans.end) == 1:
-        return run(draw, prior, clamp, None)
-    if record is not None:
-        raise ValueError("a record is of one block; use blocks=whole")
-    seen = min(window, length)
-    if clamp is None:
-        clamp = Clamp(prior[0], jnp.zeros((batch, length), bool))
-    prompt = clamp.fixed if clamp.prompt is None else clamp.prompt
-    z = positions.where(clamp.fixed, clamp.tokens, prior[0])
-    start, end, offset = (jnp.asarray(a) for a in spans)
-    view: Callable = lambda tree, o: jax.tree.map(
-        lambda a: jax.lax.dynamic_slice_in_dim(a, o, seen, axis=1) if a.ndim > 1 else a, tree
-    )
-    place = jnp.arange(length)
-
-    def block(k, carry):
-        z, h, calls, lawless = carry
-        o = offset[k]
-        active = (place >= start[k]) & (place < end[k])
-        fixed = clamp.fixed | ~active
-        segment = None if clamp.segment is None else view(clamp.segment, o)
-        fixed = view(jnp.broadcast_to(fixed, (batch, length)), o)
-        given = Clamp(view(z, o), fixed, segment, prompt=view(prompt, o))
-        moved = o - offset[jnp.maximum(k - 1, 0)]
-        h = jax.tree.map(lambda a: _shift(a, moved), h) if blocks.latent == "shift" else zero(h)
-        state, _ = run(draw.at(step=k), (view(z, o), view(prior[1], o)), given, h)
-        put = lambda a, b: jax.lax.dynamic_update_slice_in_dim(a, b, o, axis=1)
-        z = jax.tree.map(put, z, state.z)
-        return z, state.h, calls + state.calls, lawless | state.lawless
-
-    zero = lambda h: jax.tree.map(jnp.zeros_like, h)
-    none = jnp.zeros(batch, jnp.int32)
-    first = (z, net.latent(batch, seen), none, none > 0)
-    z, h, calls, lawless = jax.lax.fori_loop(0, len(spans.end), block, first)
-    if not isinstance(lawless, jax.core.Tracer):
-        check_lawful(np.asarray(lawless))
-    ended = net.process.clock(jnp.zeros(batch), length)
-    return SampleState(
-        z=z, clock=ended, h=h, free=~clamp.fixed, calls=calls, prompt=prompt, lawless=lawless
-    ), None
 
 
 def _shift(a: Array, by: Array) -> Array:

@@ -73,6 +73,11 @@ class ClassifierNet(Net):
         """Where laws are shifted, not predictions."""
         return isinstance(self.process, Shifted)
 
+    def few(self, rows: Array) -> ClassifierNet:
+        """With the classes of these rows."""
+        assert self.target is not None
+        return dataclasses.replace(super().few(rows), target=self.target[rows])  # type: ignore[call-arg,return-value]
+
     def beside(self, z: Any, clock: Any) -> Any:
         """exact: the whole row and the place in it; first order: the gradient at the place."""
         assert self.target is not None

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from ldd_jax.core.draws import ranks
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw, Process
 from ldd_jax.samplers import orders
@@ -76,6 +77,8 @@ class OwnClock(Step):
 class Confidence(OwnClock):
     """The `count` first positions by `order`, and all whose max p exceeds `threshold` (1 = off).
 
+    With `factor` > 0 also the n surest, n the largest with (n + 1) (1 - c_n) < factor, c_n the
+    n-th largest max p (Fast-dLLM, arXiv 2505.22618, its bound for greedy tokens).
     `order` is confidence, entropy, margin, random or sampled (probability of the drawn token);
     `noise` > 0 adds Gumbel noise of that scale to the order. count = 1 has no discretisation error
     with an exact network, whatever the order.
@@ -84,6 +87,7 @@ class Confidence(OwnClock):
     count: int = 1
     threshold: float = 1.0
     noise: float = 0.0
+    factor: float = 0.0
 
     def __post_init__(self):
         super().__post_init__()
@@ -91,8 +95,10 @@ class Confidence(OwnClock):
             raise ValueError(f"count is {self.count}; at least 1 position a step is revealed")
         if not 0 < self.threshold <= 1:
             raise ValueError(f"threshold is {self.threshold}; it must lie in (0, 1], 1 = off")
-        if self.noise < 0:
-            raise ValueError(f"noise is {self.noise}; it must be 0 (none) or more")
+        if self.noise < 0 or self.factor < 0:
+            raise ValueError(
+                f"noise is {self.noise}, factor {self.factor}; both must be 0 (none) or more"
+            )
 
     def way(self, process: Process) -> Way:
         """In its order, with its noise."""
@@ -102,6 +108,9 @@ class Confidence(OwnClock):
     def _chosen(self, found, wanted: Array, draw: Draw) -> Array:
         place = rank(found.cost, wanted, draw, order=self.order, noise=self.noise)
         first = place < self.count
+        if self.factor:
+            number = ranks(jnp.where(wanted, -found.top, jnp.inf)) + 1
+            first |= (number + 1) * (1 - found.top) < self.factor
         return first if self.threshold == 1 else first | (found.top > self.threshold)
 
 

@@ -37,6 +37,7 @@ class Events(Step):
     clock = "own"
     events = True
     processes = "counted events (scud)"
+    no_stop = "undoes events until none is left"
     no_way = "nobody has written the prior term of a given text with its counts (docs/carried.md)"
 
     def __post_init__(self):

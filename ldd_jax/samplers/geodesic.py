@@ -22,7 +22,7 @@ class Geodesic(Step):
     """
 
     states = "points"
-    processes = "points (sphere)"
+    processes = "points (sphere, gaussian)"
     no_way = "a walk of points has no probability of its own for a text (docs/rdlm.md)"
 
     def __call__(

@@ -117,6 +117,9 @@ class GuidedProcess(TwoPredictionProcess):
 class GuidedNet(Net):
     """Two passes a call, with and without the condition, each with a latent of its own.
 
+    They are one call of the network, on a batch in which the two stand beside each other, so that
+    on several devices a row stays where it is.
+
     The condition is the label, replaced by `null`, or without labels (null < 0) the clamped tokens,
     hidden.
     """
@@ -132,14 +135,19 @@ class GuidedNet(Net):
         """A latent for each pass."""
         return (self.denoiser.latent(batch, length), self.denoiser.latent(batch, length))
 
-    def trunk(self, state: SampleState, segment: Array | None = None) -> Trunk:
-        """Both passes; features [B, L, 2, D]."""
-        found = [
-            dataclasses.replace(plain(self), label=label).trunk(state._replace(z=z, h=h), segment)
-            for (label, z), h in zip(self._conditions(state), state.h)
-        ]
-        features = jnp.stack([trunk.features for trunk in found], axis=2)
-        return Trunk(features=features, latent=tuple(trunk.latent for trunk in found))
+    def call(self, state: SampleState, segment: Array | None = None) -> Trunk:
+        """Both passes at once; features [B, L, 2, D]."""
+        (label, z), (no_label, without) = self._conditions(state)
+        own = (self.unit, self.signal, state.clock, segment)
+        unit, signal, clock, segment = beside(own, own)
+        net = dataclasses.replace(plain(self), unit=unit, signal=signal)
+        net = dataclasses.replace(net, label=beside(label, no_label))
+        trunk = net.call(
+            state._replace(z=beside(z, without), clock=clock, h=beside(*state.h)), segment
+        )
+        of = lambda tree, i: jax.tree.map(lambda a: a.reshape(-1, 2, *a.shape[1:])[:, i], tree)
+        features = jnp.stack([of(trunk.features, i) for i in (0, 1)], axis=2)
+        return Trunk(features=features, latent=tuple(of(trunk.latent, i) for i in (0, 1)))
 
     def _conditions(self, state: SampleState) -> tuple[tuple[Any, Array], tuple[Any, Array]]:
         """Label and tokens of the two passes."""
@@ -148,6 +156,17 @@ class GuidedNet(Net):
             return (None, state.z), (None, self.process.mask_at(state.z, prompt))
         assert self.label is not None
         return (self.label, state.z), (jnp.full_like(self.label, self.null), state.z)
+
+
+def beside(first: Any, second: Any) -> Any:
+    """Rows of both in turn, leaves [2 B, ...].
+
+    Args:
+      first: a pytree, leaves [B, ...].
+      second: another in the same structure.
+    """
+    join = lambda a, b: jnp.stack([a, b], axis=1).reshape(2 * a.shape[0], *a.shape[1:])
+    return jax.tree.map(join, first, second)
 
 
 def plain(net: Net) -> Net:

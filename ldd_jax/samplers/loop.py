@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,14 +12,20 @@ import numpy as np
 
 from ldd_jax.core import positions
 from ldd_jax.core.checks import UserError
-from ldd_jax.core.draws import NO_LAW, most_probable
+from ldd_jax.core.draws import most_probable
 from ldd_jax.core.types import Array, Draw
 from ldd_jax.samplers.ancestral import Ancestral
-from ldd_jax.samplers.base import Clamp, Latent, Net, SampleState, Step
+from ldd_jax.samplers.base import Clamp, Net, SampleState, Step
 from ldd_jax.samplers.grids import LinearGrid
+from ldd_jax.samplers.latents import Latent
+from ldd_jax.samplers.segments import Loop
+from ldd_jax.samplers.stops import Never, Stop, Watch, choose
+from ldd_jax.samplers.windows import Window
 
 # Scope of the loop over a grid, or until done.
 STEPS = "sampling_steps"
+# Scope of the last call, where rows may be spared it.
+TAIL = "sampling_tail"
 
 TAILS: dict[str, Callable] = {}
 
@@ -85,15 +90,17 @@ def start(net: Net, prior: tuple[Any, Any], clamp: Clamp | None, h: Any = None) 
     )
 
 
-def undrawn(z: Any) -> Array:
-    """Positions [B, L] that came from no law: `NO_LAW` as a token, or a point that is no number."""
+def noisy(process: Any, state: SampleState) -> Array:
+    """Rows that have noise left, [B]: a mask, or where nothing tells noise from text, all of them.
 
-    def one(a):
-        floats = jnp.issubdtype(a.dtype, jnp.floating)
-        wrong = ~jnp.isfinite(a) if floats else a == NO_LAW
-        return jnp.any(wrong.reshape(*a.shape[:2], -1), axis=-1)
-
-    return functools.reduce(jnp.logical_or, map(one, jax.tree.leaves(z)))
+    Args:
+      process: the forward side.
+      state: at the end of a grid.
+    """
+    left = state.free
+    if process.absorbing:
+        left = left & process.scored(state.z)
+    return jnp.any(left, axis=1)
 
 
 def check_lawful(lawless_B: np.ndarray) -> None:
@@ -123,18 +130,6 @@ def fetched(state: SampleState) -> tuple[np.ndarray, np.ndarray]:
     return tokens, calls
 
 
-def choose(keep_B: Array, old: Any, new: Any) -> Any:
-    """Old or new, row by row.
-
-    Args:
-      keep_B: True where a row stays old.
-      old: a pytree, leaves [B, ...].
-      new: another in the same structure.
-    """
-    pick = lambda a, b: jnp.where(keep_B.reshape(-1, *(1,) * (b.ndim - 1)), a, b)
-    return jax.tree.map(pick, old, new)
-
-
 def sample(
     net: Net,
     step: Step,
@@ -148,6 +143,9 @@ def sample(
     tail: str = "sample",
     record: Callable[[SampleState], Any] | None = None,
     h: Any = None,
+    stop: Stop = Never(),  # noqa: B008 (frozen)
+    window: Window | None = None,
+    compact: int = 0,
 ) -> tuple[SampleState, Any]:
     """Run `step` from the prior, h in the carry.
 
@@ -166,8 +164,15 @@ def sample(
       clamp: fixed tokens (prompts, infilling) and padding.
       latent: what happens to h between steps.
       tail: "sample" (one more call with alpha_s = 1), "greedy" (arg max of p(x0 | z)) or "none".
+        A row without noise is spared it, and where all are no call is made.
       record: state -> pytree kept for every step, stacked along a leading axis.
+        With it the loop is a static scan, which has derivatives with respect to parameters and h.
       h: the latent before the first step; None = zeros.
+      stop: when a row needs no further step; the tail removes what noise it has left.
+      window: these positions are a part of a row, whose others the network knows by a cache that
+        is made anew every so many steps; None = they are all there are.
+      compact: how often the batch is halved at most as its rows end (`segments.Loop.run`); the
+        same rows, each time another program of a step. Not with a record or a window.
 
     Returns:
       Final state (calls per row counted) and the trace, or None. In a compiled program the caller
@@ -179,76 +184,63 @@ def sample(
     """
     if tail not in TAILS:
         raise ValueError(f"tail {tail!r} is not one of {', '.join(TAILS)}")
-    segment = None if clamp is None else clamp.segment
-    real = jnp.zeros((), jnp.result_type(float))
-    batch, length = positions.shape(prior[0])
-
-    def time(i):
-        """The grid's time number i."""
-        return jnp.asarray(grid(jnp.asarray(i, real.dtype), num_steps), real.dtype)
-
-    def clock(i):
-        """That of the grid's time number i."""
-        return net.process.clock(jnp.broadcast_to(time(i), (batch,)), length)
-
     on_grid = step.clock == "grid"
     state = start(net, prior, clamp, h)
-    if on_grid:
-        state = state._replace(clock=clock(0))
-    carried = bool(jax.tree.leaves(state.h)) and not latent.off
+    watch, carried = Watch(stop), bool(jax.tree.leaves(state.h)) and not latent.off
+    loop = Loop(
+        net=net,
+        step=step,
+        draw=draw,
+        num_steps=num_steps,
+        grid=grid,
+        latent=latent,
+        watch=watch,
+        length=positions.shape(prior[0])[1],
+        segment=None if clamp is None else clamp.segment,
+        idle=~jnp.any(state.free, axis=1),
+        clamped=clamp is not None,
+        window=window,
+    )
+    state = state._replace(clock=loop.clock(0)) if on_grid else state
     step.check(net.process, latent=carried, timed=net.denoiser.timed)
+    stop.check(step, tail)
     state = state._replace(memory=step.init(net, state))
-    idle = ~jnp.any(state.free, axis=1)
-
-    def one(i, state):
-        s = clock(i + 1) if on_grid else None
-        at = dataclasses.replace(net, policy=latent, number=i, time=time, steps=num_steps)
-        new = step(at, state, s, draw.at(step=i), segment)
-        new = settled(state, new._replace(h=at.taken_back(state.z, new.z, new.h)))
-        if not on_grid:
-            return choose(over(state), state, new)
-        new = new if clamp is None else choose(idle, state, new)
-        return new._replace(clock=s)
-
-    def over(state):
-        """Rows of a rule with its own clock that need no further step, or cannot go on."""
-        return step.done(net, state) | state.lawless
-
-    def settled(old, new):
-        """Calls in network passes; tokens that no law gave are noted and not kept."""
-        calls = old.calls + net.passes * (new.calls - old.calls)
-        none = undrawn(new.z)
-        lawless = old.lawless | jnp.any(none, axis=1)
-        return new._replace(z=positions.where(none, old.z, new.z), calls=calls, lawless=lawless)
 
     def end(state, trace):
         if not isinstance(state.lawless, jax.core.Tracer):
             check_lawful(np.asarray(state.lawless))
         return state, trace
 
-    trace = None
+    carry, trace = (watch.begin(net, state), window and window.empty(net)), None
     if record is not None:
 
-        def body(state, i):
-            new = one(i, state)
-            return new, record(new)
+        def body(carry, i):
+            carry = loop.advance(i, carry)
+            return carry, record(watch.bare(carry[0][0]))
 
-        state, trace = jax.lax.scan(body, state, jnp.arange(num_steps))
-    if not on_grid:
-        busy = lambda carry: ~jnp.all(over(carry[1]))
-        more = lambda carry: (carry[0] + 1, one(*carry))
-        first = jnp.asarray(0 if record is None else num_steps, jnp.int32)
-        with jax.named_scope(STEPS):
-            return end(jax.lax.while_loop(busy, more, (first, state))[1], trace)
-    if record is None:
-        count = num_steps if clamp is None else jnp.where(jnp.all(idle), 0, num_steps)
-        with jax.named_scope(STEPS):
-            state = jax.lax.fori_loop(0, count, one, state)
-    at = dataclasses.replace(net, policy=latent, number=num_steps)
-    last_draw = draw.at(step=num_steps)
-    finish = lambda state: settled(state, TAILS[tail](at, state, last_draw, segment))
-    if not step.finishes:
-        return end(finish(state) if clamp is None else choose(idle, state, finish(state)), trace)
-    done = ~jnp.any(net.process.scored(state.z) & state.free, axis=1)
-    state = jax.lax.cond(jnp.all(done), lambda s: s, lambda s: choose(done, s, finish(s)), state)
+        carry, trace = jax.lax.scan(body, carry, jnp.arange(num_steps))
+    halvings = 0 if record is not None or window is not None else compact
+    ends = stop.watches or (halvings and loop.clamped)  # rows of a grid, before it does
+    with jax.named_scope(STEPS):
+        if not on_grid or (record is None and ends):
+            first = jnp.asarray(0 if record is None else num_steps, jnp.int32)
+            carry = loop.run((first, carry), halvings)[1]
+        elif record is None:
+            count = num_steps if clamp is None else jnp.where(jnp.all(loop.idle), 0, num_steps)
+            carry = jax.lax.fori_loop(0, count, loop.advance, carry)
+    (state, _), cache = carry
+    state = watch.bare(state)
+    if not on_grid and not stop.watches:
+        return end(state, trace)
+
+    def finish(state):
+        state, _, seeing = loop.renewed(num_steps, state, None, cache)
+        at = dataclasses.replace(seeing, policy=latent, number=num_steps)
+        last = TAILS[tail](at, state, draw.at(step=num_steps), loop.segment)
+        return loop.settled(state, last)
+
+    done = ~noisy(net.process, state) if on_grid else loop.over(state)
+    finished = lambda state: choose(done, state, finish(state))
+    with jax.named_scope(TAIL):
+        state = jax.lax.cond(jnp.all(done), lambda state: state, finished, state)
     return end(state, trace)

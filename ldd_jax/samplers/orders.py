@@ -64,7 +64,14 @@ def way(name: str, order: str, noise: float = 0.0) -> Way:
     return Way(exact=order != "random" and noise == 0)
 
 
-def _cost(order: str, logp: Array, token: Array) -> Array:
+def cost_of(order: str, logp: Array, token: Array) -> Array:
+    """What comes first is least, [N]; see `Candidates`.
+
+    Args:
+      order: one of `ORDERS`.
+      logp: the network's own law, [N, V].
+      token: that was drawn, [N].
+    """
     if order == "entropy":
         return entropy(logp)
     if order == "confidence":
@@ -96,7 +103,7 @@ def candidates(net: Net, trunk: Trunk, state: SampleState, draw: Draw, order: st
         row_draw, wanted = args
         drawn, own = (net.process.clean(pred, z, t) for pred in preds)
         token = row_draw.outcome(drawn, wanted.astype(drawn.dtype), z)
-        cost = _cost(order, own, jnp.maximum(token, 0))
+        cost = cost_of(order, own, jnp.maximum(token, 0))
         return Candidates(token, cost, entropy(own), jnp.max(own, -1))
 
     args: Any = (draw.rows(state.z.shape[1]), wanted.reshape(-1))

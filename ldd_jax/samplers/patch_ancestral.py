@@ -34,6 +34,7 @@ class PatchAncestral(Step):
     clock = "own"
     one_way = "reveals patches of masks, so it needs masked diffusion"
     one_clock = "reveals a patch at one time"
+    no_stop = "asks the network byte by byte"
     no_way = "nobody has written how a dictated text passes through a patch"
 
     def __post_init__(self):

@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from ldd_jax.core.types import Array
-from ldd_jax.samplers.base import Latent, Net, SampleState
+from ldd_jax.samplers.base import Net, SampleState
+from ldd_jax.samplers.latents import Latent
 
 
 class Along(NamedTuple):

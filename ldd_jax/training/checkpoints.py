@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,19 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging
 
-from ldd_jax.core import reading, writing
-from ldd_jax.core.checks import RunError, UserError, is_whole
+from ldd_jax.core import kept, lease, reading, storage, writing
+from ldd_jax.core.checks import RunError, UserError, is_number
 from ldd_jax.core.console import say
-from ldd_jax.training import digests, distributed
+from ldd_jax.training import digests, distributed, shapes
+from ldd_jax.training.retention import Retention
 from ldd_jax.training.state import TrainState
 
 # 1 had no digests and said less of the run; it is still read.
 FORMAT = 2
 READABLE = (1, 2)
 DAMAGED = "damaged"
+SCORE = "score"
+ALONE = "parameters_alone"  # in the record of a save that holds no average beside them
 
 
 class _Manager(ocp.CheckpointManager):
@@ -47,8 +51,18 @@ class Checkpoints:
       UserError: for a reader, if there are none; for a writer, if there are some but none is whole.
     """
 
-    def __init__(self, workdir: Path, *, keep: int = 2, read_only: bool = False):
-        self.directory = Path(workdir).absolute() / "checkpoints"
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        keep: int = 2,
+        every: int = 0,
+        best: int = 0,
+        read_only: bool = False,
+    ):
+        self.directory = storage.at(workdir).absolute() / "checkpoints"
+        self.kept = kept.kept(self.directory)
+        self.retention = Retention(keep, every, best)
         if read_only and not self.directory.is_dir():
             raise UserError(f"{workdir} holds no checkpoints; train there first")
         if not read_only:
@@ -56,11 +70,21 @@ class Checkpoints:
                 writing.refuse_links([self.directory, self.directory.parent / DAMAGED])
                 self._set_aside()
             distributed.barrier("checkpoints")
+            if self.kept.apart and not distributed.leader():
+                for step in self.kept.steps()[-1:]:
+                    self.kept.folder(step)
         self.saving, self.read_only, self.closed = 0, read_only, False
+        together = self.kept.apart and jax.process_count() > 1 and not read_only
+        rank, count = (jax.process_index(), jax.process_count()) if together else (0, 1)
+        token = distributed.agreed(secrets.randbits(31)) if together else 0
+        self.share = kept.Share(rank, count, token)
+        # Where every process works in a folder of its own, each is the first there.
+        primary = ocp.options.MultiprocessingOptions(primary_host=None if together else 0)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=None if read_only else keep,
+            multiprocessing_options=primary,
+            preservation_policy=None if read_only else self.retention,
             save_interval_steps=0 if read_only else 1,
-            create=not read_only,
+            create=not (read_only or together),
             read_only=read_only,
             cleanup_tmp_directories=not read_only,
             enable_async_checkpointing=True,
@@ -68,9 +92,18 @@ class Checkpoints:
         )
         try:
             with _quiet() if read_only else contextlib.nullcontext():
-                self.manager = _Manager(self.directory, options=options)
+                handlers = _handlers(primary) if together else None
+                self.manager = _Manager(self.kept.local, options=options, item_handlers=handlers)
         except Exception as error:  # as in `_read`
             raise UserError(f"{self.directory} cannot be opened: {_reason(error)}") from error
+
+        if not read_only and best:
+            for step in self.kept.steps():
+                self._score(step, _meta(self.kept.folder(step, ["meta"])).get(SCORE))
+
+    def _score(self, step: int, score: Any) -> None:
+        if is_number(score):
+            self.retention.scores[step] = float(score)
 
     def latest(self) -> int | None:
         """Newest complete step; for a writer, it is whole."""
@@ -78,21 +111,29 @@ class Checkpoints:
 
     def beyond(self, step: int) -> int | None:
         """The newest whole checkpoint if it is after `step`, else None; others are not read."""
-        later = sorted((s for s in self.manager.all_steps() if s > step), reverse=True)
+        later = sorted((s for s in self.kept.steps() if s > step), reverse=True)
         return next((s for s in later if not self._fault(s)), None)
 
-    def save(self, state: TrainState, meta: dict[str, Any]) -> None:
+    def save(self, state: TrainState, meta: dict[str, Any], score: float | None = None) -> None:
         """Start a save of `state`; returns before it is on disk.
+
+        Args:
+          state: of the run.
+          meta: what JSON can hold, kept beside it.
+          score: of its validation, the lower the better; None = it has none.
 
         Raises:
           RunError: if this save, or the one before, cannot be written.
         """
+        record = {"format": FORMAT, ALONE: state.ema is None, SCORE: score, **meta}
+        self._score(int(state.step), score)
         items = dict(
             params=ocp.args.StandardSave(state.params),
-            ema=ocp.args.StandardSave(state.ema),
             optim=ocp.args.StandardSave({"step": state.step, "opt_state": state.opt_state}),
-            meta=ocp.args.JsonSave({"format": FORMAT, **meta}),
+            meta=ocp.args.JsonSave(record),
         )
+        if state.ema is not None:
+            items["ema"] = ocp.args.StandardSave(state.ema)
         if jax.tree.leaves(state.aux):
             items["aux"] = ocp.args.StandardSave(state.aux)
         self._save(int(state.step), ocp.args.Composite(**items))
@@ -107,11 +148,13 @@ class Checkpoints:
 
     def _seal(self) -> None:
         """Add the digests; called when all files of a save are written, before it is named."""
-        if distributed.leader():
+        if distributed.leader() or self.kept.apart:
             begun = f"{self.saving}.orbax-checkpoint-tmp"
-            for folder in self.directory.iterdir():  # every new glob would stay in Python's caches
+            for folder in self.kept.local.iterdir():  # every new glob stays in Python's caches
                 if folder.name.startswith(begun):
                     digests.write(folder)
+                    lease.check(self.directory.parent)
+                    self.kept.publish(folder, self.saving, self.retention.stay, self.share)
 
     def _wait(self) -> None:
         try:
@@ -131,51 +174,74 @@ class Checkpoints:
         Args:
           step: updates done.
           params: parameters.
-          ema: their moving average, in the same structure.
+          ema: their moving average, in the same structure; None = they are it, stored once.
           meta: what JSON can hold, kept beside them.
         """
+        items = {"params": params} | ({} if ema is None else {"ema": ema})
         args = ocp.args.Composite(
-            params=ocp.args.StandardSave(params),
-            ema=ocp.args.StandardSave(ema),
-            meta=ocp.args.JsonSave({"format": FORMAT, **meta}),
+            **{name: ocp.args.StandardSave(item) for name, item in items.items()},
+            meta=ocp.args.JsonSave({"format": FORMAT, ALONE: ema is None, **meta}),
         )
         self._save(step, args)
 
-    def restore(self, like: TrainState, step: int | None = None) -> tuple[TrainState, dict]:
-        """The whole state at `step` (newest by default), placed as the abstract state `like`."""
-        args = dict(
-            params=ocp.args.StandardRestore(like.params),
-            ema=ocp.args.StandardRestore(like.ema),
-            optim=ocp.args.StandardRestore({"step": like.step, "opt_state": like.opt_state}),
+    def restore(
+        self, like: TrainState, step: int | None = None, *, states: int = 0
+    ) -> tuple[TrainState, dict]:
+        """The whole state at `step`, placed as the abstract state `like`.
+
+        Args:
+          like: shapes, types and places that are wanted.
+          step: number of the checkpoint; None = the newest.
+          states: of the vocabulary, behind which there may be another number of zeros.
+
+        Returns:
+          The state, and the checkpoint's record.
+        """
+        items: dict[str, Any] = dict(
+            params=like.params,
+            optim={"step": like.step, "opt_state": like.opt_state},
         )
-        if jax.tree.leaves(like.aux):
-            args["aux"] = ocp.args.StandardRestore(like.aux)
-        found = self._read(args, step)
-        parts = {name: found[name] for name in args if name != "optim"}
-        state = TrainState(**parts, **found["optim"])
+        items |= {"ema": like.ema} if like.ema is not None else {}
+        items |= {"aux": like.aux} if jax.tree.leaves(like.aux) else {}
+        found = self._read(items, step, states)
+        parts = {name: found[name] for name in items if name != "optim"}
+        state = TrainState(**{"ema": None} | parts, **found["optim"])
         return state, found["meta"]
 
-    def restore_params(self, like: Any, *, ema: bool, step: int | None = None) -> tuple[Any, dict]:
+    def restore_params(
+        self, like: Any, *, ema: bool, step: int | None = None, states: int = 0
+    ) -> tuple[Any, dict]:
         """Parameters only, averaged or not, placed as `like`.
 
         Args:
           like: abstract parameters with the shardings that they shall have.
           ema: the moving average in their stead.
           step: number of the checkpoint; None = the latest.
+          states: as in `restore`.
 
         Returns:
           Parameters, and the checkpoint's meta.
         """
-        item = "ema" if ema else "params"
-        found = self._read({item: ocp.args.StandardRestore(like)}, step)
+        newest = max(self.kept.steps(), default=0)
+        record = self.kept.folder(newest if step is None else step, ["meta"])
+        alone = _meta(record).get(ALONE) is True
+        item = "ema" if ema and not alone else "params"
+        found = self._read({item: like}, step, states)
         return found[item], found["meta"]
 
-    def _read(self, args: dict[str, Any], step: int | None) -> Any:
-        step = self._choose([*args, "meta"], step)
+    def _read(self, items: dict[str, Any], step: int | None, states: int) -> dict[str, Any]:
+        """Each item as wanted, and "meta"."""
+        step = self._choose([*items, "meta"], step)
         try:
-            return self.manager.restore(
-                step, args=ocp.args.Composite(**args, meta=ocp.args.JsonRestore())
-            )
+            folder = self.kept.folder(step, [*items, "meta"])
+            rows = shapes.rows_of(_meta(folder), states)
+            args = {"meta": ocp.args.JsonRestore()}
+            for name, like in items.items():
+                there = shapes.as_stored(like, shapes.stored(folder / name), states, rows)
+                args[name] = ocp.args.StandardRestore(there)
+            found = self.manager.restore(step, args=ocp.args.Composite(**args))
+            laid = {name: shapes.laid(found[name], like) for name, like in items.items()}
+            return laid | {"meta": found["meta"]}
         except Exception as error:  # Orbax and TensorStore raise whatever a strange file provokes
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(
@@ -185,7 +251,7 @@ class Checkpoints:
 
     def _choose(self, parts: Collection[str], step: int | None) -> int:
         """`step`, or the newest whose parts are whole; what is passed over is said."""
-        have = sorted(self.manager.all_steps(), reverse=True)
+        have = sorted(self.kept.steps(), reverse=True)
         if not have or step not in (None, *have):
             listed = ", ".join(map(str, sorted(have))) or "none"
             raise UserError(f"{self.directory.parent}: no checkpoint {step}; there are: {listed}")
@@ -201,7 +267,7 @@ class Checkpoints:
 
     def _fault(self, step: int, parts: Collection[str] = ()) -> str:
         """What is wrong with a checkpoint; formats that this library cannot read are refused."""
-        folder = self.directory / str(step)
+        folder = self.kept.folder(step, parts)
         meta = _meta(folder)
         version = meta.get("format")
         newer = isinstance(version, int) and version > FORMAT
@@ -220,7 +286,7 @@ class Checkpoints:
 
     def _set_aside(self) -> None:
         """Move damaged checkpoints that are newer than the newest whole one out of the way."""
-        steps = [int(p.name) for p in self.directory.glob("*") if is_whole(p.name)]
+        steps = self.kept.steps()
         damaged = {}
         for step in sorted(steps, reverse=True):
             why = self._fault(step)
@@ -237,7 +303,7 @@ class Checkpoints:
         for step, why in damaged.items():
             place.mkdir(exist_ok=True)
             number = sum(1 for _ in place.glob(f"{step}.*"))
-            (self.directory / str(step)).rename(place / f"{step}.{number}")
+            self.kept.move(step, place / f"{step}.{number}")
             _say(f"checkpoint {step} is damaged ({why}); moved to {place / f'{step}.{number}'}")
 
     def close(self) -> None:
@@ -255,6 +321,13 @@ class Checkpoints:
         if not self.closed:
             with contextlib.suppress(RunError):
                 self.close()
+
+
+def _handlers(primary: Any) -> dict[str, Any]:
+    """A file for each shard of an array, so that what the processes wrote is one set of files."""
+    arrays = lambda: ocp.StandardCheckpointHandler(multiprocessing_options=primary, use_ocdbt=False)
+    items = {name: arrays() for name in ("params", "ema", "optim", "aux")}
+    return items | {"meta": ocp.JsonCheckpointHandler(multiprocessing_options=primary)}
 
 
 @contextlib.contextmanager

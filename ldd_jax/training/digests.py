@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ldd_jax.core import reading, writing
 
+MOST = 16  # files that are read at a time
 FILE, _STAMP = "digests.json", "_CHECKPOINT_METADATA"
 
 
@@ -17,9 +20,12 @@ def write(folder: Path) -> None:
 
     Orbax stamps its own note of the time later; nothing is read from it.
     """
+    files = list(_files(folder))
+    with _threads() as threads:
+        digests = list(threads.map(_sha256, files))
     found = {
-        str(path.relative_to(folder)): [path.stat().st_size, _sha256(path)]
-        for path in _files(folder)
+        str(path.relative_to(folder)): [path.stat().st_size, digest]
+        for path, digest in zip(files, digests, strict=True)
     }
     writing.write(folder / FILE, json.dumps({"sha256": found}, indent=0) + "\n")
 
@@ -36,23 +42,35 @@ def fault(folder: Path, parts: Collection[str] = ()) -> str:
         wanted = {n: (int(s), str(d)) for n, (s, d) in stated.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return f"{FILE} is missing or damaged"
-    for name, (size, digest) in sorted(wanted.items()):
-        if parts and name.split("/")[0] not in parts:
-            continue
-        path = folder / name  # whose own way may well go up
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            return f"{FILE} names {name!a}, which is not in the folder"
-        try:
-            found = path.stat().st_size
-            if found != size:
-                return f"{name} has {found} bytes, not {size}"
-            if _sha256(path) != digest:
-                return f"{name} is not what was written"
-        except (FileNotFoundError, ValueError):  # ValueError: a name that no file can have
-            return f"{ascii(name)[1:-1]} is missing"
-        except OSError as error:
-            return f"{name} cannot be read: {error.strerror}"
+    names = [n for n in sorted(wanted) if not parts or n.split("/")[0] in parts]
+    with _threads() as threads:
+        found = threads.map(lambda n: _fault_of(folder, n, *wanted[n]), names)
+        why = next(filter(None, found), "")
+        threads.shutdown(cancel_futures=True)  # of a damaged one the rest is not read
+    return why
+
+
+def _fault_of(folder: Path, name: str, size: int, digest: str) -> str:
+    """What is wrong with one file, in words; "" = nothing."""
+    path = folder / name  # whose own way may well go up
+    if ".." in Path(name).parts or Path(name).is_absolute():
+        return f"{FILE} names {name!a}, which is not in the folder"
+    try:
+        found = path.stat().st_size
+        if found != size:
+            return f"{name} has {found} bytes, not {size}"
+        if _sha256(path) != digest:
+            return f"{name} is not what was written"
+    except (FileNotFoundError, ValueError):  # ValueError: a name that no file can have
+        return f"{ascii(name)[1:-1]} is missing"
+    except OSError as error:
+        return f"{name} cannot be read: {error.strerror}"
     return ""
+
+
+def _threads() -> ThreadPoolExecutor:
+    """As many as read side by side; hashing leaves Python's lock."""
+    return ThreadPoolExecutor(min(MOST, os.cpu_count() or 1))
 
 
 def _files(folder: Path) -> Iterator[Path]:

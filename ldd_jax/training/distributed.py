@@ -19,6 +19,7 @@ import numpy as np
 from ldd_jax.core import writing
 from ldd_jax.core.checks import UserError, is_whole, require
 from ldd_jax.training import meeting
+from ldd_jax.training.company import Company
 
 # JAX takes a job's coordinator port from the uppermost 4,096 by the job's number, so that the
 # neighbouring ports are those of the next jobs on this host, and the last one has no port above.
@@ -157,33 +158,47 @@ def shared(folder: Path, patience: float = 30.0) -> None:
     )
 
 
-def start(place: Place, *, limit: float = 300.0) -> None:
-    """Meet, then initialise JAX's distributed runtime.
+def start(place: Place, *, limit: float = 300.0, silence: float = 60.0) -> Company | None:
+    """Meet, then initialise JAX's distributed runtime; the company of the others, if there are any.
+
+    Args:
+      place: where this process stands.
+      limit: seconds to wait for the others.
+      silence: seconds after which a host that does not answer counts as gone.
 
     Raises:
       UserError: after `limit` seconds, naming the processes that never came.
     """
     if place.count == 1:
-        return
-    roll_call(place, limit)
+        return None
+    lines = roll_call(place, limit)
     jax.distributed.initialize(
-        place.coordinator, place.count, place.rank, initialization_timeout=int(limit)
+        place.coordinator,
+        place.count,
+        place.rank,
+        initialization_timeout=int(limit),
+        heartbeat_timeout_seconds=int(2 * silence),  # JAX aborts by then; we have left before
     )
+    return Company(lines, place.count, silence)
 
 
-def roll_call(place: Place, limit: float) -> None:
+def roll_call(place: Place, limit: float) -> dict[int, socket.socket]:
     """Wait until every process has called, or tell all of them who is missing.
+
+    Returns:
+      Open lines: on process 0 to all others, elsewhere to process 0.
 
     Raises:
       UserError: naming them.
     """
     token = os.environ.get(TOKEN, "")
     if place.rank == 0:
-        missing, more = meeting.host(place.meeting, place.count, limit, token)
+        missing, more, lines = meeting.host(place.meeting, place.count, limit, token)
     else:
-        missing, more = meeting.call(place.meeting, place.rank, limit, token)
+        missing, more, lines = meeting.call(place.meeting, place.rank, limit, token)
     if missing:
         raise UserError(_message(missing, place.count, limit) + more)
+    return lines
 
 
 def _message(missing: list[int], count: int, limit: float) -> str:

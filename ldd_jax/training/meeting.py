@@ -23,7 +23,10 @@ LONGEST, PATIENCE, MOST = 1024, 5.0, 200
 _LONGEST_VERDICT = 1 << 20
 
 
-def host(address: tuple[str, int], count: int, limit: float, token: str) -> tuple[list[int], str]:
+Met = tuple[list[int], str, dict[int, socket.socket]]
+
+
+def host(address: tuple[str, int], count: int, limit: float, token: str) -> Met:
     """Process 0: hear the callers, send everyone the verdict.
 
     Args:
@@ -33,7 +36,8 @@ def host(address: tuple[str, int], count: int, limit: float, token: str) -> tupl
       token: secret of the run, which callers prove to know.
 
     Returns:
-      The processes that never came, and what else is known.
+      The processes that never came, what else is known, and the open lines to those who came; of a
+      call where somebody is missing there are none.
 
     Raises:
       UserError: if the port cannot be listened on.
@@ -47,9 +51,12 @@ def host(address: tuple[str, int], count: int, limit: float, token: str) -> tupl
             with contextlib.suppress(OSError):
                 line.settimeout(PATIENCE)
                 line.sendall(data)
+        if not missing:
+            open_lines.pop_all()
     present = "; ".join(f"{rank}: {name}" for rank, (name, _) in sorted(came.items()))
     turned = f"; {refused} callers turned away, without this run's token" if refused else ""
-    return missing, f" (present: 0; {present}{turned})"
+    lines = {} if missing else {rank: line for rank, (_, line) in came.items()}
+    return missing, f" (present: 0; {present}{turned})", lines
 
 
 class _Listener:
@@ -60,7 +67,7 @@ class _Listener:
         self.came: dict[int, tuple[str, socket.socket]] = {}
         self.heard: dict[socket.socket, tuple[float, bytearray, str]] = {}
         self.refused = 0
-        self.waiting = lines.enter_context(selectors.DefaultSelector())
+        self.waiting = selectors.DefaultSelector()
 
     def hear(self, limit: float) -> tuple[dict[int, tuple[str, socket.socket]], int]:
         """Who has come by the end of the time, and how many were turned away."""
@@ -77,6 +84,7 @@ class _Listener:
                     self._read(key.fileobj)  # type: ignore[arg-type]
         for line in list(self.heard):
             self._drop(line)
+        self.waiting.close()
         return self.came, self.refused
 
     def _accept(self) -> None:
@@ -100,7 +108,7 @@ class _Listener:
         data += found
         if found and b"\n" not in data and len(data) <= LONGEST:
             return
-        hello = _parse(bytes(data[: LONGEST + 1]))
+        hello = parse(bytes(data[: LONGEST + 1]))
         rank = hello.get("rank")
         if type(rank) is not int or not 0 < rank < self.count:
             self._drop(line)
@@ -124,7 +132,7 @@ class _Listener:
         line.close()
 
 
-def call(address: tuple[str, int], rank: int, limit: float, token: str) -> tuple[list[int], str]:
+def call(address: tuple[str, int], rank: int, limit: float, token: str) -> Met:
     """Other processes: call until process 0 answers; returns as `host`.
 
     Process 0 may have started later, and then waits longer: who has reached it hears it out.
@@ -141,26 +149,35 @@ def call(address: tuple[str, int], rank: int, limit: float, token: str) -> tuple
     data = json.dumps(hello).encode() + b"\n"
     while time.monotonic() < deadline:
         answer: dict[str, Any] = {}
-        with (
-            contextlib.suppress(OSError),
-            socket.create_connection(address, timeout=min(5, limit)) as line,
-        ):
+        with contextlib.ExitStack() as open_line, contextlib.suppress(OSError):
+            line = open_line.enter_context(socket.create_connection(address, timeout=min(5, limit)))
             line.sendall(data)
             line.settimeout(limit + 10)
-            with line.makefile("rb") as stream:
-                answer = _parse(stream.readline(_LONGEST_VERDICT))
-        missing = answer.get("missing")
-        if answer.get("refused"):
-            why = "; who answers there has another token (LDD_JAX_TOKEN)"
-        elif isinstance(missing, list) and all(type(m) is int for m in missing):
-            if _proven(answer, token, f"missing {missing}"):
-                return missing, ""
-            why = "; who answers there lacks this run's token (LDD_JAX_TOKEN)"
+            answer = parse(_first_line(line))
+            missing = answer.get("missing")
+            if answer.get("refused"):
+                why = "; who answers there has another token (LDD_JAX_TOKEN)"
+            elif isinstance(missing, list) and all(type(m) is int for m in missing):
+                if _proven(answer, token, f"missing {missing}"):
+                    if not missing:
+                        open_line.pop_all()
+                    return missing, "", {} if missing else {0: line}
+                why = "; who answers there lacks this run's token (LDD_JAX_TOKEN)"
         time.sleep(0.2)
-    return [0], f" at {address[0]}:{address[1]}{why}"
+    return [0], f" at {address[0]}:{address[1]}{why}", {}
 
 
-def _parse(line: bytes) -> dict[str, Any]:
+def _first_line(line: socket.socket) -> bytes:
+    """Up to its end and not a byte further: what comes after it is for others to read."""
+    found = bytearray()
+    while not found.endswith(b"\n") and len(found) < _LONGEST_VERDICT:
+        if not (byte := line.recv(1)):
+            break
+        found += byte
+    return bytes(found)
+
+
+def parse(line: bytes) -> dict[str, Any]:
     """The object of a line; empty for any other line."""
     if not line.endswith(b"\n") and b"\n" not in line:
         return {}

@@ -14,11 +14,13 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from ldd_jax.core import reading, writing
+from ldd_jax.core import reading, storage, writing
 from ldd_jax.core.checks import parse_json
 from ldd_jax.core.console import ERR, OUT, harmless, say
 
 LARGEST = 1 << 31  # bytes of a metrics file: ten million lines
+# Samples drawn in training; those of the `sample` command have another name.
+SAMPLES = "training_samples.jsonl"
 
 
 class Writer(Protocol):
@@ -96,6 +98,7 @@ class TensorBoard:
     def close(self) -> None:
         """Flush and close."""
         self.writer.close()
+        storage.settle()
 
 
 class Throughput:

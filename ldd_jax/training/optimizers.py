@@ -1,24 +1,39 @@
-"""AdamW with warm-up, decay and clipping, from optax."""
+"""Optimizers of optax, with warm-up, a decay of the rate, clipping, and a choice of parameters."""
 
 from __future__ import annotations
 
 import dataclasses
 import fnmatch
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, ClassVar
 
 import jax
 import optax
+from optax import contrib
 
 from ldd_jax.core.checks import nearest, require
 from ldd_jax.core.registry import register, runtime
 
-DECAYS: dict[str, Callable[[float, int, float], optax.Schedule]] = {
-    "constant": lambda lr, steps, floor: optax.constant_schedule(lr),
-    "cosine": lambda lr, steps, floor: optax.cosine_decay_schedule(lr, max(steps, 1), floor),
-    "linear": lambda lr, steps, floor: optax.linear_schedule(lr, lr * floor, max(steps, 1)),
+
+def _cooled(lr: float, steps: int, floor: float, cooldown: float) -> optax.Schedule:
+    """Level, and over the last share of the updates a straight line down (arXiv 2404.06395)."""
+    last = max(round(cooldown * steps), 1)
+    down = optax.linear_schedule(lr, lr * floor, last)
+    return optax.join_schedules([optax.constant_schedule(lr), down], [max(steps - last, 0)])
+
+
+DECAYS: dict[str, Callable[[float, int, float, float], optax.Schedule]] = {
+    "constant": lambda lr, steps, floor, cooldown: optax.constant_schedule(lr),
+    "cosine": lambda lr, steps, floor, cooldown: optax.cosine_decay_schedule(
+        lr, max(steps, 1), floor
+    ),
+    "linear": lambda lr, steps, floor, cooldown: optax.linear_schedule(
+        lr, lr * floor, max(steps, 1)
+    ),
+    "wsd": _cooled,
 }
+MOMENTS = ("", "float32", "bfloat16")
 
 
 def skipped(opt_state: Any) -> Any:
@@ -33,54 +48,70 @@ def skipped(opt_state: Any) -> Any:
     return jax.tree.map(move, opt_state, is_leaf=schedule)
 
 
-@register("optim", "adamw")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AdamW:
-    """Clip the global norm, then Adam with decoupled weight decay on every parameter.
+class Optimizer:
+    """What all share: the global norm is clipped, then the rule's own step, times the rate.
 
     Attributes:
       lr: the highest learning rate.
-      b1: decay of the first moment.
-      b2: decay of the second moment.
-      eps: added to the root of the second moment.
       weight_decay: share of a parameter, times the rate, that is taken off at every update.
+      undecayed: patterns of dotted paths of parameters from which nothing is taken off, such as
+        *norm*, *bias, *table; none = it is taken off all.
+      moments: type of the first moment, float32 or bfloat16; "" = that of the parameter.
+      variances: the same of Adam's second moment; in bfloat16 it is rounded at random, since its
+        changes are smaller than what bfloat16 tells apart.
       clip_norm: largest global norm of a gradient; 0 = it is not clipped.
       warmup_steps: updates over which the rate rises linearly.
-      decay: of the rate after that: constant, cosine or linear.
+      decay: of the rate after that: constant, cosine, linear, or wsd, which is level and falls over
+        the last updates.
+      cooldown: share of the updates after the warm-up in which wsd falls.
       floor: the rate at the end of a decay, as a share of `lr`.
       trainable: patterns of dotted paths of parameters, as a shell has them (*latent_norm*); the
         others keep their bytes and the optimizer nothing of them. None = all are trained.
     """
 
     lr: float = 3e-4
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
     weight_decay: float = 0.0
+    undecayed: tuple[str, ...] = ()
+    moments: str = ""
+    variances: str = ""
     clip_norm: float = 1.0
     warmup_steps: int = 2500
     decay: str = "constant"
+    cooldown: float = 0.2
     floor: float = 0.0
     trainable: tuple[str, ...] = ()
     num_steps: int = runtime()
 
+    pace: ClassVar[float] = 1.0
+    """Its rate by that of AdamW, for which the recipes are written."""
+
     def __post_init__(self):
-        if self.decay not in DECAYS:
-            raise ValueError(f"decay {self.decay!r}: {nearest(self.decay, DECAYS)}")
-        for name in ("lr", "eps"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("b1", "b2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
+        for name, known in (("decay", DECAYS), ("moments", MOMENTS), ("variances", MOMENTS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} {getattr(self, name)!r}: "
+                                 f"{nearest(getattr(self, name), known)}")  # fmt: skip
+        self._above("lr")
+        if not 0 < self.cooldown <= 1:
+            raise ValueError(f"cooldown is {self.cooldown}; it must lie in (0, 1]")
         for name in ("weight_decay", "clip_norm", "warmup_steps", "floor"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
 
+    def _above(self, *names: str) -> None:
+        for name in names:
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+
+    def _shares(self, *names: str) -> None:
+        for name in names:
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
+
     def rate(self) -> optax.Schedule:
         """Learning rate by update number, from 0."""
         rest = (self.num_steps or 0) - self.warmup_steps
-        after = DECAYS[self.decay](self.lr, rest, self.floor)
+        after = DECAYS[self.decay](self.lr, rest, self.floor, self.cooldown)
         if not self.warmup_steps:
             return after
         rise = lambda n: self.lr * (n + 1) / self.warmup_steps
@@ -91,34 +122,242 @@ class AdamW:
         return float(self.rate()(update - 1))
 
     def trained(self, params: Any) -> Any:
-        """Whether each parameter is trained, a tree of truth values.
-
-        Raises:
-          UserError: for a pattern that no parameter has.
-        """
+        """Whether each parameter is trained, a tree of truth values."""
         if not self.trainable:
             return jax.tree.map(lambda _: True, params)
-        hit: set[str] = set()
+        return named(params, self.trainable)
 
-        def one(path: Any, _: Any) -> bool:
-            name = jax.tree_util.keystr(path, simple=True, separator=".")
-            found = [p for p in self.trainable if fnmatch.fnmatchcase(name, p)]
-            hit.update(found)
-            return bool(found)
+    def decayed(self, params: Any) -> Any:
+        """Whether something is taken off each parameter, a tree of truth values."""
+        return jax.tree.map(lambda on: not on, named(params, self.undecayed))
 
-        out = jax.tree_util.tree_map_with_path(one, params)
-        idle = [p for p in self.trainable if p not in hit]
-        require(not idle, f"optim.trainable: no parameter is named like {idle[:1]}")
-        return out
+    def patterns(self) -> dict[str, Collection[str]]:
+        """Fields that name parameters, each pattern one at least."""
+        return {"trainable": self.trainable, "undecayed": self.undecayed}
+
+    def check(self, params: Any) -> None:
+        """Refuse a pattern that no parameter has.
+
+        Raises:
+          UserError: naming the field.
+        """
+        for field, patterns in self.patterns().items():
+            for pattern in patterns:
+                hit = any(jax.tree.leaves(named(params, [pattern])))
+                require(hit, f"optim.{field}: no parameter is named like {pattern!r}")
+
+    def rule(self) -> optax.GradientTransformation:
+        """The step of this optimizer, times the rate."""
+        raise NotImplementedError
 
     def make(self) -> optax.GradientTransformation:
-        """The transformation of gradients into updates."""
-        whole = self._whole()
-        return optax.masked(whole, self.trained) if self.trainable else whole
-
-    def _whole(self) -> optax.GradientTransformation:
-        adam = optax.adamw(
-            self.rate(), b1=self.b1, b2=self.b2, eps=self.eps, weight_decay=self.weight_decay
-        )
+        """The transformation of gradients into updates; it refuses as `check` when it begins."""
         clip = optax.clip_by_global_norm(self.clip_norm) if self.clip_norm else optax.identity()
-        return optax.chain(clip, adam)
+        whole = optax.chain(clip, self.rule())
+        if self.trainable:
+            whole = optax.masked(whole, self.trained)
+
+        def init(params: Any) -> Any:
+            if isinstance(params, Mapping):  # optax asks with a stand-in for them, too
+                self.check(params)
+            return _stored(whole.init(params), self.variances)
+
+        return optax.GradientTransformation(init, whole.update)
+
+
+def _stored(opt_state: Any, kind: str) -> Any:
+    """The optimizer's state with Adam's second moments in a type, "" = as they are."""
+    adam = lambda node: isinstance(node, optax.ScaleByAdamState)
+    cast = lambda a: a.astype(kind) if kind and isinstance(a, jax.Array) else a
+    one = lambda node: node._replace(nu=jax.tree.map(cast, node.nu)) if adam(node) else node
+    return jax.tree.map(one, opt_state, is_leaf=adam)
+
+
+def named(params: Any, patterns: Collection[str]) -> Any:
+    """Whether each parameter's dotted path is like one of the patterns, a tree of truth values."""
+
+    def one(path: Any, _: Any) -> bool:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        return any(fnmatch.fnmatchcase(name, p) for p in patterns)
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+@register("optim", "adamw")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay (arXiv 1711.05101).
+
+    Attributes:
+      b1: decay of the first moment.
+      b2: decay of the second moment.
+      eps: added to the root of the second moment.
+    """
+
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._above("eps")
+        self._shares("b1", "b2")
+
+    def rule(self) -> optax.GradientTransformation:
+        """As `Optimizer.rule`."""
+        return optax.adamw(
+            self.rate(),
+            b1=self.b1,
+            b2=self.b2,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            mask=self.decayed if self.undecayed else None,
+            mu_dtype=self.moments or None,
+        )
+
+
+@register("optim", "lion")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lion(Optimizer):
+    """The sign of an average of gradients (arXiv 2302.06675); one moment, lr 3 to 10 times smaller.
+
+    Attributes:
+      b1: share of the moment in the sign.
+      b2: decay of the moment.
+    """
+
+    lr: float = 6e-5
+    b1: float = 0.9
+    b2: float = 0.99
+
+    pace: ClassVar[float] = 0.2
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._shares("b1", "b2")
+
+    def rule(self) -> optax.GradientTransformation:
+        """As `Optimizer.rule`."""
+        return optax.lion(
+            self.rate(),
+            b1=self.b1,
+            b2=self.b2,
+            weight_decay=self.weight_decay,
+            mask=self.decayed if self.undecayed else None,
+            mu_dtype=self.moments or None,
+        )
+
+
+@register("optim", "muon")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Muon(Optimizer):
+    """Orthogonalised momentum for the matrices of blocks, AdamW for all else.
+
+    The update of a matrix [m, n] is scaled by .2 sqrt(max(m, n)), which gives it Adam's size, so
+    that both take one rate (arXiv 2502.16982, equation 4).
+
+    Attributes:
+      matrices: patterns of dotted paths of the matrices, [..., in, out]; each of a stack by itself.
+      beta: decay of the momentum.
+      b1: first decay of AdamW.
+      b2: second decay of AdamW.
+    """
+
+    matrices: tuple[str, ...] = ("*blocks.*.kernel",)
+    beta: float = 0.95
+    b1: float = 0.9
+    b2: float = 0.999
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._shares("beta", "b1", "b2")
+
+    def patterns(self) -> dict[str, Collection[str]]:
+        """As `Optimizer.patterns`."""
+        return super().patterns() | {"matrices": self.matrices}
+
+    def rule(self) -> optax.GradientTransformation:
+        """As `Optimizer.rule`."""
+        matrix = contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
+        numbers = lambda params: jax.tree.map(lambda _: matrix, params)
+        rate, mask = self.rate(), self.decayed if self.undecayed else None
+        orthogonal = optax.chain(
+            contrib.scale_by_muon(
+                beta=self.beta,
+                mu_dtype=self.moments or None,
+                weight_dimension_numbers=numbers,
+            ),
+            optax.stateless(lambda updates, _: jax.tree.map(_as_adam, updates)),
+            optax.add_decayed_weights(self.weight_decay, mask),
+            optax.scale_by_learning_rate(rate),
+        )
+        adam = optax.adamw(
+            rate,
+            b1=self.b1,
+            b2=self.b2,
+            weight_decay=self.weight_decay,
+            mask=mask,
+            mu_dtype=self.moments or None,
+        )
+        on = lambda params: named(params, self.matrices)
+        off = lambda params: jax.tree.map(lambda x: not x, on(params))
+        return optax.chain(optax.masked(orthogonal, on), optax.masked(adam, off))
+
+
+@register("optim", "adafactor")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adafactor(Optimizer):
+    """Second moments of a matrix as one row and one column (arXiv 1804.04235).
+
+    The update is g / sqrt(v), divided by max(1, its root mean square / `clip`); the rate is the
+    config's own, as for Adam.
+
+    Attributes:
+      power: the second moment of update n keeps 1 - n^-power of the one before.
+      clip: largest root mean square of a parameter's update, before the rate.
+      b1: decay of a first moment, which takes memory; 0 = there is none.
+      relative: times the root mean square of the parameter, 0.001 at least, as published.
+      factored: sides of a matrix from which on it is a row and a column.
+    """
+
+    power: float = 0.8
+    clip: float = 1.0
+    b1: float = 0.0
+    relative: bool = False
+    factored: int = 128
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._above("power", "clip", "factored")
+        self._shares("b1")
+
+    def rule(self) -> optax.GradientTransformation:
+        """As `Optimizer.rule`."""
+        parts = [
+            optax.scale_by_factored_rms(
+                decay_rate=self.power, min_dim_size_to_factor=self.factored
+            ),
+            optax.clip_by_block_rms(self.clip),
+        ]
+        if self.relative:
+            parts.append(optax.scale_by_param_block_rms())
+        if self.b1:
+            kind = self.moments or None
+            parts.append(optax.ema(self.b1, debias=False, accumulator_dtype=kind))
+        mask = self.decayed if self.undecayed else None
+        parts.append(optax.add_decayed_weights(self.weight_decay, mask))
+        parts.append(optax.scale_by_learning_rate(self.rate()))
+        return optax.chain(*parts)
+
+
+def _as_adam(update: jax.Array) -> jax.Array:
+    """An orthogonal matrix [..., m, n] in the size that an update of Adam has."""
+    return update * (0.2 * math.sqrt(max(update.shape[-2:])))
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "adafactor": Adafactor,
+    "adamw": AdamW,
+    "lion": Lion,
+    "muon": Muon,
+}

@@ -12,6 +12,7 @@ import numpy as np
 
 from ldd_jax.core.checks import RunError
 from ldd_jax.training import metrics
+from ldd_jax.training.goodput import Goodput
 from ldd_jax.training.watch import Interval, Watch
 
 
@@ -26,6 +27,7 @@ class Recorder:
       patience: skipped updates in a row that end the run.
       dump: what to do with the batch of a skipped update; returns where it lies.
       saved: `saved()` of the checkpoint that the run goes on from.
+      goodput: where its time goes.
       rate: the learning rate of an update, by its number from 1.
     """
 
@@ -39,17 +41,20 @@ class Recorder:
         patience: int,
         dump: Callable[[int, dict[str, np.ndarray], Mapping[str, float]], Path | None],
         saved: Mapping[str, Any] | None = None,
+        goodput: Goodput,
         rate: Callable[[int], float],
     ):
         self.writers, self.progress, self.speed = writers, progress, speed
         self.every, self.patience, self.dump, self.rate = every, patience, dump, rate
         self.interval = Interval(**(saved or {}).get("interval", {}))
         self.watch = Watch(**(saved or {}).get("watch", {}))
+        self.goodput, self.turn = goodput, goodput.turn
         self.rest, self.say, self.status = speed.rest, progress.say, progress.status
 
     def saved(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"interval": vars(self.interval), "watch": vars(self.watch)}
+        kept = {"interval": vars(self.interval), "watch": vars(self.watch)}
+        return kept | {"goodput": self.goodput.saved()}
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """To all writers."""
@@ -82,7 +87,8 @@ class Recorder:
             self._skipped(step, values, arrays)
         if step % self.every == 0:
             rate = {"learning_rate": self.rate(step)}
-            self.write(step, self.interval.means() | rate | self.speed.read())
+            spent = self.speed.read() | self.goodput.read()
+            self.write(step, self.interval.means() | rate | spent)
             self.interval = Interval()
 
     def _skipped(

@@ -241,3 +241,14 @@ def put(mesh: Mesh, arrays: Any) -> Any:
     return jax.tree.map(
         lambda a: jax.make_array_from_process_local_data(sharding, np.asarray(a)), arrays
     )
+
+
+def put_whole(mesh: Mesh, arrays: Any) -> Any:
+    """Global arrays sharded over the batch, from numpy ones that every process has whole."""
+    sharding = batch(mesh)
+
+    def one(a: Any) -> jax.Array:
+        a = np.asarray(a)
+        return jax.make_array_from_callback(a.shape, sharding, lambda place: a[place])
+
+    return jax.tree.map(one, arrays)

@@ -16,7 +16,7 @@ from ldd_jax.training import sharding
 
 @struct.dataclass
 class TrainState:
-    """step: updates done; params; ema: their moving average; opt_state of optax.
+    """step: updates done; params; ema: their moving average, None = there is none; opt_state.
 
     aux: what the objective keeps from update to update (a buffer of rollouts), leaves [batch, ...].
     """
@@ -29,7 +29,11 @@ class TrainState:
 
 
 def create(
-    model: Model, optimizer: optax.GradientTransformation, key: Array, aux: Any = ()
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    key: Array,
+    aux: Any = (),
+    averaged: bool = True,
 ) -> TrainState:
     """The state before the first update; ema is a copy, so that both can be donated.
 
@@ -38,19 +42,24 @@ def create(
       optimizer: makes its own state of them.
       key: PRNG key of the initial parameters.
       aux: shapes of what the objective keeps, which begins as zeros.
+      averaged: whether there is a moving average.
     """
     params = model.init(key)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        ema=jax.tree.map(jnp.copy, params),
+        ema=jax.tree.map(jnp.copy, params) if averaged else None,
         opt_state=optimizer.init(params),
         aux=jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), aux),
     )
 
 
 def abstract(
-    model: Model, optimizer: optax.GradientTransformation, mesh: Mesh, aux: Any = ()
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    aux: Any = (),
+    averaged: bool = True,
 ) -> TrainState:
     """Shapes, dtypes and shardings of the state on a mesh; nothing is allocated.
 
@@ -59,25 +68,29 @@ def abstract(
       optimizer: of optax.
       mesh: of the run.
       aux: shapes and dtypes of what the objective keeps, cut like the batch.
+      averaged: as in `create`.
     """
     shapes = jax.eval_shape(lambda k: create(model, optimizer, k), jax.random.key(0))
     sharding.check(mesh, model.axes(), shapes.params)
     placed = sharding.parameters(mesh, model.axes())
     one = sharding.replicated(mesh)
     like = lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place)
+    # A parameter's statistics that are smaller than it (Adafactor's) are whole everywhere.
+    beside = lambda s, place, p: like(s, place if s.shape == p.shape else one)
     nothing = lambda s: isinstance(s, optax.MaskedNode)  # of a parameter that is not trained
     opt_state = optax.tree_map_params(
         optimizer,
-        lambda s, place: s if nothing(s) else like(s, place),
+        lambda s, place, p: s if nothing(s) else beside(s, place, p),
         shapes.opt_state,
         placed,
+        shapes.params,
         transform_non_params=lambda s: like(s, one),
         is_leaf=nothing,
     )
     return TrainState(
         step=like(shapes.step, one),
         params=jax.tree.map(like, shapes.params, placed),
-        ema=jax.tree.map(like, shapes.ema, placed),
+        ema=jax.tree.map(like, shapes.params, placed) if averaged else None,
         opt_state=opt_state,
         aux=jax.tree.map(lambda a: like(a, sharding.batch(mesh)), aux),
     )
@@ -89,7 +102,12 @@ def shardings(state: TrainState) -> TrainState:
 
 
 def initial(
-    model: Model, optimizer: optax.GradientTransformation, mesh: Mesh, key: Array, aux: Any = ()
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    key: Array,
+    aux: Any = (),
+    averaged: bool = True,
 ) -> TrainState:
     """The first state, made in place on the mesh.
 
@@ -99,9 +117,11 @@ def initial(
       mesh: devices over which the state is laid out.
       key: as in `create`.
       aux: as in `create`.
+      averaged: as in `create`.
     """
-    out = shardings(abstract(model, optimizer, mesh, aux))
-    return jax.jit(lambda k: create(model, optimizer, k, aux), out_shardings=out)(key)
+    out = shardings(abstract(model, optimizer, mesh, aux, averaged))
+    make = lambda k: create(model, optimizer, k, aux, averaged)
+    return jax.jit(make, out_shardings=out)(key)
 
 
 def update_ema(ema: Any, params: Any, step: Array, decay: float) -> Any:
@@ -115,6 +135,11 @@ def update_ema(ema: Any, params: Any, step: Array, decay: float) -> Any:
     """
     d = jnp.minimum(decay, (1 + step) / (10 + step))
     return jax.tree.map(lambda e, p: e + (1 - d).astype(e.dtype) * (p - e), ema, params)
+
+
+def evaluated(state: TrainState) -> Any:
+    """The parameters that are evaluated and sampled: averaged, where there is an average."""
+    return state.params if state.ema is None else state.ema
 
 
 def count(params: Any) -> int:

@@ -11,8 +11,11 @@ import jax.numpy as jnp
 import optax
 
 from ldd_jax.core.types import Array, Batch, Loss, Model, Objective, as_batch
+from ldd_jax.training import rounding
 from ldd_jax.training.optimizers import skipped
 from ldd_jax.training.state import TrainState, update_ema
+
+ROUNDED = 0x726E64  # within the update's key, of which objectives fold in small numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,20 +55,25 @@ class Update:
             .swapaxes(0, 1)
             .reshape(self.accumulate, size // self.accumulate, *a.shape[1:])
         )
-        whole = dict(total=batch.total, norm=batch.norm, step=batch.step)
+        of_all = dict(total=batch.total, norm=batch.norm, step=batch.step)
         leaves = batch._replace(total=None, norm=None, step=None)
 
         def add(carry, micro):
-            (_, loss), g = grad(params, micro._replace(**whole), key)
+            (_, loss), g = grad(params, micro._replace(**of_all), key)
             metrics = loss.metrics
-            return jax.tree.map(jnp.add, carry, (loss.total, metrics["scored"], g)), metrics[
-                "loss_B"
-            ]
+            sums = jax.tree.map(jnp.add, carry, (loss.total, metrics["scored"], g))
+            return sums, (metrics["loss_B"], loss.kept)
 
-        zeros = (jnp.zeros(()), jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
-        (total, scored, g), loss_B = jax.lax.scan(add, zeros, jax.tree.map(split, leaves))
-        whole_B = loss_B.reshape(self.accumulate, self.groups, -1).swapaxes(0, 1).reshape(-1)
-        return Loss(total, {"loss_B": whole_B, "scored": scored}), g
+        zero = jax.tree.map(jnp.zeros_like, rounding.wide(params))
+        zeros = (jnp.zeros(()), jnp.zeros((), jnp.int32), zero)
+        (total, scored, g), by_row = jax.lax.scan(add, zeros, jax.tree.map(split, leaves))
+        whole = lambda a: (
+            a.reshape(self.accumulate, self.groups, -1, *a.shape[2:])
+            .swapaxes(0, 1)
+            .reshape(size, *a.shape[2:])
+        )
+        loss_B, kept = jax.tree.map(whole, by_row)
+        return Loss(total, {"loss_B": loss_B, "scored": scored}, kept), g
 
     def begin(
         self, state: TrainState, arrays: dict[str, Array], seed_key: Array
@@ -115,13 +123,18 @@ class Update:
         """
         aux, batch, key = self.begin(state, arrays, seed_key)
         loss, g = self.gradients(state.params, batch, key)
-        updates, opt_state = self.optimizer.update(g, state.opt_state, state.params)
-        params = self._held(optax.apply_updates(state.params, updates), state.params)
-        step = state.step + 1
-        ema = self._held(update_ema(state.ema, params, step, self.ema_decay), state.ema)
+        aux = aux._replace(**loss.kept) if loss.kept else aux
+        g, old = rounding.wide((g, state.params))
+        updates, opt_state = self.optimizer.update(g, rounding.wide(state.opt_state), old)
+        params = self._held(optax.apply_updates(old, updates), old)
+        step, ema = state.step + 1, state.ema
+        if ema is not None:
+            ema = rounding.wide(ema)
+            ema = self._held(update_ema(ema, params, step, self.ema_decay), ema)
         norm = optax.global_norm(g)
         finite = jnp.isfinite(loss.total) & jnp.isfinite(norm)
-        moved = params, ema, opt_state
+        before = state.params, state.ema, state.opt_state
+        moved = rounding.narrow((params, ema, opt_state), before, jax.random.fold_in(key, ROUNDED))
         stayed = state.params, state.ema, skipped(state.opt_state)
         params, ema, opt_state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), moved, stayed)
         new = TrainState(step, params, ema, opt_state, aux)

@@ -9,8 +9,9 @@ from pathlib import Path
 from absl import flags
 
 from ldd_jax.cli.command_line import Command
+from ldd_jax.cli.commands.shared import distributed_flags, start
 from ldd_jax.core.checks import require
-from ldd_jax.core.console import say
+from ldd_jax.core.console import OUT, say
 
 
 def _bench_flags(values: flags.FlagValues) -> None:
@@ -51,6 +52,7 @@ def _bench_flags(values: flags.FlagValues) -> None:
         "Write a validation text of the corpus into the page and the cells as well.",
     )
     d(flags.DEFINE_string, "output", "", "Folder; the same command again goes on in it.")
+    distributed_flags(values)
 
 
 def _bench(values: flags.FlagValues) -> None:
@@ -63,8 +65,11 @@ def _bench(values: flags.FlagValues) -> None:
         values.bound_sequences >= 0,
         f"--bound_sequences={values.bound_sequences}; it must be 0 (none) or more",
     )
+    start(values)
     from ldd_jax.bench import cells, report, run
+    from ldd_jax.training import distributed
 
+    OUT.silent = bool(values.distributed) and not distributed.leader()
     seeds = cells.numbers("seeds", values.seeds, least=0)
     require(max(seeds) < 2**32, f"--seeds={values.seeds}; they must be below {2**32}")
     temperatures = cells.numbers("temperatures", values.temperatures, float, 0)
@@ -89,6 +94,8 @@ def _bench(values: flags.FlagValues) -> None:
     )
     bench = run.Bench(settings)
     found = bench.execute()
+    if not distributed.leader():
+        return
     say(report.write(found, settings.output, settings.show_data))
     say(f"{len(found)} cells; table.md, frontier.png and frontier.html in {settings.output}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -11,6 +10,7 @@ from ldd_jax.cli.command_line import Command
 from ldd_jax.cli.commands.shared import need, workdir_flag
 from ldd_jax.core.checks import check_seed, require
 from ldd_jax.core.console import say
+from ldd_jax.core.storage import at
 
 
 def _distill_flags(values: flags.FlagValues) -> None:
@@ -39,7 +39,7 @@ def _distill_flags(values: flags.FlagValues) -> None:
 
 
 def _distill(values: flags.FlagValues) -> None:
-    workdir = Path(need(values, "workdir"))
+    workdir = at(need(values, "workdir"))
     steps = need(values, "steps")
     need(values, "output")
     require(steps >= 1, f"--steps={steps}; it must be at least 1")
@@ -89,4 +89,9 @@ def _distill(values: flags.FlagValues) -> None:
     say(f"written to {output.path}")
 
 
-DISTILL = Command("learn a sampler of few steps: a time grid, or factors", _distill_flags, _distill)
+DISTILL = Command(
+    "learn a sampler of few steps: a time grid, or factors",
+    _distill_flags,
+    _distill,
+    buckets=("workdir", "output"),
+)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from absl import flags
 
 from ldd_jax.cli.command_line import Command
 from ldd_jax.cli.commands.shared import distributed_flags, need, start_as_one, workdir_flag
 from ldd_jax.core.checks import check_seed, require
 from ldd_jax.core.console import say
+from ldd_jax.core.storage import at
 
 
 def _energy_flags(values: flags.FlagValues) -> None:
@@ -33,7 +32,7 @@ def _energy_flags(values: flags.FlagValues) -> None:
 
 
 def _energy(values: flags.FlagValues) -> None:
-    workdir = Path(need(values, "workdir"))
+    workdir = at(need(values, "workdir"))
     require(values.num_samples >= 2, f"--num_samples={values.num_samples}; it must be at least 2")
     require(values.batch_size >= 0, f"--batch_size={values.batch_size}; it must be 0 or more")
     check_seed(values.seed)
@@ -66,4 +65,9 @@ def _energy(values: flags.FlagValues) -> None:
         say(f"written to {output.path}")
 
 
-ENERGY = Command("measure a sampler of a target: log Z, ESS, means", _energy_flags, _energy)
+ENERGY = Command(
+    "measure a sampler of a target: log Z, ESS, means",
+    _energy_flags,
+    _energy,
+    buckets=("workdir", "output"),
+)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -18,6 +17,7 @@ from ldd_jax.cli.commands.shared import (
 )
 from ldd_jax.core.checks import is_whole, nearest, require
 from ldd_jax.core.console import say
+from ldd_jax.core.storage import at
 
 
 def _evaluate_flags(values: flags.FlagValues) -> None:
@@ -51,7 +51,7 @@ def _evaluate_flags(values: flags.FlagValues) -> None:
 
 
 def _evaluate(values: flags.FlagValues) -> None:
-    workdir = Path(need(values, "workdir"))
+    workdir = at(need(values, "workdir"))
     start_as_one(values)
     from ldd_jax.config.experiment import name_files
     from ldd_jax.config.stored import fingerprint
@@ -71,7 +71,7 @@ def _evaluate(values: flags.FlagValues) -> None:
         not values.zero_shot or not (values.data or values.data_split or values.data_field),
         "--zero_shot names its own data; --data, --data_split and --data_field do not apply",
     )
-    datasets = zero_shot.read_manifest(Path(values.zero_shot)) if values.zero_shot else []
+    datasets = zero_shot.read_manifest(at(values.zero_shot)) if values.zero_shot else []
     experiment, params, step = pipeline.load_trained(workdir, ema=values.ema, step=values.step)
     passes = [experiment.evaluation.passes]
     if values.passes:
@@ -164,6 +164,7 @@ def _passes(values: flags.FlagValues, experiment: Any, passes: Any, draws: Any, 
     from ldd_jax.inference import evaluate
     from ldd_jax.training import metrics
 
+    evaluate.check_prompt(experiment, values.prompt_tokens)
     asked = list(itertools.product(passes, values.estimator.split(",")))
     compiled = {(k, name): evaluate.program(experiment, k, name) for k, name in asked}
 
@@ -228,4 +229,9 @@ def _about(about: dict[str, Any]) -> str:
     )
 
 
-EVALUATE = Command("bound the likelihood of a split", _evaluate_flags, _evaluate)
+EVALUATE = Command(
+    "bound the likelihood of a split",
+    _evaluate_flags,
+    _evaluate,
+    buckets=("workdir", "output", "data", "grid"),
+)

@@ -1,8 +1,6 @@
-"""The `import` and `export` commands."""
+"""The `import`, `export` and `publish` commands."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 from absl import flags
 
@@ -10,6 +8,7 @@ from ldd_jax.cli.command_line import Command
 from ldd_jax.cli.commands.shared import need, workdir_flag
 from ldd_jax.core.checks import is_whole, require
 from ldd_jax.core.console import say
+from ldd_jax.core.storage import at, local
 
 
 def _import_flags(values: flags.FlagValues) -> None:
@@ -52,7 +51,7 @@ def _import(values: flags.FlagValues) -> None:
         data=values.data,
         recording=values.recording,
     )
-    record = importing.load(Path(checkpoint), Path(workdir), choices)
+    record = importing.load(at(checkpoint), at(workdir), choices)
     same, parity = record["round_trip"], record.get("recorded")
     say(
         f"{record['tensors']} tensors, {record['parameters']:,} parameters, moving average "
@@ -93,8 +92,8 @@ def _export(values: flags.FlagValues) -> None:
     from ldd_jax.interop import exporting
 
     found = exporting.save(
-        Path(workdir),
-        Path(output),
+        at(workdir),
+        at(output),
         names=values.format or values.names,
         prefix=values.prefix,
         ema=values.ema,
@@ -103,10 +102,50 @@ def _export(values: flags.FlagValues) -> None:
     say(f"{found['tensors']} tensors, {found['parameters']:,} parameters: {output}")
 
 
+def _publish_flags(values: flags.FlagValues) -> None:
+    workdir_flag(values, "Folder of a run or an import.")
+    d = lambda f, name, default, text: f(name, default, text, flag_values=values)
+    d(flags.DEFINE_string, "output", "", "New folder, as the Hugging Face hub expects it.")
+    d(flags.DEFINE_string, "push", "", "OWNER/NAME: send it to the hub (needs huggingface_hub).")
+    d(flags.DEFINE_bool, "private", False, "A repository that --push makes is seen by you alone.")
+    d(flags.DEFINE_string, "license", "", "The hub's word for it, such as apache-2.0.")
+    d(flags.DEFINE_string, "title", "", "Of the card; default: the recipe.")
+    d(flags.DEFINE_integer, "samples", 0, "Samples of training that the card shows; may repeat it.")
+    d(flags.DEFINE_integer, "step", None, "Checkpoint; default: the newest.")
+
+
+def _publish(values: flags.FlagValues) -> None:
+    workdir, output = need(values, "workdir"), need(values, "output")
+    require(not values.private or bool(values.push), "--private belongs to --push=OWNER/NAME")
+    from ldd_jax.interop import hub, publishing
+
+    if values.push:
+        hub.check(values.push)
+    choices = publishing.Choices(license=values.license, samples=values.samples, title=values.title)
+    folder = publishing.save(at(workdir), at(output), choices, step=values.step)
+    say(f"published: {folder}")
+    if not values.license:
+        say("its licence is unknown to the card; --license=apache-2.0, or another, says it")
+    if values.push:
+        say(f"pushed: {hub.push(local(folder), values.push, private=values.private)}")
+
+
 IMPORT = Command(
     "read a PyTorch or safetensors checkpoint into a workdir",
     _import_flags,
     _import,
     argument="checkpoint",
+    buckets=("checkpoint", "workdir", "tokenizer", "data"),
 )
-EXPORT = Command("write a workdir's parameters as safetensors", _export_flags, _export)
+EXPORT = Command(
+    "write a workdir's parameters as safetensors",
+    _export_flags,
+    _export,
+    buckets=("workdir", "output"),
+)
+PUBLISH = Command(
+    "write a workdir as a model hub expects it, and send it",
+    _publish_flags,
+    _publish,
+    buckets=("workdir", "output"),
+)

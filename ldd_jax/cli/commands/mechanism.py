@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from absl import flags
 
 from ldd_jax.cli.command_line import Command
-from ldd_jax.cli.commands.shared import need, reset_steps, workdir_flag
+from ldd_jax.cli.commands.shared import (
+    distributed_flags,
+    need,
+    reset_steps,
+    start_as_one,
+    stop_flag,
+    stop_of,
+    workdir_flag,
+)
 from ldd_jax.core.checks import check_seed, require, spread
 from ldd_jax.core.console import say
+from ldd_jax.core.storage import at
 
 
 def _mechanism_flags(values: flags.FlagValues) -> None:
@@ -19,18 +26,21 @@ def _mechanism_flags(values: flags.FlagValues) -> None:
     d(flags.DEFINE_integer, "num_samples", 32, "Rows that are averaged over.")
     d(flags.DEFINE_integer, "seed", 0, "Of noise and draws.")
     d(flags.DEFINE_string, "resets", "0", "h = 0 every k steps, such as 0,1,4: 0 never, 1 always.")
+    stop_flag(values)
     d(flags.DEFINE_integer, "every", 4, "Distance K of the temporal KL, in steps.")
     d(flags.DEFINE_string, "output", "", "JSON lines file; default: WORKDIR/mechanism.jsonl.")
+    distributed_flags(values)
 
 
 def _mechanism(values: flags.FlagValues) -> None:
-    workdir = Path(need(values, "workdir"))
+    workdir = at(need(values, "workdir"))
     resets = reset_steps(values.resets)
     for name in ("steps", "num_samples", "every"):
         require(
             getattr(values, name) >= 1, f"--{name}={getattr(values, name)}; it must be at least 1"
         )
     check_seed(values.seed)
+    start_as_one(values)
     from ldd_jax.core import writing
     from ldd_jax.inference import generate, pipeline, trace
 
@@ -46,6 +56,7 @@ def _mechanism(values: flags.FlagValues) -> None:
             seed=values.seed,
             reset_every=reset,
             every=values.every,
+            stop=stop_of(values),
         )
         say(describe(found))
         records.append(found | {"checkpoint": step})
@@ -74,7 +85,14 @@ def describe(found: dict) -> str:
         f"  busy steps {told('busy', 2)}{closed}; oscillations {told('oscillations', 3)}, returns "
         f"{told('returns', 3)} a position"
     )
+    if "ended" in counts:
+        lines.append(f"  rows end after {told('ended', 2)} steps")
     return "\n".join(lines)
 
 
-MECHANISM = Command("watch what the latent does while sampling", _mechanism_flags, _mechanism)
+MECHANISM = Command(
+    "watch what the latent does while sampling",
+    _mechanism_flags,
+    _mechanism,
+    buckets=("workdir", "output"),
+)

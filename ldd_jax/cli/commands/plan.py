@@ -74,6 +74,8 @@ def _plan(values: flags.FlagValues) -> None:
         record = make(config, size, values.topology, values.per_chip)
     record = {"vocabulary": size, "vocabulary_from": source} | record
     say(json.dumps(record, indent=2) if values.json else plan.table(record))
+    why = plan.unfit(record)
+    require(not why, why)
 
 
 def vocabulary(config: Any) -> tuple[int, str]:

@@ -10,7 +10,7 @@ from typing import Any
 from absl import flags
 
 from ldd_jax.cli.command_line import Command
-from ldd_jax.cli.commands.shared import reset_steps
+from ldd_jax.cli.commands.shared import reset_steps, stop_flag, stop_of
 from ldd_jax.core.checks import check_seed, require
 from ldd_jax.core.console import OUT, say
 
@@ -22,6 +22,7 @@ def _play_flags(values: flags.FlagValues) -> None:
     d(flags.DEFINE_integer, "seed", 0, "Of noise and draws, the same for all runs.")
     d(flags.DEFINE_integer, "row", 0, "Which sample of the seed, 0 to 3.")
     d(flags.DEFINE_string, "resets", "0", "h = 0 every k steps, such as 0,1: 0 never, 1 always.")
+    stop_flag(values)
     d(flags.DEFINE_float, "delay", 0.12, "Seconds between steps.")
     d(flags.DEFINE_string, "gif", "", "Write a GIF instead of playing in the terminal.")
 
@@ -51,6 +52,7 @@ def _play(values: flags.FlagValues) -> None:
                 samples=values.row + 1,
                 seed=values.seed,
                 reset_every=reset,
+                stop=stop_of(values),
             )
             how = {0: "", 1: ", h off"}.get(reset, f", h reset every {reset}")
             runs.append(frames.frames(f"{workdir.name}{how}", found["paths"][values.row]))
@@ -64,4 +66,6 @@ def _play(values: flags.FlagValues) -> None:
     terminal.play(runs, OUT, delay, colours)
 
 
-PLAY = Command("show denoising step by step: terminal or GIF", _play_flags, _play)
+PLAY = Command(
+    "show denoising step by step: terminal or GIF", _play_flags, _play, buckets=("workdir", "gif")
+)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -10,6 +9,7 @@ from absl import flags
 from ldd_jax.cli.command_line import Command
 from ldd_jax.core.checks import check_seed, require
 from ldd_jax.core.console import say
+from ldd_jax.core.storage import at
 
 
 def _report_flags(values: flags.FlagValues) -> None:
@@ -33,8 +33,8 @@ def _report(values: flags.FlagValues) -> None:
     from ldd_jax.inference import pipeline, trace
     from ldd_jax.report import page
 
-    workdirs = [Path(w) for w in dict.fromkeys(",".join(values.workdir).split(","))]
-    bench = Path(values.bench) if values.bench else None
+    workdirs = [at(w) for w in dict.fromkeys(",".join(values.workdir).split(","))]
+    bench = at(values.bench) if values.bench else None
     if bench:
         page.frontier(bench)
     names = [w.name for w in workdirs]
@@ -55,4 +55,9 @@ def _report(values: flags.FlagValues) -> None:
     say(f"report: {output.path}")
 
 
-REPORT = Command("one HTML page: curves, tables, mechanism, a player", _report_flags, _report)
+REPORT = Command(
+    "one HTML page: curves, tables, mechanism, a player",
+    _report_flags,
+    _report,
+    buckets=("workdir", "output"),
+)

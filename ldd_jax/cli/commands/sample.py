@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from pathlib import Path
 
 from absl import flags
 
@@ -18,6 +17,7 @@ from ldd_jax.cli.commands.shared import (
 )
 from ldd_jax.core.checks import RunError
 from ldd_jax.core.console import OUT, say
+from ldd_jax.core.storage import at
 
 
 def _sample_flags(values: flags.FlagValues) -> None:
@@ -30,6 +30,7 @@ def _sample_flags(values: flags.FlagValues) -> None:
     d(flags.DEFINE_string, "label", None, "Class of the samples, of a model trained with classes.")
     d(flags.DEFINE_integer, "length", None, "Tokens of a sample; default: the training length.")
     d(flags.DEFINE_integer, "batch_size", None, "Samples at a time.")
+    d(flags.DEFINE_integer, "compact", None, "Halve a batch so often as its rows end; 0 = never.")
     d(flags.DEFINE_string, "prompt", None, "Text that every sample begins with.")
     d(flags.DEFINE_string, "fill", None, 'Text with gaps, such as "The [MASK][MASK] is".')
     text = "PART:FILE, such as signal:pairs.jsonl: of a model with a signal, what is given to it."
@@ -41,7 +42,7 @@ def _sample_flags(values: flags.FlagValues) -> None:
 
 
 def _sample(values: flags.FlagValues) -> None:
-    workdir = Path(need(values, "workdir"))
+    workdir = at(need(values, "workdir"))
     start_as_one(values)
     from ldd_jax.cli.commands.sample_file import SampleFile
     from ldd_jax.core import writing
@@ -86,4 +87,9 @@ def _sample(values: flags.FlagValues) -> None:
     )
 
 
-SAMPLE = Command("draw samples, fill gaps, continue prompts", _sample_flags, _sample)
+SAMPLE = Command(
+    "draw samples, fill gaps, continue prompts",
+    _sample_flags,
+    _sample,
+    buckets=("workdir", "output", "grid"),
+)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from pathlib import Path
 
 from absl import flags
 
@@ -12,6 +11,7 @@ from ldd_jax.cli.command_line import Command
 from ldd_jax.cli.commands.shared import need, workdir_flag
 from ldd_jax.core.checks import UserError, check_seed, require
 from ldd_jax.core.console import harmless, say
+from ldd_jax.core.storage import at
 
 
 def _verify_flags(values: flags.FlagValues) -> None:
@@ -50,7 +50,7 @@ def _solve_flags(values: flags.FlagValues) -> None:
 
 
 def _solve(values: flags.FlagValues) -> None:
-    problem, workdir = need(values, "problem"), Path(need(values, "workdir"))
+    problem, workdir = need(values, "problem"), at(need(values, "workdir"))
     require(values.steps is None or values.steps >= 1, f"--steps={values.steps}; at least 1")
     check_seed(values.seed)
     from ldd_jax.bench.cells import LATENTS
@@ -85,4 +85,10 @@ VERIFY = Command(
     _verify,
     compiles=False,
 )
-SOLVE = Command("solve a problem with a trained model", _solve_flags, _solve, argument="problem")
+SOLVE = Command(
+    "solve a problem with a trained model",
+    _solve_flags,
+    _solve,
+    argument="problem",
+    buckets=("workdir",),
+)

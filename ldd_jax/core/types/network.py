@@ -36,6 +36,11 @@ class Denoiser(Protocol):
         """Whether what comes out at a position is a function of the other positions only."""
         ...
 
+    @property
+    def block(self) -> int:
+        """Positions of a block, of a network whose blocks see those before them only; 0 = none."""
+        ...
+
     def trunk(
         self, z_BL: Any, cond: Cond, h: Any = None, *, key: Array | None = None, cache: Any = None
     ) -> Trunk:

@@ -24,8 +24,10 @@ class Process(Protocol):
     by_position: bool  # positions have times of their own
     counts_events: bool  # the clock is a number of events that are drawn, not a time
     points: bool  # states are points of a space, not tokens
+    bridges: bool  # `bridge` draws states on the way between two
     chain: str  # what is to be said of the sampler that the bound is of
     parts: Mapping[str, Any]  # processes that this one is made of, by name; none = it is one itself
+    reader: Any  # left to right, by which a network reads tokens off a finished state; or `decode`
 
     @property
     def words(self) -> Process:
@@ -46,6 +48,10 @@ class Process(Protocol):
 
     def beside(self, z: Any) -> dict[str, Any]:
         """What a state holds beside its tokens, by name."""
+        ...
+
+    def places(self, fixed_BL: Array) -> Array:
+        """True at positions of the state that stand for these of the text, [B, ...]."""
         ...
 
     def drift(self, pred_NV: Any, z_N: Any, t_N: Any, s_N: Any) -> Any:
@@ -140,6 +146,27 @@ class Process(Protocol):
 
         Returns:
           As of `corrupt`.
+        """
+        ...
+
+    def bridge(
+        self, keys_B: Array, z0: Array, z: Array, clock: Array, later: Array, keep: Array
+    ) -> Array:
+        """Draw z_s given z_t and z_0, s < t: a forward trajectory, seen backwards.
+
+        Args:
+          keys_B: a PRNG key per example.
+          z0: clean state, [B, L].
+          z: state z_t, [B, L].
+          clock: of z_t, [B] or [B, L].
+          later: of z_s, nearer to the data or equal.
+          keep: [B, L], True where nothing is replaced.
+
+        Returns:
+          z_s like z.
+
+        Raises:
+          TypeError: where `bridges` is False.
         """
         ...
 

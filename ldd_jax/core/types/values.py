@@ -43,15 +43,19 @@ class TokenSpace:
         return self.mask if self.digits == 1 else None
 
 
-ATTENDS = ("full", "causal", "block", "mask", "annealed")
+ATTENDS = ("full", "causal", "block", "doubled", "mask", "annealed")
+BLOCKED = ("block", "doubled")
 
 
 @struct.dataclass
 class Attend:
     """Which keys a query sees, among those of its own document (`Cond.segment`).
 
-    kind: "full" all; "causal" itself and those before; "block" those whose `unit` is not after its
-    own (a block or patch number, [B, L]; block diffusion, arXiv 2503.09573); "mask" where `mask` is
+    kind: "full" all; "causal" itself and those before; "block" those whose block is not after its
+    own; "doubled" a row of noise with its clean copy after it, [B, 2 L]: noise sees the noise of
+    its own block and what is clean before it, a clean position what is clean and not after its own
+    block (block diffusion, arXiv 2503.09573). A block is what has the same `unit` (a block or patch
+    number, [B, L]), or each `size` places. "mask" where `mask` is
     True, [L, L] or [B, L, L] (query, key). Every query must see a key. "annealed" itself and those
     before, and each of those after with probability `share`: one draw by `key` for all rows, heads
     and layers (DiffuLLaMA, arXiv 2410.17891); share 0 is causal, 1 is full.
@@ -62,6 +66,12 @@ class Attend:
     mask: Array | None = None
     share: Array | None = None
     key: Array | None = None
+    size: int = struct.field(pytree_node=False, default=0)
+
+    @property
+    def static(self) -> bool:
+        """Whether it is known without an array."""
+        return self.kind in ("full", "causal") or self.size > 0
 
     def check(self) -> None:
         """Refuse an unknown kind, or one without its array.
@@ -71,8 +81,11 @@ class Attend:
         """
         if self.kind not in ATTENDS:
             raise ValueError(f"attend kind {self.kind!r} is not one of {', '.join(ATTENDS)}")
-        if (self.kind == "block") != (self.unit is not None):
-            raise ValueError("attend: unit belongs to kind 'block', and to no other")
+        if (self.unit is not None) + (self.size > 0) != (self.kind in BLOCKED):
+            raise ValueError(
+                "attend: unit belongs to kind 'block' or 'doubled', or a size in its place, and "
+                "to no other"
+            )
         if (self.kind == "mask") != (self.mask is not None):
             raise ValueError("attend: mask belongs to kind 'mask', and to no other")
         if {self.share is not None, self.key is not None} != {self.kind == "annealed"}:
@@ -94,7 +107,8 @@ class Cond(NamedTuple):
     attend: which positions see which, None = as the network was made; unit: number of each
     position's patch, int32 [B, L], from 0 and never falling; told: tokens [B, L] that a decoder
     reads from left to right inside a patch, where it may know those before; signal: points [B, L,
-    C] that the positions are told beside their tokens.
+    C] that the positions are told beside their tokens; chance: a uniform number, one for all rows,
+    by which a network draws how often it loops.
     """
 
     clock: Array | None = None
@@ -105,6 +119,7 @@ class Cond(NamedTuple):
     unit: Array | None = None
     told: Array | None = None
     signal: Array | None = None
+    chance: Array | None = None
 
     def of_none(self, classes: int, batch: int) -> Cond:
         """With the label that means none where a network of `classes` is told no class.
@@ -119,7 +134,8 @@ class Cond(NamedTuple):
 class Trunk(NamedTuple):
     """Output of a denoiser's trunk.
 
-    features_BLD after final norm and modulation; latent_BLK float32, before it; cache for decoding.
+    features_BLD after final norm and modulation; latent_BLK before it, float32 (bfloat16 where
+    the layers compute in that); cache for decoding.
     """
 
     features: Array
@@ -168,7 +184,12 @@ def as_batch(arrays: dict[str, Array]) -> Batch:
 
 
 class Loss(NamedTuple):
-    """A scalar that simply adds up over microbatches and shards, and metrics that do too."""
+    """A scalar that simply adds up over microbatches and shards, and metrics that do too.
+
+    kept: fields of what the objective keeps (`Objective.aux`) that were made on the way, leaves
+    [B, ...].
+    """
 
     total: Array
     metrics: dict[str, Array]
+    kept: dict[str, Any] = {}
