@@ -13,10 +13,16 @@ from jax.experimental.compilation_cache import compilation_cache
 from ldd_jax.config import loading, plugins
 from ldd_jax.core import registry
 from ldd_jax.core.memory import keep_freed_memory
+from tests.buckets import bucket, faulty  # noqa: F401
 
 keep_freed_memory()  # as the command line does: otherwise a third of the time is page faults
 
 WORKER = "PYTEST_XDIST_WORKER"
+
+# Rooms that train and sample whole programs, where compiling is most of the time. Numbers, draws
+# and laws are tested in the other rooms, by programs as users compile them.
+HURRIED = {"cli", "config", "contracts", "evaluation", "faults", "inference", "interop"}
+HURRIED |= {"launch", "oracle", "runs", "tests", "training"}
 
 # Shorter compilations are not worth a file.
 KEPT = {
@@ -24,8 +30,14 @@ KEPT = {
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
 
-# XLA's newer way to write fused loops for a CPU takes most of the time of a compilation.
-QUICK = "--xla_cpu_use_fusion_emitters=false"
+# XLA's newer way to write fused loops for a CPU takes most of the time of a compilation, LLVM's
+# optimisations half of what is left, for programs that run as fast without; two cores do not need
+# 32 pieces.
+QUICK = (
+    "--xla_cpu_use_fusion_emitters=false "
+    "--xla_backend_optimization_level=1 "
+    "--xla_cpu_parallel_codegen_split_count=4"
+)
 
 
 def pytest_configure(config):
@@ -102,6 +114,15 @@ def cache_folder(tmp_path_factory):
 def keep_programs(cache_folder):
     """Equal programs are compiled once by all test processes and all that they start."""
     with compiled_into(cache_folder, KEPT):
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hurry(request, cache_folder):
+    """Leave optimisations out in the rooms of `HURRIED`; killed runs put them back."""
+    settings = {"jax_disable_most_optimizations": True}
+    hurried = request.path.parent.name in HURRIED
+    with compiled_into(cache_folder, settings) if hurried else contextlib.nullcontext():
         yield
 
 

@@ -83,12 +83,14 @@ def test_the_reference_holds_them_all(made, tmp_path):
     assert "pipeline.load" in (tmp_path / "python.md").read_text()
 
 
-@pytest.mark.parametrize("folder", TAUGHT)
+@pytest.mark.parametrize("folder", (*TAUGHT, "."))
 def test_lines_are_short(folder):
+    """A command or an address may be longer, as it cannot be broken."""
     pages = sorted((DOCS / folder).glob("*.md"))
     assert pages
-    long = [(p.name, x) for p in pages for x in prose(p.read_text()) if len(x) > 100]
-    assert not long
+    unbroken = lambda x: re.sub(r"`[^`]*`|\]\([^)]*\)", "", x)
+    lines = [(p.name, x) for p in pages for x in prose(p.read_text()) if len(x) > 100]
+    assert not [(name, x) for name, x in lines if len(unbroken(x)) == len(x) or folder in TAUGHT]
     if folder == "howto":
         assert max(len(p.read_text().splitlines()) for p in pages) < 60
 

@@ -11,9 +11,8 @@ from jax import monitoring
 from tests.cli import tools
 from tests.conftest import compiled_into
 
-# Half the time to compile. The slow tests of killed runs switch it off: they compile as users do.
+# Every program is worth a file: many commands make the same.
 CACHE = {
-    "jax_disable_most_optimizations": True,
     "jax_persistent_cache_min_compile_time_secs": 0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }

@@ -15,13 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldd_jax.bench import baselines, cells, judging, report, run
+from ldd_jax.bench import baselines, cells, judging, report, run, timing
 from ldd_jax.config import experiment
+from ldd_jax.config.sections import Sampling
 from ldd_jax.core.checks import UserError
 from ldd_jax.core.registry import _CLASSES, register
 from ldd_jax.evaluation import mauve, quality
 from ldd_jax.inference import generate, pipeline
-from ldd_jax.samplers import Step
+from ldd_jax.samplers import Cached, Chained, Dual, Fill, Slide, Step, Still, Whole
 from tests.cli import tools
 
 pytestmark = pytest.mark.slow  # three runs are trained for it
@@ -44,6 +45,9 @@ FIELDS = {
     "length",
     "seconds",
     "tokens_per_s",
+    "latency_s",
+    "first_s",
+    "row_tokens_per_s",
     "entropy",
     "entropy_se",
     "distinct",
@@ -58,7 +62,7 @@ FIELDS = {
     "judges",
     "sample",
 }
-TIMES = ("seconds", "tokens_per_s")
+TIMES = ("seconds", "tokens_per_s", "latency_s", "first_s", "row_tokens_per_s")
 FEW = ("--steps=2,3", "--num_samples=5")
 
 
@@ -95,8 +99,12 @@ def test_every_cell_is_there_and_whole(benched):
     assert sorted(rest) == sorted((n, s) for n in ("data", "unigram", "frequent") for s in (0, 7))
     for cell in real:
         assert set(cell) >= FIELDS
-        assert cell["calls"] == (16 if cell["steps"] is None else cell["steps"] + 1)
+        removal = cell["workdir"] == "udlm"  # no mask is left to the others
+        assert cell["calls"] == (16 if cell["steps"] is None else cell["steps"] + removal)
         assert cell["samples"] == 5 and cell["length"] == 16 and cell["tokens_per_s"] > 0
+        assert cell["row_tokens_per_s"] == pytest.approx(16 / cell["latency_s"])
+        in_one = cell["first_s"] == cell["latency_s"]
+        assert in_one == (cell["workdir"] != "ar") and cell["first_s"] > 0
         assert cell["judge"] == "ar" and set(cell["judges"]) == {"ar", "ngram"}
         assert cell["judge_ppl"] == pytest.approx(math.exp(cell["judge_nats"]))
         assert cell["judge_ppl_low"] <= cell["judge_ppl"] <= cell["judge_ppl_high"]
@@ -398,6 +406,42 @@ def test_mauve_has_rows_of_its_own(trained):
     assert not texts(shown) & texts(others) and texts(others) <= everything
     with pytest.raises(UserError, match="take fewer samples"):
         baselines.references(corpus, size, 16, 3)
+
+
+def test_what_a_reader_waits_for():
+    """A clock that says how often it was asked; a part of a row is made where one comes first."""
+    now = [0.0]
+
+    def spend(seconds):
+        def run(first):
+            now[0] += seconds + first
+            return np.full((2, 8), first), np.full(2, 3)
+
+        return run
+
+    found = timing.draw(spend(4.0), spend(0.5), 5, 2, clock=lambda: now[0])
+    assert found.batches == [4.0, 6.0, 8.0] and found.firsts == [0.5, 2.5, 4.5]
+    assert found.tokens.shape == (6, 8) and found.tokens[:, 0].tolist() == [0, 0, 2, 2, 4, 4]
+    assert found.record() == {
+        "seconds": 18.0, "tokens_per_s": 48 / 18, "latency_s": 6.0, "first_s": 2.5,
+        "row_tokens_per_s": 8 / 6,
+    }  # fmt: skip
+    assert timing.draw(spend(4.0), None, 5, 2, clock=lambda: now[0]).record()["first_s"] == 6.0
+    firsts = {Whole(): 20, Fill(size=4): 4, Slide(size=4): 16, Dual(size=8): 8, Cached(): 5}
+    assert {b: b.first(20, 16, 5) for b in firsts} == firsts
+
+
+def test_parts_of_a_sampler_have_fields_of_their_own():
+    text = "ancestral:stop=chained:stop.second.steps=2:blocks=slide:blocks.size=8:top_p=0.9"
+    chosen = cells.parse_sampler(text, Sampling())
+    assert chosen.stop == Chained(second=Still(steps=2)) and chosen.blocks == Slide(size=8)
+    assert chosen.readout.top_p == 0.9 and cells.told(text)[1] == "stop.second.steps=2"
+    for wrong, why in (
+        ("ancestral:stop.steps=2", "give stop=NAME before"),
+        ("ancestral:stop=x", "x"),
+    ):
+        with pytest.raises(UserError, match=why):
+            cells.parse_sampler(wrong, Sampling())
 
 
 def test_samples_with_masks_are_refused(trained, tmp_path):

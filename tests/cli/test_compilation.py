@@ -52,6 +52,7 @@ def equations(jaxpr) -> int:
     return total
 
 
+@pytest.mark.slow
 def test_sampler_compiles_once_for_every_number_of_steps(compiled, loaded):
     experiment, params, _ = loaded
     sampler = generate.Sampler.make(experiment, experiment.sampling, 16)
@@ -59,7 +60,7 @@ def test_sampler_compiles_once_for_every_number_of_steps(compiled, loaded):
     for steps in (4, 16, 1024):
         records = list(sampler.records(params, seed=0, count=4, num_steps=steps))
         calls[steps] = records[0]["calls"]
-    assert calls == {4: 5, 16: 17, 1024: 1025}
+    assert calls == {4: 4, 16: 16, 1024: 1024}
     assert compiled()["jit(sampler)"] == 1 and sampler.compiled._cache_size() == 1
 
     def size(steps):

@@ -52,6 +52,7 @@ def test_every_method_trains_and_is_measured(method, runs, tmp_path):
     measured(method, runs, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_and_its_measurement(runs, tmp_path):
     measured("mdns", runs, tmp_path)
 

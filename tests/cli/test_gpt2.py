@@ -91,6 +91,7 @@ def test_nats_are_those_of_plain_numpy(folder):
     assert list(tokens) == [4, 10, 26, 0]
 
 
+@pytest.mark.slow
 def test_gen_ppl_and_bench(folder, trained, tmp_path):
     workdir = trained("mdlm")
     tools.good("sample", f"--workdir={workdir}", f"--output={tmp_path / 's.jsonl'}")

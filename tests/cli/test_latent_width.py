@@ -51,6 +51,7 @@ def test_the_reference_has_no_such_network(run, tmp_path):
     assert sampled(tmp_path / "back") == sampled(workdir)
 
 
+@pytest.mark.slow
 def test_a_run_older_than_a_field_goes_on(run):
     """A config without fields that are at their defaults is that of the same run."""
     workdir, given = run

@@ -103,6 +103,7 @@ def test_whole_patches(text, tmp_path):
     refused(tools.call("evaluate", f"--workdir={work}", "--estimator=k_form"), "masks of tokens")
 
 
+@pytest.mark.slow
 def test_equal_operations_by_one_word(tmp_path):
     """`plan --what=flops` says them; patches and bytes within 3 %."""
     each = {}

@@ -62,8 +62,10 @@ def test_command_parses(where, argv, monkeypatch, tmp_path):
         first = "ar" if re.search(r"\badapt(\.py)?:", " ".join(argv)) else "mdlm"
         network = "llama" if where in ("pretrained.md", "adapt.py") else ""
         base = recipes.make({"method": first, "size": "tiny", "network": network})
-        if where.startswith("joint"):  # a student of a run with a signal
-            base = runpy.run_path(str(packaged.path("joint")))["get_config"]()
+        # A student of a run with a signal; the diffusion of what an autoencoder makes.
+        own = where.split(".")[0]
+        if own in ("joint", "latent_diffusion"):
+            base = runpy.run_path(str(packaged.path(own)))["get_config"]()
         stored.save_config(base, tmp_path)
         argv = [re.sub(r"from=[^,]+", f"from={tmp_path}", a) for a in argv]
     if argv[0] in ("COMMAND", "--help", "--version"):

@@ -63,7 +63,7 @@ def test_a_rule_without_a_grid_has_paths_and_no_mechanism(trained, tmp_path):
     text = page.read_text()
     assert "ar: no grid" in text and "<td>no grid</td>" in text
     assert text.count("data:image/png") == 2  # training of both, mechanism of the one
-    assert text.count("<h3>ar</h3>") == 1 and "3 samples, 5 steps" in text
+    assert text.count("<h3>ar</h3>") == 2 and "3 samples, 5 steps" in text  # samples, over training
     alone = tmp_path / "alone.html"
     tools.good("report", ar, *FEW, f"--output={alone}")
     assert alone.read_text().count("data:image/png") == 1
@@ -90,6 +90,9 @@ def test_the_page_needs_nothing_else(written):
     runs = json.loads(data[1])
     assert [r["label"] for r in runs] == ["mdlm", "lddm_m"]
     assert runs[0]["paths"][0]["tokens"][0] == ["[MASK]"] * 16
+    over = text.partition("<h2>Samples over training</h2>")[2]
+    assert re.findall(r"<h3>(\w+)</h3>", over) == ["mdlm", "lddm_m"]
+    assert over.count("<tr><td>12</td><td>") == 2  # one sampling in training, at its end
 
 
 def test_refusals(trained, tmp_path):
@@ -119,6 +122,7 @@ def hostile(text):
         "curves": {"entropy": [1.0, 0.5], "entropy_se": [0.1, None]},
         "counts": counts,
         "paths": [path | {"text": text}],
+        "history": [(1, [text, text])],
         "samples": 1,
         "steps": 2,
         "seed": 0,

@@ -17,7 +17,9 @@ def test_train_evaluate_sample(method, trained, tmp_path):
     assert record["passes"] == 1 + looped and 0 < record["nelbo_nats_per_token"] < 6
     tools.good("sample", f"--workdir={workdir}", f"--output={output}")
     records = tools.json_lines(output)
-    assert all(r["calls"] == 5 and "[MASK]" not in r["text"] for r in records)
+    # The last step may leave a mask, which the noise removal takes; what has none always pays.
+    allowed = {5} if "uniform" in method else {4, 5}
+    assert all(r["calls"] in allowed and "[MASK]" not in r["text"] for r in records)
     rule = "ancestral" if method == "d3pm" else "analytic"
     assert records[0]["settings"]["step"] == {"name": rule}
     rules = ["euler", "theta_trapezoidal", "ancestral"]

@@ -47,15 +47,17 @@ def test_steps_equations_and_verdict(workdir):
     assert again.out == run.out
     flags = ("--steps=2", "--latent=off", "--sampler=ancestral", "--seed=3")
     other = tools.good("solve", f"--workdir={workdir('lddm_g')}", PROBLEM, *flags)
-    assert "3 network calls" in other.out
+    assert "2 network calls" in other.out
 
 
 @pytest.mark.slow
 def test_left_to_right(workdir):
+    """The problem and its mark, 8 of 18 tokens, enter the cache by one call."""
     run = tools.good("solve", f"--workdir={workdir('ar')}", PROBLEM)
-    assert "18 network calls" in run.out
+    assert "11 network calls" in run.out
 
 
+@pytest.mark.slow
 def test_refusals(workdir, trained):
     here = f"--workdir={workdir('lddm_g')}"
     for argv, why in (

@@ -47,6 +47,7 @@ def test_a_pipe_whose_reader_leaves(tmp_path, trained, train_flags):
     assert len(tools.json_lines(copy / "samples.jsonl")) == 5
 
 
+@pytest.mark.slow
 def test_a_config_that_steers_terminals(tmp_path, trained):
     """What a stranger's config and folder are called is shown, not obeyed."""
     copy = shutil.copytree(trained("mdlm"), tmp_path / "copy\x1b]0;x\x07")

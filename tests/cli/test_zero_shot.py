@@ -26,6 +26,7 @@ def manifest(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_a_row_for_each_data_set(trained, manifest, tmp_path):
     output, given = tmp_path / "o.jsonl", f"--workdir={trained('lddm_m')}"
     run = tools.good("evaluate", given, f"--zero_shot={manifest}", f"--output={output}")

@@ -107,6 +107,19 @@ def json_lines(path: Path) -> list[dict]:
     return [json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()]
 
 
+TIMES = ("seconds", "tokens_per_second", "goodput")  # what differs from run to run
+
+
+def untimed(record: dict) -> dict:
+    """A summary, or what a checkpoint notes, but for its times."""
+    return {k: v for k, v in record.items() if k not in TIMES}
+
+
+def summary(workdir: Path) -> dict:
+    """The summary of a run but for its times."""
+    return untimed(json.loads((workdir / "summary.json").read_text()))
+
+
 def curve(workdir: Path) -> list[dict]:
     """The metrics of a run but for its speed, which is the only thing that may differ."""
     lines = json_lines(workdir / "metrics.jsonl")

@@ -69,7 +69,7 @@ def test_one_field(field, first, count):
         (("config", QUICK, "--field=optim.lr.x"), "no such field"),
         (("config", QUICK, "--field=optm"), "did you mean 'optim'"),
         (("config",), "--config is missing"),
-        (("list", "stp"), "did you mean 'step'"),
+        (("list", "stepp"), "did you mean 'step'"),
         (("list", "step", "grid"), "takes flags only"),
         (("list", "--plugin=nowhere.py"), "no such file, and no module of that name"),
         (("list", "--plugin="), "--plugin is missing its value"),

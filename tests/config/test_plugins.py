@@ -229,6 +229,7 @@ COMMANDS = (
     ("play", "--workdir={}"),
     ("bench", "--workdir={}", "--output=out"),
     ("export", "--workdir={}", "--output=out"),
+    ("publish", "--workdir={}", "--output=out"),
     ("solve", "--workdir={}", "--problem=1"),
     ("distill", "--workdir={}", "--steps=2", "--output=out.json"),
     ("gen-ppl", "texts", "--workdir={}"),

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,3 +114,11 @@ def test_flax_modules_stay_with_the_denoisers():
     for path in PACKAGE.rglob("*.py"):
         if path.parent.name != "denoisers":
             assert not re.search(r"\blinen\b", path.read_text()), path
+
+
+def test_a_run_begins_without_what_only_pictures_and_tables_need():
+    """matplotlib and scipy take a third of the time that all other imports take together."""
+    late = "{'matplotlib', 'scipy', 'tensorflow', 'transformers', 'torch'}"
+    code = f"import sys, ldd_jax.runs.train; sys.exit(', '.join({late} & sys.modules.keys()) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

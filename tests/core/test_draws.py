@@ -100,6 +100,7 @@ def rows_of(draw, logp, length, tile):
     return vocabulary_tiles.rows(fn, lambda a: a, logp, draw.at(step=3).rows(length), tile=tile)
 
 
+@pytest.mark.slow
 def test_draws_do_not_depend_on_batch_or_tile():
     key, length, size = jax.random.key(2), 5, 11
     logp = jax.random.normal(jax.random.key(3), (4 * length, size))

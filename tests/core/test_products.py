@@ -16,6 +16,7 @@ def pair(shape, features, dtype):
     return x, jax.random.normal(kw, (shape[-1], features), dtype), (ky, (*shape[:-1], features))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(7, 3), (2, 5, 3), (2, 3, 4, 3)])
 @pytest.mark.parametrize("features", [2, 3, 9])
 def test_value_and_gradients_are_those_of_autodiff(x64, shape, features):

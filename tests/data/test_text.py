@@ -54,6 +54,7 @@ def test_section_round_trip():
         TextData(path="").check()
 
 
+@pytest.mark.slow
 def test_default_corpus():
     corpus = TextData().load()
     assert corpus.tokenizer.decode(corpus.train[0]["tokens"]).isprintable() or len(corpus.train)

@@ -49,11 +49,33 @@ def test_who_sees_whom():
                 assert of("block", SEGMENTS)[b, 0, i, j] == (sees and same)
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_noise_beside_its_clean_row(size):
+    """Noise: its own block's noise, clean blocks before. Clean: clean blocks up to its own."""
+    unit = np.arange(8) // size
+    of = lambda attend: np.asarray(allowed(16, None, attend))
+    mine = of(Attend("doubled", size=size))
+    np.testing.assert_array_equal(mine, of(Attend("doubled", unit=jnp.asarray(unit)[None])))
+    for q, k in np.ndindex(16, 16):
+        own, there = unit[q % 8], unit[k % 8]
+        if q < 8:
+            expected = there == own if k < 8 else there < own
+        else:
+            expected = k >= 8 and there <= own
+        assert mine[0, 0, q, k] == expected
+    np.testing.assert_array_equal(
+        of(Attend("block", size=size))[0, 0, :8, :8], unit[:, None] >= unit
+    )
+
+
 @pytest.mark.parametrize(
     "wrong, why",
     [
         (Attend("sideways"), "'sideways' is not one of full, causal"),
         (Attend("block"), "unit belongs to kind 'block'"),
+        (Attend("block", unit=UNITS, size=2), "or a size in its place"),
+        (Attend("causal", size=2), "and to no other"),
+        (Attend("doubled"), "unit belongs to kind 'block' or 'doubled'"),
         (Attend("full", mask=BAND), "mask belongs to kind 'mask'"),
     ],
 )
@@ -62,6 +84,7 @@ def test_what_is_refused(wrong, why):
         wrong.check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("segment", [None, SEGMENTS], ids=["whole", "documents"])
 @pytest.mark.parametrize("attend", ATTEND)
 def test_output_and_gradients_are_those_of_the_formula(x64, segment, attend):
@@ -85,6 +108,7 @@ def test_queries_against_a_longer_cache(x64):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_types_and_precision(strict, dtype):
     q, k, v, cotangent = arrays(7, 7, dtype)

@@ -37,6 +37,7 @@ def test_hashes_have_the_classes_of_plain_python():
         assert len(pairs) == len(set(grams)) == len({h for _, h in pairs})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("length, width", [(5, 3), (17, 4), (16, 4), (30, 7)])
 def test_a_window_by_blocks_is_masked_attention(length, width, causal):
@@ -48,6 +49,7 @@ def test_a_window_by_blocks_is_masked_attention(length, width, causal):
     np.testing.assert_allclose(found, want, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_pooling_is_by_patch():
     """The maximum, with its gradient; attention sees bytes of its own patch, an empty one is 0."""
     x = jax.random.normal(jax.random.key(0), (2, 12, 3))
@@ -89,6 +91,7 @@ def test_left_to_right_leaks_nothing(given):
     np.testing.assert_allclose(jnp.concatenate(seen, 1), whole, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_static_patches_are_given_ones_and_the_latent_is_by_patch():
     one = SMALL | dict(depth=1, ngrams=(3,), latent=True)
     static, given = Blt(**one, patch=4), Blt(**one, patch=0, patches=3)

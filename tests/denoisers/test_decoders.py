@@ -52,6 +52,7 @@ def gradient(model, params, cond=NONE):
     return jit(jax.value_and_grad(loss))(params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [plain, fused])
 def test_a_group_of_heads_shares_keys_and_values(kernel):
     q = jax.random.normal(jax.random.key(2), (B, L, 4, 6))
@@ -70,6 +71,7 @@ def test_axes_match_parameters(model):
     assert tied.axes()["trunk"]["blocks"]["down"]["kernel"] == ("layer", "mlp", "width")
 
 
+@pytest.mark.slow
 @BOTH
 def test_memory_and_kernel_change_nothing(model):
     params = live_params(model)
@@ -79,6 +81,7 @@ def test_memory_and_kernel_change_nothing(model):
         close(kept, gradient(dataclasses.replace(model, **change), params, cond), 2e-4)
 
 
+@pytest.mark.slow
 def test_causal_at_share_0_and_full_at_share_1_to_the_bit():
     """The annealed mask at both ends is the network's own at the same shapes."""
     for model in (LLAMA, SMALL):
@@ -101,6 +104,7 @@ def test_the_share_of_open_entries_and_one_draw_a_key():
         Attend("full", share=jnp.float32(1), key=jax.random.key(0)).check()
 
 
+@pytest.mark.slow
 @BOTH
 def test_shifted_with_a_start_it_is_the_autoregressive_network_to_the_bit(model):
     """At share 0: what a causal network says after (start, x_1 .. x_{i-1}) stands at i."""
@@ -130,6 +134,7 @@ def test_the_first_position_of_a_document_is_predicted_in_its_own_document(shift
     assert np.abs(before[:, :3] - after[:, :3]).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", ["none", "repeat", "start"])
 def test_the_latent_enters_where_its_prediction_is(shift):
     """Causal, so that a change of h at place 4 is seen from the row on that shows token 4."""
@@ -151,6 +156,7 @@ def test_a_fresh_latent_changes_nothing(model):
     assert np.ptp(np.asarray(expected)) > 0
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_cache_gives_the_same_token_by_token(model):
     model = dataclasses.replace(model, causal=True, latent=False)
@@ -169,6 +175,7 @@ def test_a_cache_gives_the_same_token_by_token(model):
     close(jit(run)(params), whole, 5e-5)
 
 
+@pytest.mark.slow
 def test_it_is_told_the_time_only_when_asked():
     model = dataclasses.replace(LLAMA, time_conditioning=True)
     params = first_params(model)
@@ -205,7 +212,7 @@ def test_bfloat16_parameters_and_activations():
     params = first_params(model)
     assert {a.dtype for a in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
     logits, latent = out(model, params)
-    assert logits.dtype == latent.dtype == jnp.float32
+    assert logits.dtype == jnp.float32 and latent.dtype == jnp.bfloat16
 
 
 def test_what_is_refused():

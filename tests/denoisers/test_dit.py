@@ -41,6 +41,7 @@ def close(a, b, tolerance=2e-5):
 SEEN = {False: Attend(), True: Attend("causal")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("segments", [False, True])
 def test_kernels_agree_with_gradients(segments, causal):
@@ -59,8 +60,18 @@ def test_kernels_agree_with_gradients(segments, causal):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("segments", "causal"), [(False, False), (True, False), (True, True)])
-def test_the_pallas_kernel_agrees(segments, causal):
+@pytest.mark.parametrize(
+    ("segments", "attend"),
+    [
+        (False, SEEN[False]),
+        (True, SEEN[False]),
+        (True, SEEN[True]),
+        (True, Attend("block", size=24)),
+        (False, Attend("doubled", size=24)),
+    ],
+    ids=["full", "documents", "causal", "block", "doubled"],
+)
+def test_the_pallas_kernel_agrees(segments, attend):
     """Splash attention, interpreted, forward and backward; padding rows mean nothing."""
     q, k, v = jax.random.normal(jax.random.key(7), (3, 2, 256, 2, 64))
     segment = jnp.repeat(jnp.asarray([[1, 2, 3, 0]] * 2), 64, axis=1) if segments else None
@@ -69,7 +80,7 @@ def test_the_pallas_kernel_agrees(segments, causal):
     def solve(kernel):
         return jit(
             jax.value_and_grad(
-                lambda *a: jnp.sum(real * jnp.cos(kernel(*a, segment, SEEN[causal]))),
+                lambda *a: jnp.sum(real * jnp.cos(kernel(*a, segment, attend))),
                 argnums=(0, 1, 2),
             )
         )(q, k, v)
@@ -88,6 +99,7 @@ def test_rotary_depends_on_distance_only():
     assert float(jnp.max(jnp.abs(scores(0) - jnp.einsum("bqhk,bshk->bqs", q, k)))) > 0.1
 
 
+@pytest.mark.slow
 def test_packed_documents_do_not_see_each_other(params):
     model = DiT(**SIZES)
     segment = jnp.asarray([[1, 1, 1, 2, 2, 2, 2, 0]] * B)
@@ -118,10 +130,10 @@ def test_remat_and_kernel_change_nothing(params, change):
     close(expected, loss_of(DiT(**SIZES, **change), Cond())(params))
 
 
-def test_bfloat16_keeps_latent_and_logits_in_float32(params):
+def test_bfloat16_keeps_logits_in_float32(params):
     single, half = DiT(**SIZES), DiT(**SIZES, dtype="bfloat16")
     a, b = (jit(lambda p, m=m: m.bind(p).trunk(Z, Cond(), H))(params) for m in (single, half))
-    assert b.features.dtype == jnp.bfloat16 and b.latent.dtype == jnp.float32
+    assert b.features.dtype == b.latent.dtype == jnp.bfloat16
     logits = half.bind(params).head(b.features[0])
     assert logits.dtype == jnp.float32
     gap = np.abs(a.latent - b.latent).max()

@@ -7,8 +7,7 @@ import pytest
 
 from ldd_jax.core.types import Cond, TokenSpace
 from ldd_jax.denoisers import Hollow
-from tests.cli import tools
-from tests.lab import first_params, jit
+from tests.lab import jit, live_params
 
 V, L = 5, 6
 TOKENS = TokenSpace(size=V, mask=4)
@@ -21,11 +20,7 @@ COND = Cond(clock=jnp.full(1, 0.3))
 @pytest.fixture(scope="module")
 def network():
     """With parameters that leave nothing at its start."""
-    params = first_params(MODEL)
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    live = [p + 0.3 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys)]
-    return MODEL.bind(jax.tree.unflatten(tree, live))
+    return MODEL.bind(live_params(MODEL, 1))
 
 
 def jacobian(run):
@@ -35,6 +30,7 @@ def jacobian(run):
     return np.abs(np.asarray(full)).max(axis=(1, 3))
 
 
+@pytest.mark.slow
 def test_the_diagonal_of_the_jacobian_is_zero_to_the_bit(network):
     """Without a latent, with one of another text, and over two passes on one text."""
     other = jax.random.normal(jax.random.key(3), (1, L, V))
@@ -67,18 +63,3 @@ def test_what_it_refuses(network):
         network.trunk(z, COND._replace(segment=jnp.ones((1, L), jnp.int32)))
     with pytest.raises(ValueError, match="must divide depth 2"):
         Hollow(tokens=TOKENS, depth=2, mix_every=3)
-
-
-@pytest.mark.slow
-def test_it_trains_and_is_corrected_from_the_command_line(tmp_path):
-    text = tmp_path / "text"
-    text.write_text(tools.sentences(200))
-    work = f"--workdir={tmp_path / 'run'}"
-    given = (*tools.SIZES, *tools.OPTIM, *tools.corpus(text), "--config.training.num_steps=6")
-    tools.good("train", tools.recipe("hollow_sic"), work, *given)
-    said = tools.good("evaluate", work).out
-    assert "an upper bound for the sampler that runs one pass per step" in said, said
-    rule = "--sampler=predictor_corrector:corrector=informed"
-    tools.good("sample", work, rule, "--num_samples=2", f"--output={tmp_path / 's.jsonl'}")
-    rows = tools.json_lines(tmp_path / "s.jsonl")
-    assert [r["calls"] for r in rows] == [2 * 4 + 1] * 2

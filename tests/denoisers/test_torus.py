@@ -21,6 +21,7 @@ def features(torus):
     return jit(lambda z: denoiser.trunk(z, Cond()).features.reshape(-1, SIDE, SIDE, 16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [(1, 0), (0, 1), (3, 2)])
 def test_what_is_shifted_round_the_border_comes_out_shifted(shift):
     z = jax.random.randint(jax.random.key(0), (3, SIDE, SIDE), 0, 3)

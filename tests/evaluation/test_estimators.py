@@ -129,6 +129,7 @@ def test_estimators_agree_on_a_network_with_a_latent(law):
     assert abs((one.nats - base.nats).sum()) > 4 * math.sqrt(np.sum(one.se**2 + base.se**2))
 
 
+@pytest.mark.slow
 def test_padding_changes_nothing(law):
     model = DiT(tokens=law.tokens, width=16, depth=1, heads=2, cond_width=8, latent=False)
     params = live_params(model, scale=0.5)

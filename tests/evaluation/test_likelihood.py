@@ -188,6 +188,7 @@ def test_a_full_and_a_padded_last_batch_agree():
     assert abs(found[0].nats - found[1].nats) < 4 * found[0].monte_carlo_se
 
 
+@pytest.mark.slow
 def test_evaluation_is_repeatable_and_limited():
     built = experiment("udlm", evaluation__batch_size=8, evaluation__max_sequences=20)
     params = first_params(built.model, built.key(0))
@@ -195,6 +196,7 @@ def test_evaluation_is_repeatable_and_limited():
     assert one == two and one.sequences == 20 and "20 of 40 sequences" in str(one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [3, 8, 64])
 def test_just_so_many_sequences_are_scored_at_every_batch_size(size):
     """The same ones, spread over the split; the program's progress is told batch by batch."""

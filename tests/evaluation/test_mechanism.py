@@ -95,6 +95,7 @@ def test_curves_average_over_open_positions():
     assert found["temporal"][0] is None and found["temporal"][2] is not None
 
 
+@pytest.mark.slow
 def test_busy_steps_of_the_closed_form():
     """Z11: simulated ancestral steps, with the noise removal."""
     process, steps, length, rows = Masked(tokens=PROCESSES["masked"].tokens), 16, 12, 4000

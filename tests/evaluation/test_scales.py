@@ -79,6 +79,7 @@ def test_scaled_steps_have_less_path_kl_and_less_kl(exact, x64):
     np.testing.assert_allclose(found, [0.1779, 0.1754, 0.1128], atol=5.1e-5)
 
 
+@pytest.mark.slow
 def test_rows_give_the_costs_of_the_enumeration(exact, x64):
     law, net, costs = exact
     rows = 1 << 13

@@ -21,6 +21,8 @@ FILES = {
     "strangers": "what strangers' workdirs make read, say or publish",
     "bombs": "small files, large bombs",
     "training/test_meeting": "strangers who call the roll",
+    "core/test_buckets": "buckets that fail, leases, torn uploads",
+    "cli/test_bucket": "runs and shards in buckets that fail",
 }
 # Nothing to lose.
 NO_RUN = (

@@ -18,20 +18,19 @@ import numpy as np
 from ldd_jax.config import experiment as experiments
 from ldd_jax.training import state as states
 from ldd_jax.training.checkpoints import Checkpoints
+from tests.children import environment
 from tests.cli import tools
 
-STEPS, BATCH = 120, 8
 FLAGS = (
     *tools.SIZES,
     *tools.OPTIM,
-    f"--config.training.num_steps={STEPS}",
     "--config.training.log_every=1",
     "--config.training.eval_every=20",
     "--config.training.sample_every=40",
     "--config.training.checkpoint_every=4",
 )
-# As a user compiles (the tests of tests/cli leave optimisations out).
-ENV = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "false", "JAX_PLATFORMS": "cpu"}
+# The tests of tests/cli leave optimisations out.
+ENV = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "false"}
 LIMIT = 240.0
 
 
@@ -57,10 +56,11 @@ class Arena:
     Args:
       folder: where everything lies.
       method: of the recipe.
+      length: updates of a run.
     """
 
-    def __init__(self, folder: Path, method: str = "lddm_m"):
-        self.folder, self.method = folder, method
+    def __init__(self, folder: Path, method: str = "lddm_m", length: int = 120):
+        self.folder, self.method, self.length = folder, method, length
         self.text = folder / "text.txt"
         self.text.write_text(tools.sentences(100))
         self.whole = folder / "whole"
@@ -71,16 +71,15 @@ class Arena:
         given = (tools.recipe(self.method), f"--workdir={workdir}", *tools.corpus(self.text))
         ledger = self.ledger(workdir)
         main = [sys.executable, "-m", "tests.faults.recorded", str(ledger), "train"]
-        return [*main, *given, *FLAGS, *more]
+        return [*main, *given, *FLAGS, f"--config.training.num_steps={self.length}", *more]
 
     def ledger(self, workdir: Path) -> Path:
         return self.folder / f"{workdir.name}.ledger"
 
     def start(self, workdir: Path, *more: str, devices: int = 1, pause: float = 0, **env: str):
-        flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
         return subprocess.Popen(
             self.command(workdir, *more),
-            env={**os.environ, **ENV, **flags, "FAULTS_PAUSE": str(pause), **env},
+            env={**environment(devices), **ENV, "FAULTS_PAUSE": str(pause), **env},
             cwd=tools.ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -142,7 +141,7 @@ def account(ledger: Path, rank: int = 0) -> list[list[int]]:
     return kept
 
 
-def losses(arena: Arena, workdir: Path, steps: int = STEPS) -> tuple[int, int]:
+def losses(arena: Arena, workdir: Path) -> tuple[int, int]:
     """(steps, examples) that the run lacks or has twice, against the one left alone."""
     mine, whole = (account(arena.ledger(w)) for w in (workdir, arena.whole))
     rows = max(max(r) for r in whole) + 1
@@ -151,7 +150,7 @@ def losses(arena: Arena, workdir: Path, steps: int = STEPS) -> tuple[int, int]:
     twice = sum(len(e) - len(set(e)) for e in epochs)
     skipped = sum(rows - len(set(e)) for e in epochs[:-1])
     moved = sum(a != b for a, b in zip(mine, whole))
-    return abs(steps - len(mine)) + moved, twice + skipped
+    return abs(arena.length - len(mine)) + moved, twice + skipped
 
 
 def final(workdir: Path):
@@ -175,11 +174,8 @@ def same(one: Path, other: Path, within: float = 0.0) -> None:
         return
     assert curves[0] == curves[1]
     jax.tree.map(np.testing.assert_array_equal, a, b)
-    assert meta_a == meta_b
-    summaries = [json.loads((w / "summary.json").read_text()) for w in (one, other)]
-    for summary in summaries:
-        del summary["seconds"], summary["tokens_per_second"]
-    assert summaries[0] == summaries[1]
+    assert tools.untimed(meta_a) == tools.untimed(meta_b)
+    assert tools.summary(one) == tools.summary(other)
 
 
 SIGKILL, SIGTERM, SIGINT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT

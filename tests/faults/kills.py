@@ -112,7 +112,9 @@ def one_of_two(arena: Arena, number: int = drill.SIGKILL) -> Row:
         assert "the same command goes on" in ended[1].out, ended
         outcome = f"both saved the same step and left with 75 in {seconds:.1f} s"
     else:
-        assert ended[0].status == -number and ended[1].status != 0, ended
+        assert [e.status for e in ended] == [-number, 75], ended
+        assert "process 1 of 2 is gone" in ended[1].err, ended
+        assert "F0000" not in ended[1].err and "Traceback" not in ended[1].err, ended
         outcome = f"the other left in {seconds:.1f} s"
     again = pair(arena, workdir)
     for process in again:

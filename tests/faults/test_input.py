@@ -249,6 +249,7 @@ def test_wrong_hashes_and_swapped_shards(shards, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["token", "filled", "short"])
 def test_records_out_of_range(what, shards, tmp_path):
     """A shard with the right hash whose records say what cannot be: told apart row by row."""

@@ -9,7 +9,7 @@ from tests.faults import drill, kills
 
 @pytest.fixture(scope="module")
 def arena(tmp_path_factory):
-    return drill.Arena(tmp_path_factory.mktemp("arena"))
+    return drill.Arena(tmp_path_factory.mktemp("arena"), length=44)
 
 
 def lost(row):

@@ -46,6 +46,7 @@ def content(home):
     return {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in home.iterdir()}
 
 
+@pytest.mark.slow
 def test_files_of_a_run(copy, home, train_flags):
     drafts = [f"{n}.partial" for n in FILES] + ["metrics.partial", ".config.json.partial"]
     for name in (*FILES, *drafts, "curve.partial.png"):
@@ -64,6 +65,7 @@ def test_the_lock(copy, home, train_flags):
     assert (home / "lock").read_text() == "mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", OUTPUTS)
 def test_outputs_of_commands(command, copy, home):
     name, flags = OUTPUTS[command]
@@ -101,6 +103,7 @@ def test_folders_beside_an_export_or_import_are_left(copy, tmp_path):
         assert (tmp_path / name / "precious").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_links_that_the_user_names_are_followed(copy, home, tmp_path):
     target, link = home / "result", tmp_path / "link"
     target.write_text("old")

@@ -74,6 +74,7 @@ def test_a_missing_item_and_lost_digests_count_as_damage(copy, train_flags):
     }
 
 
+@pytest.mark.slow
 def test_readers_take_what_is_whole(copy):
     """What a command does not read may be damaged; nothing is moved by a reader."""
     storage.flip(storage.data_file(copy, 12, "optim"))
@@ -120,6 +121,7 @@ def test_other_formats_are_refused_in_words(version, copy, train_flags):
     refused(tools.call("sample", f"--workdir={copy}"), words)
 
 
+@pytest.mark.slow
 def test_a_workdir_belongs_to_one_run_at_a_time(copy, trained, train_flags):
     """The lock is the kernel's: it goes with its holder, whatever the file says."""
     (copy / "lock").write_text("process 1 on moon")  # left by a run that was killed

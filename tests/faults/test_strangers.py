@@ -47,6 +47,7 @@ def change(workdir, path, value):
     (workdir / "config.json").write_text(json.dumps(tree))
 
 
+@pytest.mark.slow
 def test_the_file_that_is_read_is_named(workdir):
     change(workdir, "data.validation_path", json.loads((workdir / "config.json").read_text())
            ["data"]["path"])  # fmt: skip
@@ -105,6 +106,9 @@ CONFIGS = [
     ("model.width", 10**30, "numbers lie between"),
     ("sampling.step", 3, "expected a section with a name"),
     ("sampling.batch_size", 10**9, "a batch has more than"),
+    ("evaluation.batch_size", "x", "expected int"),
+    ("sampling.batch_size", [1], "expected int"),
+    ("evaluation.batch_size", 0, "at least 1"),
     ("optim.lr", float("nan"), "expected a finite number"),
     ("training.num_steps", 2**31, "below 2^31"),
     ("mesh.data", 0, "-1 or at least 1 devices"),
@@ -194,7 +198,7 @@ def test_pipes_in_a_checkpoint_without_digests(harm, workdir):
     meta = folder / "meta" / "metadata"
     meta.write_text(json.dumps(json.loads(meta.read_text()) | {"format": 1}))
     (folder / "digests.json").unlink()
-    path = next(p for p in (folder / "ema").rglob("*") if p.is_file())
+    path = next(p for p in (folder / "params").rglob("*") if p.is_file())
     path.unlink()
     harm(path)
     refused(tools.call("sample", f"--workdir={workdir}"), f"{path.name} is no regular file")

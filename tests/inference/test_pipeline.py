@@ -106,6 +106,7 @@ def test_options_are_the_names_of_the_flags(pipe):
     assert one == two != three
 
 
+@pytest.mark.slow
 def test_temperature_0_is_greedy(pipe):
     how = dict(seed=3, sampler="confidence")
     assert pipe.sample(1, temperature=0, **how) == pipe.sample(1, top_k=1, **how)

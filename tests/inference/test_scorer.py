@@ -31,6 +31,7 @@ def test_probabilities_of_the_next_token_sum_to_one(trained, method):
     assert p.max() > 1.2 * p.mean()  # it has learned something
 
 
+@pytest.mark.slow
 def test_left_to_right_multiplies(trained):
     """Log p(ab | c) = log p(a | c) + log p(b | ca), token by token."""
 
@@ -42,6 +43,7 @@ def test_left_to_right_multiplies(trained):
     assert whole.nats == pytest.approx(sum(s.nats for s in single), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_scores_of_a_bfloat16_run_depend_on_neither_batch_nor_order(trained):
     pipe = pipeline.load(trained("ar"))
     model = dataclasses.replace(pipe.experiment.model, dtype="bfloat16")

@@ -29,6 +29,7 @@ def waves(tree):
     return jax.tree.unflatten(shape, made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(KEPT))
 def test_the_same_parameters_and_the_same_tokens(name):
     kept = KEPT[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -118,6 +119,7 @@ def test_samples_fills_and_evaluates(imported, tmp_path):
     assert [r["passes"] for r in tools.json_lines(tmp_path / "e.jsonl")] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_mask_in_the_middle(tmp_path):
     file, _ = checkpoint(tmp_path, loop=False)
     workdir = tmp_path / "run"
@@ -161,6 +163,36 @@ def test_an_export_of_ones_own_run_is_read_back(trained, tmp_path, names):
     assert all(one[n].tobytes() == other[n].tobytes() for n in one)
 
 
+@pytest.mark.slow
+def test_zeros_behind_the_vocabulary_stay_inside(trained, tmp_path):
+    """A run that is given 64 as its multiple has the exports, samples and bound that it had."""
+    run, padded = trained("lddm_m"), tmp_path / "padded"
+    shutil.copytree(run, padded)
+    config = json.loads((padded / "config.json").read_text())
+    config["model"]["vocab_multiple"] = 64
+    (padded / "config.json").write_text(json.dumps(config))
+    rows = lambda workdir: ldd_jax.load(workdir).params["trunk"]["embed"]["table"].shape[0]
+    assert rows(run) % 64 and rows(padded) % 64 == 0
+    tensors = []
+    for names in ("reference", "own"):
+        for workdir in (run, padded):
+            out = tmp_path / f"{workdir.name}-{names}"
+            tools.good("export", f"--workdir={workdir}", f"--output={out}", f"--names={names}")
+            tensors.append(load_file(out / "model.safetensors"))
+    for one, other in (tensors[:2], tensors[2:]):
+        assert one.keys() == other.keys()
+        assert all(one[n].tobytes() == other[n].tobytes() for n in one)
+    tools.good("import", tmp_path / "padded-own", f"--workdir={tmp_path / 'back'}")
+    assert rows(tmp_path / "back") == rows(padded)
+    assert sample(run) == sample(padded) == sample(tmp_path / "back")
+    bounds = []
+    for workdir in (run, padded):
+        tools.good("evaluate", f"--workdir={workdir}", f"--output={tmp_path / 'bound.jsonl'}")
+        bounds.append(tools.json_lines(tmp_path / "bound.jsonl")[-1]["nelbo_nats_per_token"])
+    np.testing.assert_allclose(bounds[0], bounds[1], rtol=1e-6)
+
+
+@pytest.mark.slow
 def test_what_an_export_says_is_not_overruled(trained, tmp_path):
     run, out = trained("lddm_m"), tmp_path / "out"
     tools.good("export", f"--workdir={run}", f"--output={out}")
@@ -265,7 +297,7 @@ REFUSED = [
     (lambda w: w.update({"layer_norm.bias": np.zeros(3)}), (), "(3,), expected (16,)"),
     (None, ("--method=mdlm",), "does not fit a bidirectional network with a latent"),
     (None, ("--method=lddm",), "did you mean 'lddm_"),
-    (None, None, "give --method; allowed: lddm_g, lddm_m"),
+    (None, None, "give --method; allowed: lddm_block, lddm_g"),
     (None, ("--method=",), "--method is missing its value"),
     (None, ("--heads=4",), "4 heads given, but rotary_emb.inv_freq tells 2"),
     (None, ("--mask=29",), "a process of 29 states (mask 29)"),
@@ -312,6 +344,7 @@ def test_places_in_use_are_refused(imported, tmp_path):
     assert result.status == 2 and "is not an empty folder" in result.err
 
 
+@pytest.mark.slow
 def test_score_models_and_their_schedule(tmp_path):
     file, _ = checkpoint(tmp_path, loop=False)
     workdir = tmp_path / "run"

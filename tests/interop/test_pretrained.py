@@ -50,6 +50,7 @@ def imported(folder, words, tmp_path_factory):
     return work, tools.good("import", folder, *flags)
 
 
+@pytest.mark.slow
 def test_logits_are_those_that_transformers_gave(imported):
     work, result = imported
     assert "21 of 21 tensors come back byte for byte" in result.out

@@ -17,6 +17,7 @@ def script(monkeypatch):
     return importlib.import_module("joint")
 
 
+@pytest.mark.slow
 def test_laws_of_exact_draws_come_near_each_other_and_to_the_chain(script, tmp_path):
     data = ChainData(states=4, noise=0.5, length=16)
     one, other = (data.draw(3000, seed) for seed in (1, 2))

@@ -98,6 +98,30 @@ def test_jobset_is_valid_and_runs_on_every_host():
     assert token["name"] == "LDD_JAX_TOKEN" and re.fullmatch("[0-9a-f]{32}", token["value"])
 
 
+def test_programs_are_kept_where_it_is_said():
+    """On the node of a pod, which loses its own folders; elsewhere in another place than ~."""
+    import jsonschema
+    import yaml
+
+    place = "/var/cache/it's"
+    found = yaml.safe_load(dry("gke_jobset.sh", *GKE, "--env=A=b", f"--cache={place}"))
+    jsonschema.validate(found, json.loads((HERE / "jobset.json").read_text()))
+    (jobs,) = found["spec"]["replicatedJobs"]
+    pod = jobs["template"]["spec"]["template"]["spec"]
+    (container,), (volume,) = pod["containers"], pod["volumes"]
+    assert {"name": "XDG_CACHE_HOME", "value": place} in container["env"]
+    assert container["volumeMounts"] == [{"name": volume["name"], "mountPath": place}]
+    assert volume["hostPath"] == {"path": place, "type": "DirectoryOrCreate"}
+    assert "volumes" not in dry("gke_jobset.sh", *GKE)
+    words = shlex.split(dry("tpu_vm.sh", "--name=s", "--zone=z", f"--cache={place}"))
+    (remote,) = [w.removeprefix("--command=") for w in words if w.startswith("--command=")]
+    assert f"XDG_CACHE_HOME={place}" in shlex.split(remote)
+    script = dry("slurm.sh", "--nodes=2", f"--cache={place}").partition("\n")[2]
+    (line,) = [x for x in script.splitlines() if "XDG" in x]
+    assert shlex.split(line) == ["export", f"XDG_CACHE_HOME={place}"]
+    assert "XDG" not in dry("slurm.sh", "--nodes=2")
+
+
 def test_tpu_vm_runs_on_all_workers():
     words = shlex.split(dry("tpu_vm.sh", "--name=slice", "--zone=us-east5-a", "--project=p"))
     assert words[:6] == ["gcloud", "compute", "tpus", "tpu-vm", "ssh", "slice"]

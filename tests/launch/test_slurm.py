@@ -14,7 +14,8 @@ import time
 
 import pytest
 
-from tests.training.processes import MESH, ROOT, arguments, command, corpus, environment, read
+from tests.children import environment
+from tests.training.processes import MESH, ROOT, arguments, command, corpus, read
 
 SLURM = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "sinfo")
 STEPS = 4

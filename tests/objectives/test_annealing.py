@@ -46,6 +46,7 @@ def attends(monkeypatch, objective, step):
     return calls
 
 
+@pytest.mark.slow
 def test_the_share_grows_and_both_passes_see_the_same(monkeypatch):
     masks = {}
     for step, share in ((0, 0.1), (4, 0.5), (9, 1.0), (30, 1.0)):
@@ -61,6 +62,7 @@ def test_the_share_grows_and_both_passes_see_the_same(monkeypatch):
     assert (masks[4] != masks[0]).any()
 
 
+@pytest.mark.slow
 def test_evaluation_sees_both_ways_and_0_is_off(monkeypatch):
     for objective in (OBJECTIVE.as_bound(2), dataclasses.replace(OBJECTIVE, anneal_steps=0)):
         assert attends(monkeypatch, objective, 0) == [None, None]

@@ -101,7 +101,7 @@ def test_guidance_by_a_prompt():
     plain, same, strong = (run(n) for n in (net, guide_prompt(net, gamma=1.0),
                                             guide_prompt(net, gamma=6.0)))  # fmt: skip
     np.testing.assert_array_equal(plain.z, same.z)
-    assert strong.calls.tolist() == [10] * 4 and plain.calls.tolist() == [5] * 4
+    assert strong.calls.tolist() == [8] * 4 and plain.calls.tolist() == [4] * 4
     assert (strong.z[:, :3] == 3).all() and (strong.z != plain.z).any()
     hidden = run(guide_prompt(net, gamma=0.0))
     free = jit(

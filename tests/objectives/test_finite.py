@@ -41,6 +41,7 @@ def law_of_chain(law, process, logits, steps):
     return p
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [Masked, MaskedMean, Uniform])
 def test_it_bounds_the_chain(make):
     law = Law(2, 2, 2, masked=make is not Uniform)

@@ -16,6 +16,7 @@ from ldd_jax.objectives import (
     NoContext,
     PseudoContext,
 )
+from ldd_jax.objectives.context import iterated
 from ldd_jax.processes import Masked, Uniform
 from tests.lab import first_params, jit, live_params
 
@@ -220,3 +221,32 @@ def test_a_context_needs_a_latent():
         PseudoContext()(
             bound, jnp.zeros((1, 2), jnp.int32), Cond(), None, jax.random.key(0), jnp.arange(1)
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reached", [0, 2], ids=["stopped", "some"])
+def test_many_passes_are_a_loop_of_one_size(reached):
+    """h of five passes and its gradient are those of single calls; more are no more program."""
+    denoiser, z, cond = MODEL.bind(live_params(MODEL)), batch_of().z0, Cond(clock=jnp.full(B, 0.6))
+    made = []
+
+    def one_by_one(denoiser):
+        h = None
+        for i in range(5):
+            live = denoiser if i >= 5 - reached else jax.lax.stop_gradient(denoiser)
+            h = live.trunk(z, cond, h).latent
+        return jnp.sum(jnp.sin(h)), h
+
+    def looped(denoiser, passes=5):
+        h = iterated(denoiser, passes, reached)(z, cond, None)
+        return jnp.sum(jnp.sin(h)), h
+
+    for run in (one_by_one, looped):
+        made.append(jit(jax.value_and_grad(run, has_aux=True))(denoiser))
+    close(*made, rtol=2e-4, atol=2e-5)
+    if reached:
+        assert gap(made[0][1], jax.tree.map(jnp.zeros_like, denoiser)) > 1e-3
+    else:  # nothing is reached
+        jax.tree.map(lambda a: np.testing.assert_array_equal(a, 0), made[1][1])
+    size = lambda n: str(jax.make_jaxpr(lambda d: looped(d, n)[1])(denoiser)).count("\n")
+    assert size(9) == size(12), (size(9), size(12))

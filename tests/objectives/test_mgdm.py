@@ -54,6 +54,7 @@ def test_times_are_every_share_once(steps, weight):
     np.testing.assert_allclose(StepTimes(steps=steps).share, (k / steps).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0])
 @pytest.mark.parametrize("tile", [0, 5])
 def test_loss_is_the_published_formula(tile, gamma):
@@ -82,6 +83,7 @@ def test_loss_is_the_published_formula(tile, gamma):
     np.testing.assert_allclose(loss.metrics["loss_B"], each.sum(1), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0, 1.5])
 def test_gradient_flows_through_the_token_weight(gamma):
     """Slope by CE: a [(1 - p)^g + g p (1 - p)^(g - 1) CE]; of CE by the logits: p - onehot."""
@@ -103,6 +105,7 @@ def test_gradient_flows_through_the_token_weight(gamma):
         np.testing.assert_allclose(g, 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_with_gamma_zero_and_reciprocal_steps_it_is_the_nelbo_on_the_same_times():
     """alpha = 1, gamma = 0, w = 1/k: T times the bound at t = k / T, but for the normaliser."""
     batch, steps = batch_of(), 5
@@ -131,6 +134,7 @@ def test_lddm_g_is_mgdm_with_a_context():
     assert abs(total(PseudoContext(p=1.0)) - total(NoContext())) > 1e-5
 
 
+@pytest.mark.slow
 def test_microbatches_add_up():
     batch = batch_of()
     objective = Mgdm(process=PROCESS, context=PseudoContext(p=1.0), tile=5)

@@ -50,6 +50,7 @@ def cross_entropy(z, x, cond=None):
     return norm - np.take_along_axis(logits, np.asarray(x)[..., None], -1)[..., 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile", [0, 4])
 def test_loss_is_the_cross_entropy(tile):
     keep = jnp.arange(L) < jnp.asarray([[0], [2], [3]])
@@ -108,21 +109,23 @@ def test_the_cache_changes_nothing(pieces):
 def test_the_sampler_is_the_uncached_loop(readout):
     """Same keys, one whole forward pass for each token; prompts stay and are read."""
     draw = Production.of(jax.random.key(5), jnp.arange(B))
-    fixed = jnp.arange(L) < jnp.asarray([[0], [2], [L]])
     net = Net(DENOISER, PROCESS, readout)
-    run = jit(lambda n: sample(net, Step(), draw, prior, n, clamp=Clamp(X, fixed))[0])
     prior = PROCESS.prior(draw.keys, L)
-    state = run(3)
-    z = jnp.where(fixed, X, START)
-    for i in range(L):
-        logits = forward(shifted(z, None, START), Cond())[:, i]
-        new = draw.at(step=0).at(step=i).rows(1).categorical(readout(PROCESS.read(logits)))
-        z = z.at[:, i].set(jnp.where(fixed[:, i], z[:, i], new))
-    np.testing.assert_array_equal(state.z, z)
-    assert state.calls.tolist() == [L] * B and (state.z < START).all()
-    assert (state.z[1, :2] == X[1, :2]).all() and (state.z[2] == X[2]).all()
+    run = jit(lambda n, fixed: sample(net, Step(), draw, prior, n, clamp=Clamp(X, fixed))[0])
+    for prompts, calls in (((0, 2, L), L), ((3, 2, L), 1 + L - 2)):  # what all have is read at once
+        fixed = jnp.arange(L) < jnp.asarray(prompts)[:, None]
+        state = run(3, fixed)
+        z = jnp.where(fixed, X, START)
+        for i in range(L):
+            logits = forward(shifted(z, None, START), Cond())[:, i]
+            new = draw.at(step=0).at(step=i).rows(1).categorical(readout(PROCESS.read(logits)))
+            z = z.at[:, i].set(jnp.where(fixed[:, i], z[:, i], new))
+        np.testing.assert_array_equal(state.z, z)
+        assert state.calls.tolist() == [calls] * B and (state.z < START).all()
+        assert (state.z[1, :2] == X[1, :2]).all() and (state.z[2] == X[2]).all()
 
 
+@pytest.mark.slow
 def test_frequencies_are_those_of_the_law():
     """First token of 4,000 samples against its exact probability, within 4 standard errors."""
     n = 4000

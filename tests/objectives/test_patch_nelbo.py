@@ -72,6 +72,7 @@ def objective(**how):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_bound_is_the_likelihood():
     """sum over masked sets S of B(|S|, 2 - |S| + 1) times the integrand = -log p(x), every x."""
@@ -88,6 +89,7 @@ def test_the_bound_is_the_likelihood():
     np.testing.assert_allclose(total, -np.log(P), atol=1e-10)
 
 
+@pytest.mark.slow
 def test_patches_are_masked_whole_and_as_often_as_the_time_says():
     """And the drawn bound has the likelihood as its mean."""
     count, x = 20_000, X[5]

@@ -67,6 +67,7 @@ def test_uniform_times_never_reach_zero():
     assert np.all(np.asarray(t) > 0) and t[0] == 1 and np.all(np.asarray(factor) == 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Uniform, UniformScore, Masked, MaskedScore, MaskedMean])
 def test_gradients_of_the_last_step_survive_probabilities_that_underflow(kind):
     """s = 0: a gap of 100 in the logits is a probability of 0 in float32."""

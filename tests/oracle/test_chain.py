@@ -30,6 +30,7 @@ def enumerated(law, vocabulary, length, masked):
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("masked", [True, False])
 def test_messages_are_the_enumerated_posteriors(masked):
@@ -47,6 +48,7 @@ def test_messages_are_the_enumerated_posteriors(masked):
     np.testing.assert_allclose(np.exp(found)[hidden], np.exp(truth)[hidden], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_exact_draws_have_the_exact_pairs():
     bench = chain.Bench(states=3, vocabulary=3, length=6)
     law = chain.Chain.random(2, 3, 3)

@@ -36,6 +36,7 @@ def weights(law, x, t, seen=None):
     return p / p.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("t", [0.0, 0.3, 1.0])
 def test_posterior_and_velocity(t):
     law = shown(0.4, jnp.asarray(codes(3)))
@@ -64,6 +65,7 @@ def test_posterior_and_velocity(t):
         np.testing.assert_array_equal(told, features)
 
 
+@pytest.mark.slow
 def test_likelihood_given_the_signal():
     law = shown(0.7)
     _, x = law.draw(jax.random.key(0), 3, LENGTH)
@@ -98,6 +100,7 @@ def correlation(law, x):
 TABLE = {0.2: 0.0000, 0.5: 0.0014, 1.0: 0.1062, 2.0: 0.5223}
 
 
+@pytest.mark.slow
 def test_one_step_misses_the_total_correlation_given_the_signal():
     """The less the signal tells, the more of it: from nothing to that of the chain alone."""
     rows, found = 2000, {}

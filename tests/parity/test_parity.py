@@ -17,7 +17,7 @@ GOLDEN = Path(os.environ.get("LDD_GOLDEN", ROOT.parent / "shared" / "golden" / "
 
 REACHED = [GOLDEN] if GOLDEN.is_dir() else []
 FILES = [p.name for folder in REACHED for p in sorted(folder.glob("*.npz"))]
-QUICK = ("dit_plain.npz", "dit_lddm.npz", "losses.npz", "posteriors.npz", "schedules.npz")
+QUICK = ("dit_plain.npz", "losses.npz", "posteriors.npz", "schedules.npz")
 
 
 @pytest.mark.slow
@@ -28,7 +28,7 @@ def test_golden_set(folder, capsys):
     assert status == 0, "\n".join(line for line in out.splitlines() if "FAIL" in line)
 
 
-@pytest.mark.parametrize("name", [n for n in FILES if n in QUICK or n == "sampler_lddm_m.npz"])
+@pytest.mark.parametrize("name", [n for n in FILES if n in QUICK])
 def test_golden_file(name):
     results = run_file(Folder(GOLDEN), name)
     cases = [r for r in results if isinstance(r, Case)]
@@ -92,18 +92,21 @@ def test_a_nan_fails(small, tmp_path):
     assert main([str(copy(small, tmp_path, "losses_b.npz", change))]) == 1
 
 
+@pytest.mark.slow
 def test_an_unknown_array_fails(small, tmp_path, capsys):
     change = lambda a: a | {"surprise": np.zeros(2)}
     assert main([str(copy(small, tmp_path, "losses_b.npz", change))]) == 1
     assert "losses_b/surprise" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_absent_array_fails(small, tmp_path, capsys):
     change = lambda a: {n: v for n, v in a.items() if n != "mdlm_loss"}
     assert main([str(copy(small, tmp_path, "losses_b.npz", change))]) == 1
     assert "losses_b/mdlm_loss " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_unknown_kind_and_weights_fail(small, tmp_path, capsys):
     to = copy(small, tmp_path, "losses_b.npz", lambda a: a)
     (to / "mystery.npz").write_bytes((to / "losses_b.npz").read_bytes())

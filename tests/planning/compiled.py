@@ -1,4 +1,4 @@
-"""Compile step and sampler for all devices: python -m tests.planning.compiled FILE."""
+"""Compile step and sampler for all devices: python -m tests.planning.compiled FOLDER."""
 
 from __future__ import annotations
 
@@ -96,4 +96,4 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]) / "found.json")

@@ -71,4 +71,6 @@ def test_the_tiny_program_compiles_for_a_slice(what):
         assert found["ratio_to_plain"] < 0.75
     else:
         assert found["collectives"]["all-gather"]["runs"] >= 3  # once a layer
+        assert found["per_host"]["hosts"] == 1 and found["checkpoint_gib"] > 0
+        assert all(s > 0 for s in found["estimate"]["roofline_seconds"].values())
     assert done.stderr == ""

@@ -13,9 +13,11 @@ import pytest
 from ldd_jax.config import experiment as experiments
 from ldd_jax.config.recipes import make
 from ldd_jax.core.checks import UserError
+from ldd_jax.core.types import Cond
 from ldd_jax.core.vocabulary_tiles import SCORED
-from ldd_jax.planning import chips, cost
+from ldd_jax.planning import aot, chips, cost
 from ldd_jax.planning.flops import count
+from ldd_jax.samplers import Dual
 from ldd_jax.training import state as states
 from tests.cli import tools
 
@@ -33,7 +35,8 @@ def test_products_scans_and_recomputation():
     assert count(looped, A, B).total == 6 * ONE
     plain = jax.grad(lambda a, b: jnp.sin(product(a, b)).sum(), argnums=(0, 1))
     assert count(plain, A, B).total == 3 * ONE
-    redone = jax.grad(jax.checkpoint(lambda a, b: jnp.sin(product(a, b)).sum()), argnums=(0, 1))
+    once = jax.checkpoint(lambda a, b: jnp.sin(product(a, b)).sum())
+    redone = jax.value_and_grad(once, argnums=(0, 1))  # the value alone needs the first product
     assert count(redone, A, B).total == 4 * ONE
 
 
@@ -66,6 +69,7 @@ def built(method, **model):
     return experiments.build(config, SimpleNamespace(size=512))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["none", "dots", "full"])
 def test_a_step_costs_what_its_parts_say(remat):
     """k trunk passes and 3 heads plain; p more trunks and half the heads with row selection."""
@@ -133,3 +137,58 @@ def test_the_table_of_parameters():
     total = int(found.rstrip().splitlines()[-1].split("Total: ")[1].split(" ")[0].replace(",", ""))
     record = tools.good("plan", tools.recipe("lddm_m,size=tiny"), "--what=flops", "--json").out
     assert json.loads(record)["parameters"] == total > 300_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "method, forward, trained, states, made",
+    [
+        ("lddm_unrolled", 4, 1, 1, 0),
+        ("lddm_rollout", 0, 1, 1, 0),
+        ("relay", 0, 2, 2, 0),
+        ("soft_masking", 0.8, 1, 1, 0.8),
+        ("rcd", 1, 1, 1, 2),
+        ("self_conditioning", 1, 1, 1, 2),
+        ("looped", 0, 2, 1, 0),
+    ],
+)
+def test_what_relatives_cost(method, forward, trained, states, made):
+    """Trunks run forward only and with gradient, scored heads, and heads of what is carried."""
+    e = built(method)
+    tokens = 8 * 64
+    parts = cost.closed_form(e, tokens)
+    trunk, head = parts["trunk"] / e.config.model.loops, parts["head"]
+    step = cost.step_count(e, 8)
+    scored = step.by_scope["scored_rows"]
+    rows = tokens * states / 2 + 16
+    assert scored == pytest.approx(3 * rows / tokens * head, rel=3e-3)
+    want = (forward + 3 * trained) * trunk + made * head
+    rest = step.total - scored
+    assert want * 0.995 <= rest <= 1.04 * want
+    counted = cost.model_operations(e, tokens)
+    gate = 0.5 if method == "self_conditioning" else 1.0
+    own = (forward * gate + 3 * trained) * trunk + 1.5 * states * head + made * gate * head
+    assert counted == pytest.approx(own, rel=3e-3)
+    plain = cost.plain(e)
+    own = sum(cost.closed_form(plain, tokens).values())
+    assert cost.step_count(plain, 8).total == pytest.approx(3 * own, rel=0.02)
+
+
+@pytest.mark.slow
+def test_passes_that_make_a_cache_anew_are_counted():
+    """Four blocks of 16: from every 8th step to every 4th it is half a pass of the row more."""
+    e = built("mdlm")
+    z = jnp.zeros((8, 64), jnp.int32)
+    cond, params = Cond(clock=jnp.zeros(8)), e.abstract().params
+    whole = count(lambda p: e.model.bind(p).trunk(z, cond).features, params).total
+
+    def with_blocks(refresh):
+        sampling = dataclasses.replace(e.sampling, blocks=Dual(size=16, refresh=refresh))
+        return dataclasses.replace(e, sampling=sampling)
+
+    often, rarely, once = (cost.sampler_step_count(with_blocks(n), 8, 8).total for n in (4, 8, 0))
+    assert often - rarely == pytest.approx(4 * (1 / 4 - 1 / 8) * whole)
+    assert rarely == once < 4 * cost.sampler_step_count(e, 8, 8).total  # of four blocks
+    keys_and_values = 2 * 2 * 8 * 64 * 64 * 4
+    assert aot.cache(with_blocks(4), 8, 64) == keys_and_values + 2 * 4  # and a place by layer
+    assert aot.cache(e, 8, 64) == 0

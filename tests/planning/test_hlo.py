@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ldd_jax.planning import hlo
+from tests import children
 
 ROOT = Path(__file__).parents[2]
 TEXT = """HloModule step
@@ -65,18 +62,8 @@ def test_collectives_count_as_often_as_they_run():
 @pytest.fixture(scope="module", params=[4, 8])
 def found(request, tmp_path_factory):
     """What `tests.planning.compiled` says of programs for so many devices."""
-    out = tmp_path_factory.mktemp("compiled") / "found.json"
-    flags = f"--xla_force_host_platform_device_count={request.param}"
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.planning.compiled", str(out)],
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(out.read_text())
+    folder = tmp_path_factory.mktemp("compiled")
+    return children.found("tests.planning.compiled", folder, devices=request.param)
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ def made(vocabulary, **fields):
     return Sphere(**fields, tokens=token_space(process, vocabulary))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_exp_and_log_are_inverse_and_the_drift_is_tangent():
     x, y, p = points(50, 5), points(50, 5), jnp.asarray(RNG.dirichlet(np.ones(5), 50))
@@ -76,6 +77,7 @@ def test_the_table_of_a_circle_is_known():
     np.testing.assert_allclose(table.scale, np.sqrt(total), rtol=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", ["mask", "uniform"])
 def test_states_of_the_table_have_the_moments_of_the_bridge(prior):
     """Its own equation in all coordinates, not the few that the table is made from."""
@@ -95,6 +97,7 @@ def test_states_of_the_table_have_the_moments_of_the_bridge(prior):
             assert a.std() == pytest.approx(b.std(), abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("left", [0.1, 1e-3])
 @pytest.mark.parametrize("k, nats", [(0, 0.162519), (1, 1.897120)])
@@ -134,6 +137,7 @@ def test_likelihoods_on_a_circle(left, k, nats):
     assert total == pytest.approx(nats, abs=1.5e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k, nats", [(0, 0.162519), (1, 1.897120)])
 def test_the_estimate_of_an_ideal_network_is_the_likelihood(k, nats):
     """Times, simulated states and the last term of the objective together."""
@@ -152,6 +156,7 @@ def test_the_estimate_of_an_ideal_network_is_the_likelihood(k, nats):
     assert error < 0.12 * nats and abs(found.mean() - nats) < 3 * error, (found.mean(), error)
 
 
+@pytest.mark.slow
 def test_kept_positions_are_vertices_and_have_their_tokens():
     process = made(7)
     keys, z0 = example_keys(jax.random.key(1), jnp.arange(3)), jnp.asarray([[1, 6, 0, 3]] * 3)
@@ -163,6 +168,7 @@ def test_kept_positions_are_vertices_and_have_their_tokens():
         np.testing.assert_allclose(clock, [0.3, 0.9, 1.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", ["mask", "uniform"])
 @pytest.mark.parametrize(
     "base, vocabulary, digits", [(2, 11, 4), (3, 27, 3), (3, 28, 4), (5, 4, 1)]
@@ -180,6 +186,7 @@ def test_digits_write_every_token_and_nothing_else(prior, base, vocabulary, digi
     assert np.isnan(process.encode(jnp.full((1, 1), -1))).all()
 
 
+@pytest.mark.slow
 def test_the_terms_of_digits_add_up():
     """A token's bound and recovery are the sums over spheres of their own."""
     process, single = made(9, base=3), made(3)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ldd_jax.config import experiment as experiments
-from ldd_jax.config import recipes
+from ldd_jax.config import tuned
 from ldd_jax.core import registry
 from ldd_jax.inference import evaluate, pipeline
 from ldd_jax.runs import warm_start
@@ -49,7 +49,7 @@ def experiment_corpus(experiment):
 def test_added_loopholing_is_the_same_function_at_first(trained, tmp_path):
     """With the latent's LayerNorm at zero, every pass says what the old network says."""
     base = trained("mdlm")
-    config = recipes.fine_tune(str(base), "lddm_m")
+    config = tuned.fine_tune(str(base), "lddm_m")
     old, old_params, _ = pipeline.load_trained(base)
     new = experiments.build(config, old.tokenizer)
     fresh = states.initial(new.model, new.update.optimizer, new.mesh, new.key(0))

@@ -87,6 +87,7 @@ def everywhere(law, process, net, y):
     return net.process, net.rows(lambda pred, z, t, _: pred, trunk, z, t, ()), z.reshape(-1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("kind", ["masked", "uniform"])
 def test_exact_guidance_of_strength_one_is_the_conditional_law(kind):
@@ -168,7 +169,8 @@ def test_two_stage_rules_latents_and_tiles(kind, mode):
 
     whole, tiled = run(0), run(6)
     np.testing.assert_array_equal(whole.z, tiled.z)
-    assert tiled.calls.tolist() == [2 * 3 + 1] * 4 and (tiled.h == 7).all()
+    spared = kind == "masked"  # rows without a mask
+    assert all(7 - spared <= c <= 7 for c in tiled.calls) and (tiled.calls == tiled.h.T).all()
 
 
 def test_what_it_refuses():
@@ -193,6 +195,7 @@ def test_the_greedy_tail_takes_the_mode_of_the_steered_law():
     np.testing.assert_array_equal(found.z, best)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_whole_law_of_a_step_as_published():
     """Masked: log q(v) + gamma log p(y | z with v at l), the mask among the v, normalised."""

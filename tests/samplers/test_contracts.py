@@ -47,14 +47,15 @@ def runner(step, process, **settings):
     return run
 
 
-def expected_calls(step, found, steps, free):
+def expected_calls(step, found, steps, free, absorbing):
     """[B], or None where it depends on the draws."""
     name = step.registered[1]
-    if name in ("first_hitting",) or (name == "confidence" and step.threshold == 1):
+    one_by_one = name == "confidence" and step.threshold == 1 and not step.factor
+    if name == "first_hitting" or one_by_one:
         return free.sum(1)
     if name == "predictor_corrector" and step.below < 1:
         times = np.linspace(1, 1e-5, steps + 1)[1:]
-        return np.full(B, steps + step.corrections * (times <= step.below).sum() + 1)
+        return np.full(B, steps + step.corrections * (times <= step.below).sum() + (not absorbing))
     if name == "events":
         assert (found <= step.most_calls).all() and (found >= 1).all()
         return None
@@ -63,7 +64,10 @@ def expected_calls(step, found, steps, free):
         assert (found <= np.maximum(free.sum(1), most)).all()
         assert (found >= 1).all()
         return None
-    return np.full(B, steps * step.calls + (not step.finishes))
+    if absorbing and not step.finishes:  # the tail is paid for where a leap left a mask
+        assert set(found - steps * step.calls) <= {0, 1}
+        return None
+    return np.full(B, steps * step.calls + (not absorbing))
 
 
 @pytest.mark.parametrize("rule, kind", PAIRS)
@@ -79,7 +83,7 @@ def test_contract(rule, kind):
     if process.absorbing:
         assert (out.z != MASK).all()
     np.testing.assert_array_equal(np.where(free, 4, out.z), 4)
-    calls = expected_calls(step, np.asarray(out.calls), STEPS, free)
+    calls = expected_calls(step, np.asarray(out.calls), STEPS, free, process.absorbing)
     if calls is not None:
         np.testing.assert_array_equal(out.calls, calls)
     if step.latent == "refused":
@@ -99,7 +103,7 @@ def test_contract(rule, kind):
     # Another number of steps is no other program.
     more = run(INDEX, 3 * STEPS, clamp)
     assert run._cache_size() == 1
-    more_calls = expected_calls(step, np.asarray(more.calls), 3 * STEPS, free)
+    more_calls = expected_calls(step, np.asarray(more.calls), 3 * STEPS, free, process.absorbing)
     if more_calls is not None:
         np.testing.assert_array_equal(more.calls, more_calls)
 
@@ -127,6 +131,8 @@ REFUSED = [
     ("skipping", "masked", dict(carry=True), "cannot carry a latent"),
     ("predictor_corrector gibbs", "masked", dict(carry=True), "cannot carry a latent"),
     ("patch_clock", "uniform", {}, "needs masked diffusion"),
+    ("renoise", "masked", {}, "needs uniform diffusion"),
+    ("renoise published", "masked", {}, "needs uniform diffusion"),
     ("joint_flow", "uniform", {}, "reveals masks; process uniform has none"),
     ("events", "masked", {}, "masked has none"),
     ("events", "uniform", {}, "uniform has none"),
@@ -152,6 +158,7 @@ def test_every_refusal_is_in_the_list():
                 assert any(r[0].split()[0] == rule.split()[0] and r[1] == kind for r in REFUSED)
 
 
+@pytest.mark.slow
 def test_a_refused_latent_may_be_switched_off():
     """Off means h = 0 before every step: the same tokens as of a network without one."""
     prior = jnp.full((B, L), MASK, jnp.int32), jnp.ones(B)

@@ -22,13 +22,15 @@ from ldd_jax.samplers import (
     Psi,
     RateCorrector,
     ReMDM,
+    Renoise,
     TauLeaping,
     ThetaRK2,
     ThetaTrapezoidal,
 )
 from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.leaps import LEAPS, chance
-from ldd_jax.samplers.loop import choose
+from ldd_jax.samplers.orders import Candidates
+from ldd_jax.samplers.stops import choose
 from ldd_jax.schedules import LinearSigma, LogLinear
 from tests.lab import jit
 from tests.samplers.rules import RULES, runs
@@ -102,6 +104,7 @@ def slopes(kind, step, steps, look=lambda law, p: p):
     return np.log2(np.array(gaps[:-1]) / gaps[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind, step, steps, order",
     [
@@ -165,6 +168,51 @@ def test_two_at_once_and_tokens_that_choose_their_place_are_not():
     assert gap["two"] > 1e-5 and gap["wide"] > 1e-5 and gap["sampled"] > 0.1
 
 
+@pytest.mark.parametrize(
+    "step, kept",
+    [
+        (Renoise(), lambda h, most: most),
+        (Renoise(gamma=0.6), lambda h, most: max(most, within(h, 0.6))),
+        (Renoise(gamma=0.6, scheduled=False), lambda h, most: within(h, 0.6)),
+    ],
+    ids=["planned", "planned and sure", "sure"],
+)
+def test_the_planner_keeps_the_surest_and_puts_noise_elsewhere(step, kept):
+    """Every entry of its matrix from the exact conditionals, in NumPy."""
+    law, process = toy("uniform", concentration=1.0)
+    alpha_t, alpha_s = (float(process.schedule.alpha(jnp.asarray(a))) for a in (0.5, 0.15))
+    known = law.conditionals(alpha_t, leave_one_out=False)
+    entropy = -(known * np.log(known)).sum(-1)
+    most = law.length - int(np.floor(law.length * (1 - alpha_s)))
+    expected = np.ones((len(law.z), len(law.z)))
+    for a, (own, h) in enumerate(zip(known, entropy)):
+        order = np.argsort(h, kind="stable")
+        stays = set(order[: kept(h[order], most)])
+        for place in range(law.length):
+            each = own[place] if place in stays else np.full(law.size, 1 / law.size)
+            expected[a] *= each[law.z[:, place]]
+    found = matrix_of(step, law, process, 0.5, 0.15)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-12)
+
+
+def within(h, gamma):
+    """The longest prefix of rising entropies whose sum less the largest is at most gamma."""
+    return max(n for n in range(1, len(h) + 1) if h[:n].sum() - h[n - 1] <= gamma)
+
+
+def test_a_factor_takes_as_many_as_its_bound_allows():
+    """(n + 1) (1 - c_n) < factor, by counting; n is at least 1."""
+    top = np.array([[0.9, 0.5, 0.97, 0.8, 0.99], [0.2, 0.1, 0.3, 0.1, 0.2]])
+    wanted = np.array([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]) > 0
+    for factor in (0.05, 0.3, 0.5, 0.9, 3.0):
+        found = Candidates(None, -jnp.asarray(top), None, jnp.asarray(top))
+        chosen = Confidence(factor=factor)._chosen(found, jnp.asarray(wanted), None) & wanted
+        for row, own, got in zip(top, wanted, np.asarray(chosen)):
+            best = np.sort(row[own])[::-1]
+            fits = [n for n in range(1, len(best) + 1) if (n + 1) * (1 - best[n - 1]) < factor]
+            assert got.sum() == max([1, *fits]) and row[got].min() >= best[got.sum() - 1]
+
+
 @pytest.mark.parametrize("strength", ["cap", "rescale", "forward_backward"])
 def test_remdm_keeps_the_marginals(strength):
     """With one position the kernel is exact: p_t times the matrix is p_s."""
@@ -190,6 +238,7 @@ def test_psi_keeps_the_marginals(kind, kappa):
         assert np.allclose(matrix, plain, atol=1e-12) == (kappa == 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["masked", "uniform"])
 def test_gibbs_is_stationary_with_one_position_only(kind):
     law, process = toy(kind, concentration=1.0)

@@ -31,6 +31,7 @@ def drawn(step, steps, tail, carry=False, latent=Latent()):  # noqa: B008 (froze
     return state, np.asarray(process.decode(state.z))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "step, steps, tail", [(Ancestral(), 3, "sample"), (Geodesic(), 192, "none")], ids=["a", "g"]
 )
@@ -69,6 +70,7 @@ def test_the_latent_is_carried_from_call_to_call():
     np.testing.assert_array_equal(state.h, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", [0, 3])
 def test_prompts_stand_and_a_latent_changes_the_rest(base):
     """With digits the latent has rows of digits, and the same network without it other samples."""

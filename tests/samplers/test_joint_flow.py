@@ -17,7 +17,8 @@ from ldd_jax.oracle.laws import Exact, Law, kl
 from ldd_jax.oracle.signals import ExactShown, Shown
 from ldd_jax.processes import Interpolant, Joint, Masked, Uniform
 from ldd_jax.samplers import Ancestral, Clamp, Confidence, Euler, JointFlow, LinearGrid, sample
-from ldd_jax.samplers.base import Latent, Net
+from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.latents import Latent
 from ldd_jax.schedules import Cosine, LogLinear
 from tests.lab import jit
 from tests.samplers import rules
@@ -37,6 +38,7 @@ def joint(schedule=LINEAR):
     return Joint(text=text, signal=Interpolant(channels=1), tokens=SPACE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [LINEAR, Cosine(eps=0.0)], ids=["linear", "cosine"])
 @pytest.mark.parametrize("eta", [0.0, 1.0, 20.0])
 def test_the_joint_law_obeys_its_equation(eta, schedule, x64):
@@ -120,6 +122,7 @@ def run(net, step, steps, rows, *, length=1, end=0.0, tail="none", held=None, **
     return jax.tree.map(np.asarray, jit(go)(steps))
 
 
+@pytest.mark.slow
 def test_without_eta_it_is_ancestral_on_tokens_and_on_both():
     toy_net = Net(rules.Toy.make(), rules.PROCESSES["masked"])
     one, other = (run(toy_net, step, 6, 64, length=5) for step in (JointFlow(), Ancestral()))
@@ -131,6 +134,7 @@ def test_without_eta_it_is_ancestral_on_tokens_and_on_both():
     np.testing.assert_allclose(one.z["signal"], other.z["signal"], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eta", [0.0, 5.0])
 def test_eulers_error_is_of_first_order(eta):
     """Worst mean of a class: about .149 and .037 at 10 and 40 steps (2e5 paths: .1494, .0377)."""
@@ -146,6 +150,7 @@ def test_eulers_error_is_of_first_order(eta):
         assert np.abs(share - law.start).sum() / 2 < tv + 0.008
 
 
+@pytest.mark.slow
 def test_what_is_held_stands_and_the_rest_follows_it():
     """Tokens given points far apart are their classes; points given tokens lie about their code."""
     law, rows = toy(), 4000
@@ -162,6 +167,7 @@ def test_what_is_held_stands_and_the_rest_follows_it():
         assert abs(some.mean() - float(law.code[k, 0])) < 0.05 and abs(some.std() - 0.4) < 0.03
 
 
+@pytest.mark.slow
 def test_the_end_takes_nothing_back_and_leaves_no_mask():
     net = Net(ExactShown(toy()), joint())
     for purity in (False, True):

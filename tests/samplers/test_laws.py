@@ -83,6 +83,7 @@ def test_the_step_does_what_its_law_says():
     assert ((count - expected)[on] ** 2 / expected[on]).sum() < on.sum() + 5 * np.sqrt(2 * on.sum())
 
 
+@pytest.mark.slow
 def test_expected_number_of_idle_steps():
     law = Law(6, 2, 4)
     schedule = LogLinear(eps=0.0)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 
 from ldd_jax.core.draws import Production
 from ldd_jax.core.types import TokenSpace
@@ -21,6 +22,7 @@ from ldd_jax.samplers import (
 from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.logits import Readout
 from tests.lab import jit, live_params
+from tests.samplers.rules import MASK, PROCESSES, RULES, Toy
 
 B, L, STEPS = 3, 6, 5
 TOKENS = TokenSpace(size=9, mask=3)
@@ -76,7 +78,6 @@ def test_scan_fori_and_python_agree(latent):
     net, grid = Net(DENOISER, process), LinearGrid()
     z, h = prior(process, INDEX)[0], DENOISER.latent(B, L)
     one = jit(lambda state, t, s, draw: STEP(net, state._replace(clock=t), s, draw, None))
-    last = jit(lambda state, t, draw: STEP(net, state._replace(clock=t), None, draw, None))
     state = loop._replace(z=z, h=h, calls=jnp.zeros(B, jnp.int32))
     for i in range(STEPS):
         t, s = (jnp.full(B, grid(jnp.float32(j), STEPS)) for j in (i, i + 1))
@@ -88,18 +89,54 @@ def test_scan_fori_and_python_agree(latent):
         state = new
         np.testing.assert_array_equal(trace[0][i], state.z)
         np.testing.assert_allclose(trace[1][i], state.h, rtol=1e-5, atol=1e-5)
-    if latent.reset_every and STEPS % latent.reset_every == 0:
-        state = state._replace(h=jnp.zeros_like(h))
-    end = jnp.full(B, grid(jnp.float32(STEPS), STEPS))
-    new = last(state, end, draw_of(INDEX).at(step=STEPS))
-    state = new._replace(h=state.h) if latent.frozen else new
     for other in (loop, scan):
         np.testing.assert_array_equal(other.z, state.z)
         np.testing.assert_allclose(other.h, state.h, rtol=1e-5, atol=1e-5)
-    assert loop.calls.tolist() == [STEPS + 1] * B
+    assert loop.calls.tolist() == [STEPS] * B
     assert (loop.z != TOKENS.mask).all()
 
 
+@pytest.mark.parametrize("rule", ["ancestral", "remdm rescale"])
+def test_the_tail_is_of_rows_that_have_a_mask(rule):
+    """A grid that ends early: rows that are done keep latent and calls; alone, no call is made.
+
+    Counted at run time: a callback in the network.
+    """
+    step, made = RULES[rule], []
+
+    @struct.dataclass
+    class Counted(Toy):
+        def trunk(self, z, cond, h=None, *, key=None, cache=None):
+            """As the toy's."""
+            jax.debug.callback(lambda: made.append(1))
+            return super().trunk(z, cond, h)
+
+    net, rows = Net(Counted.make(), PROCESSES["masked"]), 16
+    grid = LinearGrid(end=0.1)
+
+    def run(index, tail):
+        z = jnp.full((len(index), L), MASK, jnp.int32), jnp.ones(len(index))
+        return sample(net, step, draw_of(index), z, STEPS, grid=grid, tail=tail)[0]
+
+    run = jit(run, static_argnums=1)
+    before, *ends = (run(jnp.arange(rows), tail) for tail in ("none", "sample", "greedy"))
+    left = np.asarray(before.z == MASK).any(1)
+    assert 0 < left.sum() < rows
+    for end in ends:
+        np.testing.assert_array_equal(end.calls, STEPS + left)
+        np.testing.assert_array_equal(end.z[~left], before.z[~left])
+        np.testing.assert_array_equal(end.h[~left], before.h[~left])
+        assert (end.z != MASK).all()
+    jax.effects_barrier()
+    assert len(made) == STEPS + 2 * (STEPS + 1)
+    made.clear()
+    done = np.flatnonzero(~left)
+    run(jnp.asarray(done), "sample")
+    jax.effects_barrier()
+    assert len(made) == STEPS
+
+
+@pytest.mark.slow
 def test_one_compilation_for_all_numbers_of_steps():
     before = traced._cache_size()
     few, many = (traced(UNIFORM, n, Latent(), INDEX) for n in (4, 16))
@@ -120,6 +157,7 @@ def test_the_latent_matters_and_reset_every_one_switches_it_off():
     np.testing.assert_array_equal(base.z, run(Latent(reset_every=1)).z)
 
 
+@pytest.mark.slow
 def test_batched_equals_single():
     whole = traced(MASKED, STEPS, Latent(), INDEX)
     single = traced(MASKED, STEPS, Latent(), INDEX[1:2])
@@ -129,6 +167,7 @@ def test_batched_equals_single():
     np.testing.assert_array_equal(whole.z[::-1], shuffled.z)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "process, tail",
     [(MASKED, "sample"), (MASKED, "greedy"), (UNIFORM, "sample")],
@@ -153,7 +192,7 @@ def test_clamp(process, tail):
     assert (path[:, :, :2] == 5).all() and (state.z[:, :2] == 5).all()
     if process is MASKED:
         assert (state.z != TOKENS.mask).all()
-    assert state.calls.tolist() == [STEPS + 1] * B
+    assert state.calls.tolist() == [STEPS + (process is UNIFORM)] * B
     with pytest.raises(ValueError, match="tail"):
         sample(net, STEP, draw_of(INDEX), prior(process, INDEX), 1, tail="never")
 
@@ -177,6 +216,7 @@ def test_padding_changes_no_sample():
         assert (padded.z[:, 4:] == filler).all()
 
 
+@pytest.mark.slow
 def test_read_out_acts_on_the_clean_prediction_only():
     """The posterior keeps its mask mass whatever the temperature, top-k or top-p."""
     n, t, s = 40, 0.8, 0.5
@@ -210,3 +250,23 @@ def test_grids_fall_from_one_to_their_end(grid):
     t = np.asarray([grid(jnp.float32(i), 7) for i in range(8)])
     assert t[0] == 1 and np.all(np.diff(t) < 0)
     np.testing.assert_allclose(t[-1], grid.end, rtol=0.02)
+
+
+@pytest.mark.slow
+def test_the_recorded_loop_has_derivatives():
+    """A static scan: the slope of the carried latent along a direction of the parameters."""
+    params = live_params(MODEL)
+
+    def latent(params, record=lambda state: None):
+        net = Net(MODEL.bind(params), MASKED)
+        state, _ = sample(net, STEP, draw_of(INDEX), prior(MASKED, INDEX), STEPS, record=record)
+        return state.h
+
+    way = jax.tree.map(lambda a: jnp.cos(jnp.arange(float(a.size))).reshape(a.shape), params)
+    moved = lambda x: jax.tree.map(lambda a, b: a + x * b, params, way)
+    size = lambda x: jnp.sum(latent(moved(x)) ** 2)
+    slope = jit(jax.grad(size))(0.0)
+    above, below, loop = jit(lambda: (size(1e-3), size(-1e-3), latent(params, None)))()
+    assert abs(slope) > 1
+    np.testing.assert_allclose(slope, (above - below) / 2e-3, rtol=5e-3)
+    np.testing.assert_array_equal(loop, jit(latent)(params))

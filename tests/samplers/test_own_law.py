@@ -30,6 +30,7 @@ DRAW = Production.of(jax.random.key(2), jnp.arange(B))
 SHARP = [Readout(top_k=1), Readout(temperature=0.1), Readout(top_p=0.3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("readout", [*SHARP, Readout(temperature=3.0)], ids=str)
 @pytest.mark.parametrize("order", ORDERS)
 def test_statistics_are_those_of_the_plain_law_and_tokens_of_the_sharp_one(order, readout):
@@ -82,6 +83,7 @@ def test_places_are_those_of_the_plain_law(step):
         np.testing.assert_array_equal(other, places[0])
 
 
+@pytest.mark.slow
 def test_remdm_remembers_the_networks_own_probability():
     net = Net(Placed.make(), PROCESS, Readout(top_k=1))
     step = ReMDM(strength="conf")

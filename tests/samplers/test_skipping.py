@@ -64,6 +64,7 @@ def test_the_law_is_that_of_ancestral(name):
     assert stats.chi2_contingency(table).pvalue > 1e-4
 
 
+@pytest.mark.slow
 def test_calls_are_the_intervals_that_reveal():
     """N + 1 intervals with their chances: calls are those that at least one of L picks meet."""
     steps, end = 4, 0.1
@@ -87,6 +88,7 @@ def test_rows_end_by_themselves_and_given_tokens_stay():
     assert (calls[: rows // 2] == 0).all() and set(calls[rows // 2 :]) <= {1, 2}
 
 
+@pytest.mark.slow
 def test_one_program_for_all_numbers_of_steps():
     traced = []
 

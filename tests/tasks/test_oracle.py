@@ -15,7 +15,7 @@ from ldd_jax.samplers import Clamp, NextToken, sample
 from ldd_jax.samplers.base import Net
 from ldd_jax.tasks import Countdown
 from tests.lab import jit
-from tests.samplers.rules import RULES
+from tests.samplers.rules import RULES, runs
 
 TASK = Countdown(numbers=3, largest=9)
 DATA = ProblemData(task=TASK, train_count=6, validation_count=1, length=30)
@@ -74,7 +74,8 @@ def solved(net, step):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "rule", [n for n, step in RULES.items() if not step.events and step.states != "points"]
+    "rule",
+    [n for n, s in RULES.items() if runs(s, Masked(tokens=TOKENS), latent=False, timed=False)],
 )
 def test_masked(rule):
     solved(Net(Oracle(LABEL), Masked(tokens=TOKENS)), RULES[rule])

@@ -53,8 +53,8 @@ def run(built, steps: int, seed: int = 0, begin=None):
     `begin` is a state to go on from; the first losses are then those of the next update.
     """
     update = built.update
-    like = states.abstract(built.model, update.optimizer, built.mesh)
-    state = begin or states.initial(built.model, update.optimizer, built.mesh, built.key(0))
+    like = built.abstract()
+    state = begin or built.initial()
     first = int(state.step)
     out = (states.shardings(like), None)
     step = jax.jit(sharding.on(built.mesh, update), donate_argnums=0, out_shardings=out)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -45,12 +44,6 @@ def arguments(text: Path, workdir: Path, steps: int, *more: str) -> list[str]:
 def command(text: Path, workdir: Path, steps: int, *more: str) -> list[str]:
     """The whole command line, run from the root of the repository."""
     return [sys.executable, "-m", "ldd_jax", *arguments(text, workdir, steps, *more)]
-
-
-def environment(devices: int) -> dict[str, str]:
-    """This process's, with that many host devices."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
 
 def read(workdir: Path) -> tuple[list[float], list[str]]:

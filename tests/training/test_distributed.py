@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +15,9 @@ import pytest
 
 from ldd_jax.core.checks import UserError
 from ldd_jax.training.distributed import Place, detect, parse, roll_call
-from tests.training.processes import MESHES, ROOT, command, corpus, environment, read
+from tests.children import environment
+from tests.cli import tools
+from tests.training.processes import MESHES, ROOT, command, corpus, read
 
 
 def free_port() -> int:
@@ -148,6 +151,34 @@ def test_two_processes_evaluate_and_sample_what_one_does(one, tmp_path):
         lines = output.read_text().splitlines(keepends=True)
         assert "\n".join(json.loads(line)["text"] for line in lines) == samples[-1]
         output.write_text("".join(lines[:-1]))
+
+
+@pytest.mark.slow
+def test_two_processes_watch_and_compare_what_one_does(one, tmp_path):
+    """`mechanism` and `bench`, which goes on where it was; process 0 alone speaks and writes."""
+    run = one[0].parent / "run"
+    watch = ("mechanism", f"--workdir={run}", "--steps=3", "--num_samples=4")
+    compare = ("bench", f"--workdir={run}", "--steps=2,3", "--latents=carry", "--num_samples=4")
+    tools.good(*watch, f"--output={tmp_path / 'one.jsonl'}")
+    tools.good(*compare, f"--output={tmp_path / 'one'}")
+    (told, _), (silent, _) = pair(
+        lambda _: commanded(*watch, f"--output={tmp_path / 'two.jsonl'}"), devices=2
+    )
+    assert "early, middle, late" in told and "thirds" not in silent
+    first, other = (json.loads((tmp_path / f"{n}.jsonl").read_text()) for n in ("one", "two"))
+    assert first["counts"] == other["counts"]
+    for name, curve in first["curves"].items():
+        assert other["curves"][name] == pytest.approx(curve, abs=1e-4, nan_ok=True), name
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    lines = (tmp_path / "one" / "cells.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "two" / "cells.jsonl").write_text("".join(lines[:-1]))  # one is left to do
+    (told, _), (silent, _) = pair(
+        lambda _: commanded(*compare, f"--output={tmp_path / 'two'}"), devices=2
+    )
+    assert "cells; table.md" in told and "cells" not in silent
+    again = (tmp_path / "two" / "cells.jsonl").read_text().splitlines()
+    assert len(again) == len(lines)
+    assert json.loads(again[-1])["sample"] == json.loads(lines[-1])["sample"]
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ def features(model, params):
     return jit(lambda p: model.bind(p).trunk(Z, Cond()).features)(params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_merged_is_base_and_adapter(name, x64):
     model = dataclasses.replace(MODELS[name], dtype="float64")
@@ -51,6 +52,7 @@ def test_an_unknown_layer_is_refused():
         Llama(**SIZES, lora_targets=("query",))
 
 
+@pytest.mark.slow
 def test_only_what_is_trained_moves_and_is_kept_by_the_optimizer():
     from tests.training import adapted
     from tests.training.common import run
@@ -80,4 +82,4 @@ def test_a_pattern_of_no_parameter_is_refused():
     from ldd_jax.training.optimizers import AdamW
 
     with pytest.raises(UserError, match="no parameter is named like"):
-        AdamW(trainable=("*head*", "*nose*")).trained({"head": jnp.zeros(1)})
+        AdamW(trainable=("*head*", "*nose*")).make().init({"head": jnp.zeros(1)})

@@ -75,7 +75,7 @@ def test_strangers_do_not_matter(stranger):
     began = time.monotonic()
     found = meet(("127.0.0.1", free_port()), 3, 20, tokens=dict.fromkeys(range(3), "secret"),
                  before=[STRANGERS[stranger]] * 3)  # fmt: skip
-    assert {rank: missing for rank, (missing, _) in found.items()} == {0: [], 1: [], 2: []}
+    assert {rank: missing for rank, (missing, _, _) in found.items()} == {0: [], 1: [], 2: []}
     assert time.monotonic() - began < 4  # also a silent one delays nobody
 
 
@@ -105,7 +105,7 @@ def test_the_token_is_not_sent_and_a_false_host_is_not_believed():
                     line.close()
 
         threading.Thread(target=false_host, daemon=True).start()
-        missing, why = meeting.call(address, 1, 0.5, "secret")
+        missing, why, _ = meeting.call(address, 1, 0.5, "secret")
         assert missing == [0] and "lacks this run's token" in why
         assert seen and all(b"secret" not in s for s in seen)
 

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,27 +13,16 @@ from ldd_jax.core.checks import UserError
 from ldd_jax.training import sharding
 from ldd_jax.training import state as states
 from ldd_jax.training.checkpoints import FORMAT, Checkpoints
+from tests import children
 from tests.training import sharded
 from tests.training.common import experiment, run
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", params=["lddm_m", "udlm"])
 def eight(request, tmp_path_factory):
     """(method, folder, losses) of a process with eight CPU devices."""
     folder = tmp_path_factory.mktemp("sharded")
-    flags = "--xla_force_host_platform_device_count=8"
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.training.sharded", str(folder), request.param],
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr
-    return request.param, folder, json.loads((folder / "found.json").read_text())
+    return request.param, folder, children.found("tests.training.sharded", folder, request.param)
 
 
 @pytest.mark.slow
@@ -157,6 +140,7 @@ def test_a_mesh_axis_is_used_once():
     assert sharding.spec(("layer", "heads", "width")) == jax.P(None, "tensor", "fsdp")
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_shape_is_refused(tmp_path):
     built, other = experiment("mdlm"), experiment("mdlm", model__width=32)
     state = states.initial(built.model, built.update.optimizer, built.mesh, built.key(0))

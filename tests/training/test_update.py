@@ -93,6 +93,7 @@ def test_losses_come_in_the_order_of_the_rows(accumulate, groups):
     assert loss.metrics["loss_B"].tolist() == rows.tolist()
 
 
+@pytest.mark.slow
 def test_weights_are_relative_and_padding_has_none():
     """A common factor cancels in the norm, and the norm counts real tokens."""
     from ldd_jax.core.types import as_batch

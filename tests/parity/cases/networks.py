@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldd_jax.core.types import Attend, Cond
-from ldd_jax.denoisers import dit, layers
+from ldd_jax.denoisers import layers, transformer
 from ldd_jax.interop import recorded, reference, sources
 from tests.parity.golden import Golden
 from tests.parity.runner import kind
@@ -50,7 +50,7 @@ def loophole(golden: Golden) -> None:
         golden.check("latent_soft", lambda: soft[1], NETWORK)
 
     trunk = {"params": denoiser.params["trunk"]}
-    part = lambda method, *args: dit.Network(model).apply(trunk, *args, method=method)
+    part = lambda method, *args: transformer.Network(model).apply(trunk, *args, method=method)
     first = jax.tree.map(lambda a: a[0], denoiser.params["trunk"]["blocks"])
     block = layers.Block(
         width=model.width,

@@ -1,0 +1,57 @@
+"""Where no bucket can be read or written, an address is refused in one line and makes no folder."""
+
+from __future__ import annotations
+
+import pytest
+
+from ldd_jax.cli.command_line import flags_of
+from ldd_jax.cli.main import COMMANDS
+from tests.cli import tools
+from tests.cli.test_refusals import refused
+
+# Flags of texts, names and numbers: they are no places.
+NO_PLACES = {
+    "apply_chat_template", "data_field", "data_split", "distributed", "field", "fill", "gen_kwargs",
+    "kind", "label", "latents", "law", "license", "likelihood", "mask", "method", "objective",
+    "policies", "prefix", "problem", "prompt", "push", "resets", "samplers", "schedule", "seeds",
+    "steps", "system_instruction", "task", "tasks", "temperatures", "title", "topology",
+    "what", "plugin", "blocks", "split", "bound", "estimator", "latent", "tail", "names", "format",
+    "time", "passes", "chain",
+}  # fmt: skip
+PLACES = sorted(
+    (name, flag.name)
+    for name, command in COMMANDS.items()
+    for flag in flags_of(command)
+    if flag.flag_type() == "string"
+    if flag.name not in NO_PLACES and flag.name not in command.buckets
+)
+
+
+@pytest.mark.parametrize("name, flag", PLACES)
+def test_an_address_is_no_local_path(name, flag, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused(
+        tools.call(name, f"--{flag}=gs://b/r"), f"{name}: --{flag}=gs://b/r", "only local files"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+FIELDS = ("data.path", "data.validation_path", "training.initial", "data.tokenizer.path")
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_nor_is_it_one_in_a_config(field, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = "text:tokenizer=json" if "tokenizer" in field else "text"
+    given = [f"--config={config}", f"--config.{field}=s3://b/x"]
+    refused(
+        tools.call("plan", *given),
+        f"--config.{field}=s3://b/x",
+        "only local files",
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_text_may_hold_an_address(tmp_path):
+    missing = tmp_path / "none"
+    refused(tools.call("sample", "--prompt=http://a.b", f"--workdir={missing}"), "no config.json")
