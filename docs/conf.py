@@ -41,14 +41,27 @@ def _math(display):
 
 def _generate(app):
     import generate
+    import nbformat
+    import to_notebooks
 
     generate.write(HERE / "reference")
+    for file in to_notebooks.write(HERE / "notebooks"):
+        nbformat.validate(nbformat.read(file, as_version=4))
+
+
+def _offer(app, page, source):
+    """Every tutorial ends with its notebook."""
+    folder, _, name = page.partition("/")
+    if folder == "tutorials":
+        file = f"../notebooks/{name}.ipynb"
+        source[0] += f"\n\nThis page {{download}}`as a notebook <{file}>`.\n"
 
 
 def setup(app):
-    """The reference is written anew before every build."""
+    """The reference and the notebooks are written anew before every build."""
     app.add_html_math_renderer("mathml", (_math("inline"), None), (_math("block"), None))
     app.connect("builder-inited", _generate)
+    app.connect("source-read", _offer)
 
 
 html_math_renderer = "mathml"

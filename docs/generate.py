@@ -27,6 +27,7 @@ MODULES = (
     "ldd_jax.core.types",
     "ldd_jax.core.registry",
     "ldd_jax.config.recipes",
+    "ldd_jax.config.tuned",
     "ldd_jax.samplers.guidance",
     "ldd_jax.samplers.classifier",
 )
