@@ -12,6 +12,7 @@ import jax
 
 from ldd_jax.config.experiment import Experiment
 from ldd_jax.core import registry, writing
+from ldd_jax.core.checks import is_number
 from ldd_jax.core.console import say
 from ldd_jax.data import Corpus
 from ldd_jax.evaluation import curves
@@ -74,8 +75,10 @@ def opened(
 
 def _ended(meta: Mapping[str, Any]) -> bool:
     """Whether a run had done all its updates at a checkpoint."""
-    config = meta.get("config", {})
-    return meta["step"] >= config.get("training", {}).get("num_steps", 2**31)
+    found: Any = meta
+    for name in ("config", "training", "num_steps"):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return is_number(found) and meta["step"] >= found
 
 
 def announcement(experiment: Experiment, corpus: Corpus, params: Any, first: int) -> list[str]:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ldd_jax.core.checks import is_number
+
 # start: reading, compiling and the first updates of a process. restart: from the last checkpoint of
 # a process that did not come to its end to the next process, lost updates and waiting alike.
 KINDS = ("steps", "data", "evaluate", "sample", "save", "start", "restart")
@@ -15,16 +17,16 @@ class Goodput:
     """Seconds by what they were spent on, of this process and of those before it.
 
     Args:
-      saved: `saved()` of the checkpoint that the run goes on from; empty = there is none.
+      saved: `saved()` of the checkpoint that the run goes on from; one that makes no
+        sense is none, since only the account of time hangs on it.
       ended: whether the run had come to its end there, so that nobody waited for it since.
     """
 
-    def __init__(self, saved: Mapping[str, Any] | None = None, *, ended: bool = False):
-        saved = saved or {}
-        before = saved.get("seconds", {})
-        self.seconds = {kind: float(before.get(kind, 0.0)) for kind in KINDS}
-        gap = time.time() - float(saved.get("at", time.time()))
-        self.seconds["restart"] += 0.0 if ended else max(gap, 0.0)
+    def __init__(self, saved: Any = None, *, ended: bool = False):
+        before, at = _read(saved)
+        self.seconds = {kind: before.get(kind, 0.0) for kind in KINDS}
+        if at is not None and not ended:
+            self.seconds["restart"] += max(time.time() - at, 0.0)
         self.now, self.since = "start", time.monotonic()
 
     def turn(self, kind: str) -> None:
@@ -50,3 +52,13 @@ class Goodput:
             "speed/share_data": share["data"],
             "speed/share_restarts": share["restart"] + share["start"],
         }
+
+
+def _read(saved: Any) -> tuple[dict[str, float], float | None]:
+    """Seconds by kind and when they were kept; none of both for a record that makes no sense."""
+    saved = saved if isinstance(saved, Mapping) else {}
+    seconds, at = saved.get("seconds"), saved.get("at", "")
+    good = lambda value: is_number(value) and value >= 0
+    if not (good(at) and isinstance(seconds, Mapping) and all(map(good, seconds.values()))):
+        return {}, None
+    return {kind: float(spent) for kind, spent in seconds.items()}, float(at)

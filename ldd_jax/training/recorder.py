@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ldd_jax.core.checks import RunError
-from ldd_jax.training import metrics
+from ldd_jax.training import metrics, watch
 from ldd_jax.training.goodput import Goodput
 from ldd_jax.training.watch import Interval, Watch
 
@@ -46,8 +46,8 @@ class Recorder:
     ):
         self.writers, self.progress, self.speed = writers, progress, speed
         self.every, self.patience, self.dump, self.rate = every, patience, dump, rate
-        self.interval = Interval(**(saved or {}).get("interval", {}))
-        self.watch = Watch(**(saved or {}).get("watch", {}))
+        self.interval = watch.kept(Interval, (saved or {}).get("interval"))
+        self.watch = watch.kept(Watch, (saved or {}).get("watch"))
         self.goodput, self.turn = goodput, goodput.turn
         self.rest, self.say, self.status = speed.rest, progress.say, progress.status
 

@@ -5,9 +5,27 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from ldd_jax.core.checks import is_number
 
 # A spike is so many standard deviations above the mean, both over about 1 / RATE updates.
 SPIKE, RATE, WARM_UP = 6.0, 0.02, 50
+
+T = TypeVar("T", "Interval", "Watch")
+
+
+def kept(kind: type[T], saved: Any) -> T:
+    """What a checkpoint's record says of a class of this module; empty where that makes no sense.
+
+    Args:
+      kind: the class.
+      saved: `vars` of its instance, as JSON gave it back.
+    """
+    names = {field.name for field in dataclasses.fields(kind)}
+    given = saved if isinstance(saved, Mapping) else {}
+    good = all(name in names and is_number(value) for name, value in given.items())
+    return kind(**given) if good else kind()
 
 
 @dataclasses.dataclass

@@ -13,7 +13,8 @@ import pytest
 from ldd_jax.config.sections import Training
 from ldd_jax.core.checks import UserError
 from ldd_jax.core.storage import at
-from ldd_jax.training import goodput, wandb
+from ldd_jax.runs import reporting
+from ldd_jax.training import goodput, wandb, watch
 from ldd_jax.training.checkpoints import Checkpoints
 from ldd_jax.training.goodput import Goodput
 from ldd_jax.training.retention import Retention
@@ -86,6 +87,37 @@ def test_where_the_time_goes(monkeypatch):
     ended = Goodput(kept, ended=True)  # nobody waited
     assert ended.seconds["restart"] == 0
     assert Goodput().read() == {}
+
+
+STRANGE = [
+    3, "x", [], [1], {"seconds": 3, "at": 1.0}, {"seconds": {"steps": "x"}, "at": 1.0},
+    {"seconds": {"steps": None}, "at": 1.0}, {"seconds": {"steps": -5.0}, "at": 1.0},
+    {"seconds": {"steps": float("nan")}, "at": 1.0}, {"seconds": {"steps": True}, "at": 1.0},
+    {"seconds": {}, "at": "noon"}, {"seconds": {}, "at": float("inf")}, {"seconds": {}},
+    {"seconds": {"steps": 10**400}, "at": 1.0}, {"at": 1.0}, {"seconds": [1], "at": 1.0},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+def test_a_strange_record_of_time_is_none(strange):
+    found = Goodput(strange)
+    assert found.seconds == dict.fromkeys(goodput.KINDS, 0.0)
+    assert found.read().keys() <= {"speed/goodput", "speed/share_data", "speed/share_restarts"}
+
+
+@pytest.mark.parametrize("strange", [3, "x", [1], {"mean": "x"}, {"other": 1.0}, {"mean": None}])
+def test_a_strange_watch_is_none(strange):
+    assert watch.kept(watch.Watch, strange) == watch.Watch()
+    assert watch.kept(watch.Watch, {"mean": 2.0, "seen": 3}) == watch.Watch(mean=2.0, seen=3)
+    assert watch.kept(watch.Interval, None) == watch.Interval()
+
+
+def test_whether_a_strange_config_had_ended():
+    ended = lambda config: reporting._ended({"step": 5, "config": config})
+    assert ended({"training": {"num_steps": 5}}) and not ended({"training": {"num_steps": 6}})
+    for strange in (None, 3, [], {"training": 3}, {"training": {"num_steps": "5"}}, {}):
+        assert not ended(strange)
+    assert not reporting._ended({"step": 0})
 
 
 def test_what_a_config_refuses():
