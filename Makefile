@@ -7,7 +7,7 @@ WORKDIR ?= runs/quickstart
 # names the files that come first.
 WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test fast extras docs faults mutants lint format clean
+.PHONY: quickstart test fast extras docs tutorials faults mutants lint format clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -55,6 +55,10 @@ extras: .extras/.installed
 
 docs: .docs/.installed
 	.docs/bin/python -m sphinx -W --keep-going -q -E -b html docs site
+
+# Every tutorial's notebook, from a wheel in an environment of its own, in an empty folder.
+tutorials: $(VENV)/.installed-dev
+	$(BIN)/python launch/tutorials.py --folder=runs/tutorials-$$(date +%Y%m%d-%H%M%S)
 
 # Kills, stops, damaged files, NaN and 100,000 hostile inputs; prints a table of what was lost.
 faults: $(VENV)/.installed-dev

@@ -3,7 +3,8 @@
 Command:   python -m ldd_jax train --config=configs/text.py:method=lddm_m,size=tiny \
                --config.data.path=FILE --workdir=DIR
            (source=mixture with data.others and data.weights for several;
-           tokenizer=characters|bytes|sentencepiece|json; tokenizer_path=FILE of the last two)
+           tokenizer=characters|bytes|sentencepiece|json; tokenizer_path=FILE of the last two;
+           network=llama|gpt2 for that family's layers)
 Hardware:  any; minutes at size=tiny on a laptop CPU.
 Expected:  depends on the text; not run yet at other sizes.
 """
@@ -20,6 +21,7 @@ def get_config(argument=""):
         tokenizer="characters",
         tokenizer_path="",
         source="",
+        network="",
     )
     lr = {} if chosen["size"] == "tiny" else {"lr": 3e-4}
     return make(

@@ -100,30 +100,84 @@ def test_prose_is_what_is_neither_code_nor_table():
     assert prose(text) == ["a line", "another"]
 
 
+TUTORIALS = [page.name for page in named(DOCS / "index.md") if page.parent.name == "tutorials"]
+
+
 def typed(page: str) -> list[str]:
     """Commands of a tutorial, in order, as the shell reads them with STEPS set."""
+    return [x for kind, text in blocks(page) if kind == "bash" for x in commands(text)]
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """What a tutorial asks to type and to write, in order: (bash or python, text)."""
     text = (DOCS / "tutorials" / page).read_text()
-    lines = "".join(re.findall(r"```bash\n(.*?)```", text, re.S)).replace("\\\n", " ")
+    return re.findall(r"```(bash|python)\n(.*?)```", text, re.S)
+
+
+def commands(block: str) -> list[str]:
+    lines = block.replace("\\\n", " ")
     return [re.sub(r"\$\{STEPS:-\d+\}", STEPS, x) for x in lines.splitlines() if x.strip()]
 
 
-@pytest.mark.slow
-def test_the_first_two_tutorials_run_as_written(tmp_path, monkeypatch):
-    """In one empty folder and one process, as each command of its own would import JAX again."""
-    monkeypatch.chdir(tmp_path)
+def walked(page: str) -> str:
+    """What a tutorial prints, typed in the current folder.
+
+    In one process, as each command of its own would import JAX again.
+    """
     said = []
-    for command in [*typed("first_model.md"), *typed("own_text.md")]:
-        words = shlex.split(command)
-        assert words[0] == "python", command
-        if words[1:3] == ["-m", "ldd_jax"]:
-            said.append(tools.good(*words[3:]).out)
-        else:
-            with open(words.pop(), "w") as file:  # ... > FILE
-                assert words.pop() == ">"
-                subprocess.run([sys.executable, *words[1:]], stdout=file, check=True)
-    said = "\n".join(said)
-    for word in ("unigram entropy", "an upper bound", "optim.lr", "quickstart"):
-        assert word in said, word
-    for folder in ("first", "mine"):
-        for name in ("curve.png", "summary.json", "metrics.jsonl", "samples.jsonl", "checkpoints"):
-            assert (tmp_path / "runs" / folder / name).exists(), (folder, name)
+    for kind, text in blocks(page):
+        if kind == "python":
+            name = re.match(r"# (\w+\.py)\n", text)
+            assert name, page
+            Path(name[1]).write_text(text)
+            continue
+        for command in commands(text):
+            words = shlex.split(command)
+            assert words[0] == "python", command
+            if words[1:3] == ["-m", "ldd_jax"]:
+                said.append(tools.good(*words[3:]).out)
+            else:
+                with open(words.pop(), "w") as file:  # ... > FILE
+                    assert words.pop() == ">"
+                    subprocess.run([sys.executable, *words[1:]], stdout=file, check=True)
+    return "\n".join(said)
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    """One folder for all tutorials: each uses what those before it left there."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("empty")
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)  # as `python -m` has it
+        yield folder
+
+
+# What the reader is promised to see, and what stands in the folder then.
+SEEN = {
+    "first_model.md": (
+        ("unigram entropy", "an upper bound", "optim.lr", "quickstart"),
+        ("runs/first/curve.png", "runs/first/summary.json", "runs/first/samples.jsonl"),
+    ),
+    "own_text.md": (("1 pass", "2 passes"), ("runs/mine/curve.png", "runs/mine/checkpoints")),
+    "two_methods.md": (
+        ("carried",),
+        ("runs/mdlm-0/summary.json", "runs/bench/frontier.html"),
+    ),
+    "sampler.md": (("calls",), ("runs/samplers/table.md", "runs/samplers/frontier.html")),
+    "pretrained.md": (
+        ("byte for byte", "the exact likelihood"),
+        ("theirs/tokenizer.json", "runs/carried/summary.json", "out/model.safetensors"),
+    ),
+    "component.md": (("squared",), ("runs/squared/summary.json",)),
+    "pod.md": (("parameters",), ("prepared",)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TUTORIALS)
+def test_a_tutorial_runs_as_written(empty, page):
+    words, files = SEEN[page]
+    said = walked(page)
+    assert [w for w in words if w not in said] == [], said
+    assert [f for f in files if not (empty / f).exists()] == []

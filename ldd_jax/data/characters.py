@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 from ldd_jax.core.checks import require
 from ldd_jax.core.registry import register
+from ldd_jax.data import portable
 from ldd_jax.data.tokenizers import Documents, Tokenizer, saved_as
 
 
@@ -26,6 +27,11 @@ class ByteTokenizer(Tokenizer):
 
     def _state(self):
         return {}
+
+    def shared(self):
+        """A tokenizer.json of bytes."""
+        text = portable.of_signs(portable.byte_signs(), self.specials_by_name, bytewise=True)
+        return {"tokenizer.json": text}
 
     @classmethod
     def _restore(cls, state, files, needs):
@@ -60,6 +66,11 @@ class CharacterTokenizer(Tokenizer):
 
     def _state(self):
         return {"alphabet": self.alphabet, "lowercase": self.lowercase}
+
+    def shared(self):
+        """A tokenizer.json of characters; its lower case knows no final sigma."""
+        more = dict(unknown=self.unknown, lowercase=self.lowercase)
+        return {"tokenizer.json": portable.of_signs(self.alphabet, self.specials_by_name, **more)}
 
     @classmethod
     def _restore(cls, state, files, needs):

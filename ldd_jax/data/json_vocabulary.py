@@ -153,6 +153,10 @@ class JsonTokenizer(Tokenizer):
     def _files(self):
         return {_JSON_FILE: self.text.encode()}
 
+    def shared(self):
+        """The file itself."""
+        return {"tokenizer.json": self.text.encode()}
+
     @classmethod
     def _restore(cls, state, files, needs):
         return cls(files(_JSON_FILE).decode(), state["specials"], needs)

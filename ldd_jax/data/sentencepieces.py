@@ -85,6 +85,10 @@ class SentencePieceTokenizer(Tokenizer):
     def _files(self):
         return {_MODEL_FILE: self.model}
 
+    def shared(self):
+        """The model itself."""
+        return {"tokenizer.model": self.model}
+
     @classmethod
     def _restore(cls, state, files, needs):
         return cls(files(_MODEL_FILE), needs)

@@ -102,6 +102,10 @@ class Tokenizer(abc.ABC):
         """Files beside the JSON file, by name."""
         return {}
 
+    def shared(self) -> dict[str, bytes]:
+        """Files by which other libraries read the vocabulary, by name; none for some kinds."""
+        return {}
+
     @classmethod
     @abc.abstractmethod
     def _restore(
@@ -182,6 +186,11 @@ class Tokenizer(abc.ABC):
             ids.extend(known)
             free.extend([False] * len(known))
         return ids, free
+
+    @property
+    def specials_by_name(self) -> dict[str, int]:
+        """Ids of bos, eos and pad, as far as there are any."""
+        return {n: i for n in _SPECIALS if (i := getattr(self, n)) is not None}
 
     @property
     def digest(self) -> str:

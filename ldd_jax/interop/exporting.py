@@ -162,7 +162,7 @@ def _transformers(
                 save_file(own, draft / to_transformers.LATENT, {"format": FORMAT})
             writing.write(draft / "config.json", json.dumps(config, indent=2) + "\n")
             writing.write(draft / "README.md", text)
-            for name, data in to_transformers.vocabulary(experiment.tokenizer).items():
+            for name, data in experiment.tokenizer.shared().items():
                 writing.write(draft / name, data)
     except OSError as error:
         raise UserError(f"cannot write --output={output}: {error.strerror or error}") from error

@@ -11,9 +11,6 @@ from ml_collections import ConfigDict
 from ldd_jax.config.experiment import Experiment
 from ldd_jax.core import reading
 from ldd_jax.core.checks import UserError, parse_json, require
-from ldd_jax.data.json_vocabulary import JsonTokenizer
-from ldd_jax.data.sentencepieces import SentencePieceTokenizer
-from ldd_jax.data.tokenizers import Tokenizer
 from ldd_jax.denoisers import GPT2, Llama, published
 from ldd_jax.denoisers.described import CODED
 from ldd_jax.denoisers.linears import merged
@@ -145,15 +142,6 @@ def _rope(model: ConfigDict, length: int) -> dict[str, Any]:
     longest = scaling.original if kind == "dynamic" else length
     old = {"rope_theta": model.rope_base, "rope_scaling": table or None}
     return {"max_position_embeddings": longest, "rope_parameters": new, **old}
-
-
-def vocabulary(tokenizer: Tokenizer) -> dict[str, bytes]:
-    """The tokenizer's own file, as transformers reads it; none for other kinds."""
-    if isinstance(tokenizer, JsonTokenizer):
-        return {"tokenizer.json": tokenizer.text.encode()}
-    if isinstance(tokenizer, SentencePieceTokenizer):
-        return {"tokenizer.model": tokenizer.model}
-    return {}
 
 
 def how(experiment: Experiment, record: dict[str, Any]) -> str:
