@@ -69,8 +69,10 @@ class CharacterTokenizer(Tokenizer):
 
     def shared(self):
         """A tokenizer.json of characters; its lower case knows no final sigma."""
-        more = dict(unknown=self.unknown, lowercase=self.lowercase)
-        return {"tokenizer.json": portable.of_signs(self.alphabet, self.specials_by_name, **more)}
+        text = portable.of_signs(
+            self.alphabet, self.specials_by_name, unknown=self.unknown, lowercase=self.lowercase
+        )
+        return {"tokenizer.json": text}
 
     @classmethod
     def _restore(cls, state, files, needs):
