@@ -54,7 +54,7 @@ from ldd_jax.samplers import (
     Whole,
     sample_blocks,
 )
-from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.net import Net
 
 VARIANTS = {
     "ar": ("quickstart", "method=ar"),

@@ -24,7 +24,7 @@ from ldd_jax.core.memory import keep_freed_memory
 from ldd_jax.core.types import as_batch
 from ldd_jax.oracle.chain import Bench, Chain
 from ldd_jax.samplers import sample
-from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.net import Net
 from ldd_jax.training import sharding
 from ldd_jax.training import state as states
 

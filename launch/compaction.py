@@ -29,7 +29,7 @@ from ldd_jax.core.types import TokenSpace
 from ldd_jax.denoisers import DiT
 from ldd_jax.processes import Masked
 from ldd_jax.samplers import Ancestral, Cached, Clamp, Confidence, Whole, sample_blocks
-from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.net import Net
 
 SYMBOLS, LENGTH, LONG, BLOCK = 107, 64, 128, 16
 TOKENS = TokenSpace(size=SYMBOLS + 1, mask=SYMBOLS)

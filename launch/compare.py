@@ -35,8 +35,8 @@ from ldd_jax.denoisers import layers
 from ldd_jax.denoisers.dit import BoundDiT, DiT
 from ldd_jax.denoisers.transformer import Network
 from ldd_jax.inference import generate
-from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.loop import start
+from ldd_jax.samplers.net import Net
 from ldd_jax.training import sharding
 from ldd_jax.training import state as states
 

@@ -21,7 +21,7 @@ from ldd_jax.inference import generate
 from ldd_jax.oracle.laws import Exact, Law, index
 from ldd_jax.processes import Masked
 from ldd_jax.samplers import FirstHitting, sample
-from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.net import Net
 
 Record = dict[str, Any]
 

@@ -36,8 +36,8 @@ from ldd_jax.core.registry import section
 from ldd_jax.core.types import as_batch
 from ldd_jax.oracle.chain import Chain
 from ldd_jax.samplers import Ancestral, Latent, SampleState, read, sample
-from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.logits import Readout
+from ldd_jax.samplers.net import Net
 from ldd_jax.schedules import Angle
 
 LENGTH = 16

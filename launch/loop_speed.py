@@ -25,8 +25,8 @@ from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.core.memory import keep_freed_memory
 from ldd_jax.inference import pipeline
 from ldd_jax.samplers import sample
-from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.loop import start
+from ldd_jax.samplers.net import Net
 
 COMPARED, FLAT, EAGER = 32, (16, 64, 256, 1024), 4
 

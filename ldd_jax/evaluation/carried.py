@@ -21,11 +21,13 @@ import jax.numpy as jnp
 
 from ldd_jax.core.types import Array, Draw, Process
 from ldd_jax.samplers.ancestral import Ancestral
-from ldd_jax.samplers.base import Clamp, Net, SampleState, Step
+from ldd_jax.samplers.base import Step
 from ldd_jax.samplers.dictation import Dictation, Way
 from ldd_jax.samplers.grids import LinearGrid
 from ldd_jax.samplers.latents import Latent
 from ldd_jax.samplers.loop import noisy, sample
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import Clamp, SampleState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 from ldd_jax.core import positions
 from ldd_jax.core.types import Array, Draw
 from ldd_jax.samplers.ancestral import Ancestral
-from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.latents import Latent
 from ldd_jax.samplers.leaps import leap_all
 from ldd_jax.samplers.loop import sample, start
+from ldd_jax.samplers.net import Net
 
 
 class Matched(NamedTuple):

@@ -19,7 +19,9 @@ import numpy as np
 
 from ldd_jax.core.kl import entropy, kl
 from ldd_jax.core.types import Array, Draw, Process, Trunk
-from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.base import Step
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 
 
 class StepMetrics(NamedTuple):

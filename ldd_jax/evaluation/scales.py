@@ -20,9 +20,10 @@ import numpy as np
 
 from ldd_jax.core.kl import kl
 from ldd_jax.core.types import Array, Draw, Process
-from ldd_jax.samplers.base import Net, SampleState
 from ldd_jax.samplers.latents import Latent
 from ldd_jax.samplers.leaps import outcome
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 
 FACTORS = tuple(2.0 ** (i / 4) for i in range(-24, 5))
 LEAP = "first_jump"  # a path always has a chance, however large the factor

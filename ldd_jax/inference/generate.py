@@ -26,9 +26,10 @@ from ldd_jax.data import MASK_TEXT, unknown
 from ldd_jax.inference.ahead import ahead
 from ldd_jax.inference.patterns import Patterns
 from ldd_jax.samplers import Clamp, Whole, read, sample_blocks
-from ldd_jax.samplers.base import Net, SampleState
 from ldd_jax.samplers.guidance import guide, guide_prompt
 from ldd_jax.samplers.loop import fetched
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 from ldd_jax.training import sharding
 from ldd_jax.training.metrics import finite
 

@@ -16,7 +16,7 @@ from ldd_jax.data import Corpus, Spread, batches
 from ldd_jax.evaluation.matching import match
 from ldd_jax.evaluation.path import MaskLosses, path_nats
 from ldd_jax.samplers import LinearGrid
-from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.net import Net
 from ldd_jax.samplers.trajectory import Along, along
 from ldd_jax.training import sharding
 

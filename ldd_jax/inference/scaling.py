@@ -19,7 +19,7 @@ from ldd_jax.data import Corpus
 from ldd_jax.evaluation import scales
 from ldd_jax.inference.paths import rows_of
 from ldd_jax.samplers import LinearGrid, TauLeaping
-from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.net import Net
 from ldd_jax.training import sharding
 
 PRIOR, PATH = 0, 1

@@ -14,8 +14,8 @@ from ldd_jax.core.checks import UserError, require
 from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.evaluation import mechanism
 from ldd_jax.samplers import sample
-from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.loop import fetched
+from ldd_jax.samplers.net import Net
 from ldd_jax.samplers.stops import Stop
 from ldd_jax.training import sharding
 

@@ -20,7 +20,9 @@ from ldd_jax.core.types import Array, Cond, TokenSpace, Trunk
 from ldd_jax.oracle.laws import Identity
 from ldd_jax.processes import Masked, Uniform
 from ldd_jax.samplers import LinearGrid, sample
-from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.base import Step
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 
 
 @struct.dataclass

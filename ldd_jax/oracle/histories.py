@@ -17,9 +17,11 @@ from ldd_jax.oracle.enumerating_draw import EnumeratingDraw
 from ldd_jax.oracle.lab import _jit, at_rest, outcomes
 from ldd_jax.oracle.laws import Law, index
 from ldd_jax.samplers.ancestral import Ancestral
-from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.base import Step
 from ldd_jax.samplers.grids import LinearGrid
 from ldd_jax.samplers.latents import Latent
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 from ldd_jax.samplers.stops import choose
 
 ROWS = 8192  # histories, each with one outcome, of a call

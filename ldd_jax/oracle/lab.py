@@ -20,7 +20,9 @@ import numpy as np
 from ldd_jax.core.types import Array
 from ldd_jax.oracle.enumerating_draw import EnumeratingDraw
 from ldd_jax.oracle.laws import Exact, Law, index, kl
-from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.base import Step
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 from ldd_jax.samplers.stops import choose
 
 LIMIT = 2_000_000  # outcomes enumerated at a time

@@ -3,7 +3,7 @@
 from ldd_jax.samplers.analytic import Analytic
 from ldd_jax.samplers.ancestral import Ancestral
 from ldd_jax.samplers.approximate import Dual, Prefix
-from ldd_jax.samplers.base import Clamp, SampleState, Step
+from ldd_jax.samplers.base import Step
 from ldd_jax.samplers.blocks import Fill, Slide, Whole, sample_blocks
 from ldd_jax.samplers.cached import Cached, Recomputed
 from ldd_jax.samplers.confidence import Confidence, ScheduledConfidence
@@ -28,6 +28,7 @@ from ldd_jax.samplers.remdm import ReMDM
 from ldd_jax.samplers.renoise import Renoise
 from ldd_jax.samplers.rollout import Rollouts
 from ldd_jax.samplers.skipping import Skipping
+from ldd_jax.samplers.state import Clamp, SampleState
 from ldd_jax.samplers.stops import Chained, LowEntropy, Never, Still
 from ldd_jax.samplers.tau_leaping import TauLeaping
 from ldd_jax.samplers.theta import ThetaRK2, ThetaTrapezoidal

@@ -8,8 +8,10 @@ from typing import Any
 from ldd_jax.core import positions
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw, Process, Trunk
-from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.base import Step
 from ldd_jax.samplers.dictation import Way
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 
 
 def reveal(net: Net, state: SampleState, features: Array, s: Any, draw: Draw) -> Any:

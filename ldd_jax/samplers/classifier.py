@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from ldd_jax.core.types import Array, Process
-from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.guidance import TwoPredictionProcess
+from ldd_jax.samplers.net import Net
 
 MODES = ("exact", "first_order")
 

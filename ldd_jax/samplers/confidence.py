@@ -11,9 +11,11 @@ from ldd_jax.core.draws import ranks
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw, Process
 from ldd_jax.samplers import orders
-from ldd_jax.samplers.base import Net, SampleState, Step, masked_and_free
+from ldd_jax.samplers.base import Step, masked_and_free
 from ldd_jax.samplers.dictation import Way
+from ldd_jax.samplers.net import Net
 from ldd_jax.samplers.orders import candidates, check_order, rank, share_masked
+from ldd_jax.samplers.state import SampleState
 
 WHY = "reveals masked positions one after the other, so it needs masked diffusion"
 

@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from ldd_jax.core.registry import component, register
 from ldd_jax.core.types import Array, Draw, Process
 from ldd_jax.samplers.ancestral import Ancestral
-from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.base import Step
 from ldd_jax.samplers.leaps import check_leap, leap_all
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 from ldd_jax.core.draws import most_probable
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw
-from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.base import Step
+from ldd_jax.samplers.net import Net
 from ldd_jax.samplers.orders import rank
+from ldd_jax.samplers.state import SampleState
 
 
 @register("step", "easy_first")

@@ -6,9 +6,11 @@ import dataclasses
 
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw, Process
-from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.base import Step
 from ldd_jax.samplers.dictation import Way
 from ldd_jax.samplers.leaps import check_scales, leap_all, leaping, scaled
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 
 
 @register("step", "euler")

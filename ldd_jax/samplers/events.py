@@ -13,7 +13,9 @@ from ldd_jax.core.checks import at_least_one
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw
 from ldd_jax.samplers.ancestral import reveal
-from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.base import Step
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 
 MOST = 1 << 20  # events of a row
 

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 from ldd_jax.core.checks import at_least_one
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw, Process
-from ldd_jax.samplers.base import Net, SampleState, Step, masked_and_free
+from ldd_jax.samplers.base import Step, masked_and_free
 from ldd_jax.samplers.dictation import Way
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 
 
 @register("step", "first_hitting")

@@ -8,7 +8,9 @@ from typing import Any
 from ldd_jax.core import positions
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw
-from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.base import Step
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 
 
 @register("step", "geodesic")

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from ldd_jax.core.types import Array, Draw, Process, Trunk
-from ldd_jax.samplers.base import Net, SampleState
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 
 
 def combine(log_c: Array, log_u: Array, gamma: float) -> Array:

@@ -14,8 +14,9 @@ from ldd_jax.core.kl import entropy
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw
 from ldd_jax.processes.base import onehot_log
-from ldd_jax.samplers.base import Net, SampleState
 from ldd_jax.samplers.corrector import Corrector
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 
 SCORES = ("log_prob", "margin")
 CHOICES = ("informed", "random", "entropy")

@@ -11,8 +11,10 @@ from ldd_jax.core import positions
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw, Process, Trunk
 from ldd_jax.processes.base import onehot_log
-from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.base import Step
+from ldd_jax.samplers.net import Net
 from ldd_jax.samplers.orders import rank
+from ldd_jax.samplers.state import SampleState
 
 
 @register("step", "joint_flow")

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 from ldd_jax.core import positions
 from ldd_jax.core.checks import nearest
 from ldd_jax.core.types import Array, Draw, Process
-from ldd_jax.samplers.base import Net, SampleState
 from ldd_jax.samplers.dictation import Way
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 
 
 def _first_jump(total: Array) -> Array:

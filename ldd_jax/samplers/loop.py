@@ -15,10 +15,12 @@ from ldd_jax.core.checks import UserError
 from ldd_jax.core.draws import most_probable
 from ldd_jax.core.types import Array, Draw
 from ldd_jax.samplers.ancestral import Ancestral
-from ldd_jax.samplers.base import Clamp, Net, SampleState, Step
+from ldd_jax.samplers.base import Step
 from ldd_jax.samplers.grids import LinearGrid
 from ldd_jax.samplers.latents import Latent
+from ldd_jax.samplers.net import Net
 from ldd_jax.samplers.segments import Loop
+from ldd_jax.samplers.state import Clamp, SampleState
 from ldd_jax.samplers.stops import Never, Stop, Watch, choose
 from ldd_jax.samplers.windows import Window
 

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Cond, Draw, Process
 from ldd_jax.denoisers.caches import Cache
-from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.base import Step
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 
 # Scope of the call that reads a prompt.
 PROMPT = "prompt_in_cache"

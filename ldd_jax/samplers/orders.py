@@ -15,8 +15,10 @@ from ldd_jax.core.checks import nearest
 from ldd_jax.core.draws import ranks
 from ldd_jax.core.kl import entropy
 from ldd_jax.core.types import Array, Draw, Trunk
-from ldd_jax.samplers.base import Net, SampleState, masked_and_free
+from ldd_jax.samplers.base import masked_and_free
 from ldd_jax.samplers.dictation import Way
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 
 ORDERS = ("confidence", "entropy", "margin", "random", "sampled")
 

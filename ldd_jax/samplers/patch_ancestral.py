@@ -12,8 +12,10 @@ from ldd_jax.core import positions
 from ldd_jax.core.checks import at_least_one
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw
-from ldd_jax.samplers.base import Net, SampleState, Step, masked_and_free
+from ldd_jax.samplers.base import Step, masked_and_free
+from ldd_jax.samplers.net import Net
 from ldd_jax.samplers.patch_clock import units
+from ldd_jax.samplers.state import SampleState
 
 
 @register("step", "patch_ancestral")

@@ -13,8 +13,10 @@ from ldd_jax.core.kl import entropy
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw, Process, Trunk
 from ldd_jax.samplers.ancestral import reveal
-from ldd_jax.samplers.base import Net, SampleState, Step, masked_and_free
+from ldd_jax.samplers.base import Step, masked_and_free
 from ldd_jax.samplers.dictation import Way
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 
 SHUFFLE = 3  # site of the control's order
 

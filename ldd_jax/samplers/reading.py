@@ -9,9 +9,10 @@ import jax.numpy as jnp
 
 from ldd_jax.core.draws import NO_LAW
 from ldd_jax.core.types import Draw
-from ldd_jax.samplers.base import Net, SampleState
 from ldd_jax.samplers.latents import Latent
+from ldd_jax.samplers.net import Net
 from ldd_jax.samplers.next_token import NextToken
+from ldd_jax.samplers.state import SampleState
 
 
 def read(net: Net, state: SampleState, draw: Draw, length: int) -> SampleState:

@@ -12,7 +12,9 @@ from ldd_jax.core.checks import nearest
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw
 from ldd_jax.processes.base import onehot_log
-from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.base import Step
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 
 # sigma from (eta, sigma_max, alpha_t, alpha_s); "conf" shares sigma_max out over the positions.
 STRENGTHS: dict[str, Callable] = {

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 from ldd_jax.core.kl import entropy
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw, Process
-from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.base import Step
 from ldd_jax.samplers.entropy_bounded import prefix
+from ldd_jax.samplers.net import Net
 from ldd_jax.samplers.orders import check_order, cost_of, rank
+from ldd_jax.samplers.state import SampleState
 
 
 class Drawn(NamedTuple):

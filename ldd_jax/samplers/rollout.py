@@ -22,10 +22,10 @@ import jax.numpy as jnp
 from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.core.logical import constrain
 from ldd_jax.core.types import Array, Denoiser, Process
-from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.first_hitting import FirstHitting
 from ldd_jax.samplers.latents import Latent
 from ldd_jax.samplers.loop import sample
+from ldd_jax.samplers.net import Net
 from ldd_jax.samplers.trajectory import along
 
 PRIOR, STEPS = 0, 1

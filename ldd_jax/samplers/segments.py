@@ -12,8 +12,10 @@ import jax.numpy as jnp
 from ldd_jax.core import positions
 from ldd_jax.core.draws import NO_LAW
 from ldd_jax.core.types import Array
-from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.base import Step
 from ldd_jax.samplers.latents import Latent
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 from ldd_jax.samplers.stops import Notes, Watch, choose
 from ldd_jax.samplers.windows import Window
 

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from ldd_jax.core import positions
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw
-from ldd_jax.samplers.base import Net, SampleState, Step, masked_and_free
+from ldd_jax.samplers.base import Step, masked_and_free
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 
 HALVINGS = 31  # of a range of steps
 

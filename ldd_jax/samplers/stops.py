@@ -19,8 +19,10 @@ from ldd_jax.core.draws import most_probable
 from ldd_jax.core.kl import entropy
 from ldd_jax.core.registry import component, register
 from ldd_jax.core.types import Array, Trunk
-from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.base import Step
 from ldd_jax.samplers.latents import Watched
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 
 
 class Seen(NamedTuple):

@@ -13,8 +13,10 @@ import jax.numpy as jnp
 from ldd_jax.core import positions
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw
-from ldd_jax.samplers.base import Net, SampleState, Step
+from ldd_jax.samplers.base import Step
 from ldd_jax.samplers.leaps import check_leap, leap_all, outcome
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

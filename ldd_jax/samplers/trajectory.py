@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from ldd_jax.core.types import Array
-from ldd_jax.samplers.base import Net, SampleState
 from ldd_jax.samplers.latents import Latent
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 
 
 class Along(NamedTuple):

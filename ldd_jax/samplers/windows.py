@@ -12,7 +12,8 @@ from flax import struct
 from ldd_jax.core.checks import UserError
 from ldd_jax.core.types import Array, Cond, Trunk
 from ldd_jax.denoisers.base import Around
-from ldd_jax.samplers.base import Net, SampleState
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 
 # Scope of the pass over the whole row that makes a cache anew.
 RENEWAL = "cache_anew"

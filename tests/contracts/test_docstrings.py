@@ -19,7 +19,8 @@ BASES = {
     "ldd_jax/objectives/times.py": ["Continuous"],
     "ldd_jax/processes/jumps.py": ["Jumps"],
     "ldd_jax/processes/score.py": ["MaskedScore"],
-    "ldd_jax/samplers/base.py": ["Net", "Step"],
+    "ldd_jax/samplers/base.py": ["Step"],
+    "ldd_jax/samplers/net.py": ["Net"],
     "ldd_jax/samplers/corrector.py": ["Corrector"],
     "ldd_jax/tasks/base.py": ["Task"],
 }

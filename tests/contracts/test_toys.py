@@ -8,7 +8,7 @@ import pytest
 from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.core.types import Cond, TokenSpace, as_batch
 from ldd_jax.samplers import Ancestral, FirstHitting, sample
-from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.net import Net
 from tests.cli import tools
 from tests.contracts import toys
 from tests.lab import first_params

@@ -17,7 +17,7 @@ from ldd_jax.denoisers.carry import SoftFfn
 from ldd_jax.denoisers.hollow import Hollow
 from ldd_jax.processes import Masked
 from ldd_jax.samplers import Ancestral, sample
-from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.net import Net
 from tests.lab import jit, live_params
 
 TOKENS = TokenSpace(size=6, mask=5)

@@ -32,9 +32,9 @@ from ldd_jax.samplers import (
     TableGrid,
     TauLeaping,
 )
-from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.latents import Latent
 from ldd_jax.samplers.logits import Readout
+from ldd_jax.samplers.net import Net
 from ldd_jax.samplers.trajectory import along
 from ldd_jax.schedules import LogLinear
 from tests.lab import jit, live_params

@@ -12,8 +12,8 @@ from ldd_jax.evaluation import mechanism
 from ldd_jax.oracle.laws import Exact, Law
 from ldd_jax.processes import Masked, Uniform
 from ldd_jax.samplers import Ancestral, FirstHitting, LinearGrid, sample
-from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.logits import Readout
+from ldd_jax.samplers.net import Net
 from tests.lab import jit
 from tests.samplers.rules import MASK, PROCESSES, Toy
 

@@ -18,8 +18,8 @@ from ldd_jax.oracle.lab import Enumeration, final_laws
 from ldd_jax.oracle.laws import Exact
 from ldd_jax.processes import Masked
 from ldd_jax.samplers import Ancestral, LinearGrid, TableGrid
-from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.latents import Latent
+from ldd_jax.samplers.net import Net
 from ldd_jax.samplers.trajectory import along
 from ldd_jax.schedules import LogLinear
 from tests.lab import Law, index, jit, kl, live_params

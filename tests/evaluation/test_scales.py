@@ -13,7 +13,7 @@ from ldd_jax.oracle.lab import Enumeration
 from ldd_jax.oracle.laws import Exact
 from ldd_jax.processes import Uniform
 from ldd_jax.samplers import Ancestral, TauLeaping
-from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.net import Net
 from ldd_jax.schedules import LinearSigma
 from tests.lab import Law, jit, kl
 

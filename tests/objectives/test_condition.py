@@ -13,8 +13,8 @@ from ldd_jax.evaluation.conditional import reveal_fn
 from ldd_jax.objectives import Nelbo
 from ldd_jax.processes import Masked, Uniform
 from ldd_jax.samplers import Ancestral, Clamp, sample
-from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.guidance import guide_prompt
+from ldd_jax.samplers.net import Net
 from tests.lab import jit
 from tests.samplers.rules import PROCESSES, Toy
 

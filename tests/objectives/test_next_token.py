@@ -15,8 +15,8 @@ from ldd_jax.objectives.next_token import shifted
 from ldd_jax.processes import LeftToRight, Masked
 from ldd_jax.samplers import Ancestral, Clamp, sample
 from ldd_jax.samplers import NextToken as Step
-from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.logits import Readout
+from ldd_jax.samplers.net import Net
 from tests.lab import first_params, jit, live_params
 
 B, L, V, START = 3, 6, 5, 4

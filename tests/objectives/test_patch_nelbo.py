@@ -16,7 +16,7 @@ from ldd_jax.objectives import NoContext, PatchNelbo, UniformTimes
 from ldd_jax.oracle.laws import Identity
 from ldd_jax.processes import Masked, Uniform
 from ldd_jax.samplers import Latent, PatchAncestral, sample
-from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.net import Net
 from ldd_jax.schedules import LogLinear
 from tests.lab import jit, live_params
 

@@ -11,7 +11,8 @@ from ldd_jax.core.types import Cond, TokenSpace
 from ldd_jax.data.signal_chain import codes
 from ldd_jax.oracle.signals import ExactShown, Shown
 from ldd_jax.processes import Masked
-from ldd_jax.samplers.base import Net, SampleState
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 
 pytestmark = pytest.mark.usefixtures("x64")
 MOVE = np.asarray([[0.8, 0.15, 0.05], [0.1, 0.8, 0.1], [0.05, 0.15, 0.8]])

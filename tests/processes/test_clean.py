@@ -10,7 +10,8 @@ from ldd_jax.core.kl import entropy
 from ldd_jax.oracle.laws import Exact, Law
 from ldd_jax.processes import Masked, MaskedMean, MaskedScore, Uniform, UniformScore
 from ldd_jax.samplers import Ancestral, sample
-from ldd_jax.samplers.base import Net, SampleState
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 from ldd_jax.schedules import Cosine, Geometric, LinearSigma, LogLinear
 from tests.lab import jit
 

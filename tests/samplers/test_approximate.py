@@ -24,9 +24,9 @@ from ldd_jax.samplers import (
     sample,
     sample_blocks,
 )
-from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.guidance import guide_prompt
 from ldd_jax.samplers.logits import Readout
+from ldd_jax.samplers.net import Net
 from ldd_jax.samplers.windows import Within
 from tests.lab import jit, live_params
 

@@ -11,8 +11,8 @@ from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.oracle import laws
 from ldd_jax.processes import LeftToRight, Masked
 from ldd_jax.samplers import Ancestral, Clamp, Fill, FirstHitting, Slide, Whole, sample
-from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.blocks import sample_blocks
+from ldd_jax.samplers.net import Net
 from tests.lab import jit
 from tests.samplers.rules import MASK, PROCESSES, TOKENS, Toy
 

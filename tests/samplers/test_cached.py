@@ -27,7 +27,7 @@ from ldd_jax.samplers import (
     Whole,
     sample_blocks,
 )
-from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.net import Net
 from tests import block_law
 from tests.lab import jit, live_params
 from tests.samplers.counted import SHAPES, Counted

@@ -13,9 +13,10 @@ from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.oracle import laws
 from ldd_jax.processes import Masked, Uniform
 from ldd_jax.samplers import Ancestral, FirstHitting, LinearGrid, ThetaTrapezoidal, sample
-from ldd_jax.samplers.base import Net, SampleState
 from ldd_jax.samplers.classifier import steer
 from ldd_jax.samplers.loop import start
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 from tests.lab import jit
 from tests.samplers.rules import PROCESSES, Toy
 

@@ -7,7 +7,7 @@ import pytest
 
 from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.samplers import Clamp, Latent, PatchClock, sample
-from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.net import Net
 from tests.lab import jit
 from tests.samplers.rules import EVENTS, MASK, PROCESSES, RULES, SCORES, Toy, runs
 

@@ -10,8 +10,8 @@ from ldd_jax.core.draws import Production
 from ldd_jax.core.types import Cond, TokenSpace, Trunk
 from ldd_jax.processes import MaskedMean, MaskedScore
 from ldd_jax.samplers import Clamp, CosineGrid, EasyFirst, LinearGrid, sample
-from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.loop import start
+from ldd_jax.samplers.net import Net
 from tests.lab import jit
 from tests.samplers.rules import MASK, PROCESSES, Toy
 

@@ -13,8 +13,9 @@ from ldd_jax.core.types import Cond, TokenSpace, Trunk
 from ldd_jax.oracle.laws import Identity
 from ldd_jax.processes import BandKernel, Scud, Uniform, UniformKernel
 from ldd_jax.samplers import Ancestral, Clamp, Events, sample
-from ldd_jax.samplers.base import Net, SampleState
 from ldd_jax.samplers.events import chosen
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 from ldd_jax.schedules import LinearSigma
 from tests.lab import Law, jit
 

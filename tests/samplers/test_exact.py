@@ -27,8 +27,8 @@ from ldd_jax.samplers import (
     ThetaRK2,
     ThetaTrapezoidal,
 )
-from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.leaps import LEAPS, chance
+from ldd_jax.samplers.net import Net
 from ldd_jax.samplers.orders import Candidates
 from ldd_jax.samplers.stops import choose
 from ldd_jax.schedules import LinearSigma, LogLinear

@@ -10,7 +10,7 @@ from ldd_jax.core.types import TokenSpace
 from ldd_jax.denoisers import DiT, Linear
 from ldd_jax.processes import Masked, Sphere, Uniform, token_space
 from ldd_jax.samplers import Ancestral, Clamp, Euler, FirstHitting, Geodesic, Latent, sample
-from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.net import Net
 from tests.lab import first_params, jit
 from tests.processes import circle
 

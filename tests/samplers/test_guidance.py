@@ -12,9 +12,10 @@ from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.denoisers import DiT
 from ldd_jax.denoisers.base import Around
 from ldd_jax.samplers import Ancestral, Clamp, Fill, Latent, ThetaTrapezoidal, sample, sample_blocks
-from ldd_jax.samplers.base import Net, SampleState
 from ldd_jax.samplers.guidance import combine, guide, guide_prompt, pair, plain
 from ldd_jax.samplers.logits import Readout
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 from tests.lab import jit, live_params
 from tests.samplers.rules import MASK, PROCESSES, TOKENS, Toy
 

@@ -12,7 +12,7 @@ from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.core.types import Trunk
 from ldd_jax.processes import Masked
 from ldd_jax.samplers import Clamp, FirstHitting, sample
-from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.net import Net
 from ldd_jax.schedules import Cosine, LogLinear
 from tests.lab import jit
 from tests.samplers.rules import TOKENS, Toy

@@ -11,7 +11,8 @@ from ldd_jax.oracle.lab import Enumeration
 from ldd_jax.oracle.laws import Exact, Law
 from ldd_jax.processes import Masked, Uniform
 from ldd_jax.samplers import Ancestral, InformedCorrector, PredictorCorrector, sample
-from ldd_jax.samplers.base import Clamp, Net
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import Clamp
 from ldd_jax.schedules import LogLinear
 from tests.lab import jit
 from tests.samplers.rules import MASK, PROCESSES, Toy

@@ -17,8 +17,8 @@ from ldd_jax.oracle.laws import Exact, Law, kl
 from ldd_jax.oracle.signals import ExactShown, Shown
 from ldd_jax.processes import Interpolant, Joint, Masked, Uniform
 from ldd_jax.samplers import Ancestral, Clamp, Confidence, Euler, JointFlow, LinearGrid, sample
-from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.latents import Latent
+from ldd_jax.samplers.net import Net
 from ldd_jax.schedules import Cosine, LogLinear
 from tests.lab import jit
 from tests.samplers import rules

@@ -23,8 +23,8 @@ from ldd_jax.samplers import (
     sample,
     sample_blocks,
 )
-from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.loop import fetched
+from ldd_jax.samplers.net import Net
 from ldd_jax.schedules import LogLinear
 from tests.lab import jit
 from tests.samplers.rules import PROCESSES, SIZE, TOKENS, Toy

@@ -8,7 +8,8 @@ import pytest
 from ldd_jax.core.draws import Forced, Production
 from ldd_jax.processes import Masked
 from ldd_jax.samplers import Ancestral, LinearGrid, sample
-from ldd_jax.samplers.base import Net, SampleState
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 from ldd_jax.schedules import LogLinear
 from tests.lab import Law, index, jit, kl, log_table, table_denoiser, transition
 

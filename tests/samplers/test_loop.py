@@ -19,8 +19,8 @@ from ldd_jax.samplers import (
     LinearGrid,
     sample,
 )
-from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.logits import Readout
+from ldd_jax.samplers.net import Net
 from tests.lab import jit, live_params
 from tests.samplers.rules import MASK, PROCESSES, RULES, Toy
 

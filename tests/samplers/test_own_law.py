@@ -15,9 +15,9 @@ from ldd_jax.samplers import (
     ScheduledConfidence,
     sample,
 )
-from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.logits import Readout
 from ldd_jax.samplers.loop import start
+from ldd_jax.samplers.net import Net
 from ldd_jax.samplers.orders import ORDERS, candidates
 from tests.lab import jit
 from tests.samplers.rules import MASK, PROCESSES, SIZE, Toy

@@ -12,8 +12,9 @@ from ldd_jax.core.types import TokenSpace
 from ldd_jax.oracle.laws import Exact
 from ldd_jax.processes import Masked, Uniform
 from ldd_jax.samplers import Ancestral, Clamp, LinearGrid, PatchClock, sample
-from ldd_jax.samplers.base import Net, SampleState
+from ldd_jax.samplers.net import Net
 from ldd_jax.samplers.patch_clock import Clocks
+from ldd_jax.samplers.state import SampleState
 from ldd_jax.schedules import Cosine, LogLinear
 from tests.lab import jit
 from tests.samplers.rules import MASK, PROCESSES, Toy

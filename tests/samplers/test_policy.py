@@ -18,7 +18,7 @@ from ldd_jax.samplers import (
     ThetaRK2,
     sample,
 )
-from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.net import Net
 from tests.lab import jit
 from tests.samplers.rules import MASK, PROCESSES, RULES, Toy, runs
 

@@ -11,8 +11,8 @@ from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.core.types import Trunk
 from ldd_jax.processes import Masked
 from ldd_jax.samplers import Ancestral, Geodesic, SampleState, read, sample
-from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.logits import Readout
+from ldd_jax.samplers.net import Net
 from tests.lab import jit
 from tests.objectives.two_texts import LAW, PROCESS, TwoTexts
 

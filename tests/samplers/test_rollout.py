@@ -17,7 +17,7 @@ from ldd_jax.oracle.lab import at_rest
 from ldd_jax.oracle.laws import Exact, states
 from ldd_jax.processes import Masked
 from ldd_jax.samplers import FirstHitting, Rollouts
-from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.net import Net
 from ldd_jax.targets import Ising, Potts
 from tests.lab import jit, live_params
 

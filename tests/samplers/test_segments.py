@@ -24,8 +24,8 @@ from ldd_jax.samplers import (
     Whole,
     sample_blocks,
 )
-from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.guidance import guide
+from ldd_jax.samplers.net import Net
 from ldd_jax.samplers.stops import Still
 from tests.lab import jit, live_params
 from tests.samplers.counted import SHAPES, Counted

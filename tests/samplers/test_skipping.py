@@ -9,7 +9,7 @@ from scipy import stats
 from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.processes import Masked
 from ldd_jax.samplers import Ancestral, Clamp, CosineGrid, LinearGrid, Skipping, sample
-from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.net import Net
 from ldd_jax.schedules import Cosine, LogLinear
 from tests.lab import jit
 from tests.samplers.rules import MASK, SIZE, TOKENS, Toy

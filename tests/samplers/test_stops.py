@@ -27,8 +27,9 @@ from ldd_jax.samplers import (
     ThetaTrapezoidal,
     sample,
 )
-from ldd_jax.samplers.base import Net, SampleState
 from ldd_jax.samplers.guidance import pair
+from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 from ldd_jax.schedules import LinearSigma
 from tests.lab import jit
 from tests.samplers.rules import PROCESSES, TOKENS, Toy

@@ -14,8 +14,8 @@ from ldd_jax.oracle.lab import Enumeration
 from ldd_jax.oracle.laws import Exact
 from ldd_jax.processes import Masked
 from ldd_jax.samplers import Ancestral, sample
-from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.logits import Readout
+from ldd_jax.samplers.net import Net
 from ldd_jax.schedules import LogLinear
 from tests.lab import Law, jit, kl
 

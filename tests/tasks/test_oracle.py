@@ -12,7 +12,7 @@ from ldd_jax.data import ProblemData
 from ldd_jax.inference.solve import read
 from ldd_jax.processes import LeftToRight, Masked
 from ldd_jax.samplers import Clamp, NextToken, sample
-from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.net import Net
 from ldd_jax.tasks import Countdown
 from tests.lab import jit
 from tests.samplers.rules import RULES, runs

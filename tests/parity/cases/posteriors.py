@@ -11,9 +11,9 @@ from flax import struct
 
 from ldd_jax.processes import Masked, Uniform
 from ldd_jax.processes.base import onehot_log
-from ldd_jax.samplers.base import Net
 from ldd_jax.samplers.classifier import steer
 from ldd_jax.samplers.guidance import GuidedProcess
+from ldd_jax.samplers.net import Net
 from ldd_jax.samplers.psi import log_psi
 from ldd_jax.schedules import LogLinear
 from tests.parity.cases.losses import EPS

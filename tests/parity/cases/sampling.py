@@ -12,7 +12,7 @@ from ldd_jax.core.draws import Replay
 from ldd_jax.core.types import Cond
 from ldd_jax.processes import Masked, Uniform
 from ldd_jax.samplers import Ancestral, LinearGrid, SampleState, sample
-from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.net import Net
 from tests.parity.cases.networks import NETWORK, network
 from tests.parity.golden import Golden, finite_logs, normalise
 from tests.parity.runner import kind

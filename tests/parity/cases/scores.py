@@ -12,7 +12,7 @@ from ldd_jax.core.draws import Replay
 from ldd_jax.interop import recorded
 from ldd_jax.processes import Masked, MaskedScore, UniformScore
 from ldd_jax.samplers import Analytic, LinearGrid, SampleState, sample
-from ldd_jax.samplers.base import Net
+from ldd_jax.samplers.net import Net
 from ldd_jax.schedules import Geometric, LogLinear
 from tests.parity.cases.networks import NETWORK, network
 from tests.parity.golden import Golden, normalise
