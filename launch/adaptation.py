@@ -1,7 +1,7 @@
 """An autoregressive model becomes masked diffusion, in five ways at equal operations.
 
     python launch/adaptation.py --folder=runs/adaptation [--seeds=0,1,2] [--first=3000] \
-        [--updates=1000] [--only_found]
+        [--updates=1000] [--lr=1e-3] [--cells=scratch,annealed,...] [--only_found]
 
 FOLDER/ar-SEED is a llama that is trained from left to right (configs/quickstart.py:method=ar,
 network=llama). From it, each an ordinary run in FOLDER/NAME-SEED:
@@ -12,9 +12,14 @@ network=llama). From it, each an ordinary run in FOLDER/NAME-SEED:
     latent    adapted and annealed with loopholing
     more      `annealed`, gone on with as it is
     added     `annealed`, gone on with and loopholing added
+    half      the same with a first pass in half of the updates
+    masked    the same with the latent at masked positions alone
+    soft      the same with an embedding of the three likeliest tokens in the place of the latent
+    rollout   the same with latents of trajectories that go on between updates, at the price of none
 
-Updates with a latent are fewer, so that all cells that are compared take the same operations: the
-first four those of UPDATES plain updates, the last two as many again. A stopped series resumes.
+Updates with a latent are fewer, so that all cells that are compared take the same operations, by
+the count of `plan --what=flops`: the first four those of UPDATES plain updates, the others as many
+again. A stopped series resumes.
 Each cell's bound, samples and judged samples go into FOLDER/NAME-SEED.json; the judge is the
 autoregressive run of the next seed, which no cell of this seed begins with.
 """
@@ -26,41 +31,45 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cells as series
 from cells import command, finished, logged, mean_and_error
 
-from ldd_jax.config import experiment as experiments
 from ldd_jax.core import writing
-from ldd_jax.denoisers import Llama
+from ldd_jax.data import load_tokenizer
 
-PASS_ONE = 0.9  # p of the latent: so many forward passes more in an update
 SAMPLES, STEPS = 64, 64
-Cell = tuple[str, str, list[str], float]
+Cell = tuple[str, str, dict[str, Any]]  # config, its argument, fields that are set
+CELLS = ("scratch", "annealed", "open", "latent", "more", "added", "half", "masked", "soft",
+         "rollout")  # fmt: skip
 
 
-def cells(folder: Path, seed: str) -> dict[str, Cell]:
-    """Name -> config, its argument, flags, and the operations of an update in plain ones."""
+def cell_of(name: str, folder: Path, seed: str, lr: float) -> Cell:
+    """What a cell's run is told."""
     ar, base = folder / f"ar-{seed}", folder / f"annealed-{seed}"
-    lr = ["--config.optim.lr=1e-3"]
-    adapted = lambda method: f"from={ar},method={method}"
+    begun = {"optim.lr": lr}
+    adapted = lambda method, **more: ("adapt", f"from={ar},method={method}", begun | more)
+    tuned = lambda method="", **more: ("finetune", f"from={base}{method}", begun | more)
+    start = {"model.shift": "start", "optim.warmup_steps": 100}
     return {
-        "scratch": ("quickstart", "method=mdlm,network=llama",
-                    ["--config.model.shift=start", "--config.optim.warmup_steps=100"], 1.0),
-        "annealed": ("adapt", adapted("mdlm"), lr, 1.0),
-        "open": ("adapt", adapted("mdlm"), [*lr, "--config.objective.anneal_steps=0"], 1.0),
-        "latent": ("adapt", adapted("lddm_m"), lr, 0.0),
-        "more": ("finetune", f"from={base}", lr, 1.0),
-        "added": ("finetune", f"from={base},method=lddm_m", lr, 0.0),
-    }  # fmt: skip
+        "scratch": lambda: ("quickstart", "method=mdlm,network=llama", start),
+        "annealed": lambda: adapted("mdlm"),
+        "open": lambda: adapted("mdlm", **{"objective.anneal_steps": 0}),
+        "latent": lambda: adapted("lddm_m"),
+        "more": lambda: tuned(),
+        "added": lambda: tuned(",method=lddm_m"),
+        "half": lambda: tuned(",method=lddm_m", **{"objective.context.p": 0.5}),
+        "masked": lambda: tuned(",method=lddm_m", **{"model.carry_at": "masked"}),
+        "soft": lambda: tuned(",method=soft_masking"),
+        "rollout": lambda: tuned(",method=lddm_rollout"),
+    }[name]()
 
 
-def price(workdir: Path) -> float:
-    """Operations of an update with a latent by those of one without: (3 (T + H) + p T) / same."""
-    experiment = experiments.restore(workdir)
-    model: Any = experiment.model
-    assert isinstance(model, Llama)
-    found = model.operations(experiment.config.data.length)
-    plain = 3 * (found["trunk"] + found["head"])
-    return (plain + PASS_ONE * found["trunk"]) / plain
+def price(what: Cell, plain: Cell, tokenizer: Any) -> float:
+    """Operations of an update by those of a plain one."""
+    each = (
+        series.operations(series.config_of(c[0], c[1], **c[2]), tokenizer) for c in (what, plain)
+    )
+    return next(each) / next(each)
 
 
 def trained(workdir: Path, config: str, argument: str, seed: str, flags: list[str]) -> dict:
@@ -84,25 +93,28 @@ def judged(workdir: Path, judge: Path) -> dict:
     return json.loads(output.read_text().splitlines()[-1])
 
 
-def cell(folder: Path, name: str, what: Cell, seed: str, judge: Path, chosen: Any) -> dict:
+def cell(folder: Path, name: str, seed: str, chosen: Any) -> dict:
     """One cell's record, made unless it is there."""
     path = folder / f"{name}-{seed}.json"
     if path.is_file():
         return json.loads(path.read_text())
-    workdir, (config, argument, flags, cost) = folder / f"{name}-{seed}", what
-    cost = cost or price(folder / f"ar-{seed}")
+    what = cell_of(name, folder, seed, chosen.lr)
+    tokenizer = load_tokenizer(folder / f"ar-{seed}" / "tokenizer")
+    cost = price(what, cell_of("open", folder, seed, chosen.lr), tokenizer)
     updates = round(chosen.updates / cost)
-    own = [f"--config.training.num_steps={updates}"]
+    own = {"training.num_steps": updates}
     if name in ("annealed", "latent"):
-        own.append(f"--config.objective.anneal_steps={updates // 2}")
-    summary = trained(workdir, config, argument, seed, [*own, *flags, *chosen.overrides])
+        own["objective.anneal_steps"] = updates // 2
+    flags = [f"--config.{n}={value}" for n, value in (what[2] | own).items()]
+    workdir = folder / f"{name}-{seed}"
+    summary = trained(workdir, *what[:2], seed, [*flags, *chosen.overrides])
     record = {
         "cell": name,
         "seed": int(seed),
         "updates": updates,
         "operations": updates * cost,
         **{k: v for k, v in summary.items() if k.startswith(("nelbo", "parameters", "passes"))},
-        "judge": judged(workdir, judge),
+        "judge": judged(workdir, folder / f"ar-{int(seed) + 1}"),
     }
     writing.write(path, json.dumps(record, indent=1) + "\n")
     return record
@@ -125,10 +137,14 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--first", type=int, default=3000, help="updates of the first model")
     parser.add_argument("--updates", type=int, default=1000)
+    parser.add_argument("--lr", type=float, default=1e-3, help="of all cells but scratch")
+    parser.add_argument("--cells", default=",".join(CELLS))
     parser.add_argument("--only_found", action="store_true", help="train nothing")
     parser.add_argument("overrides", nargs="*")
     chosen = parser.parse_args()
-    seeds = chosen.seeds.split(",")
+    seeds, names = chosen.seeds.split(","), chosen.cells.split(",")
+    if wrong := [n for n in names if n not in CELLS]:
+        parser.error(f"no cell {wrong[0]}; there are {', '.join(CELLS)}")
     chosen.folder.mkdir(parents=True, exist_ok=True)
     first = [f"--config.training.num_steps={chosen.first}", *chosen.overrides]
     if not chosen.only_found:
@@ -138,11 +154,10 @@ def main() -> None:
             )
     found: dict[str, list[dict]] = {}
     for seed in seeds:
-        judge = chosen.folder / f"ar-{int(seed) + 1}"
-        for name, what in cells(chosen.folder, seed).items():
+        for name in names:
             if chosen.only_found and not (chosen.folder / f"{name}-{seed}.json").is_file():
                 continue
-            record = cell(chosen.folder, name, what, seed, judge, chosen)
+            record = cell(chosen.folder, name, seed, chosen)
             found.setdefault(name, []).append(record)
             print(f"{name}-{seed}: {record['nelbo_nats_per_token']:.4f} nats", flush=True)
     print(

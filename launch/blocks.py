@@ -22,7 +22,6 @@ whole rows are timed twice.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import statistics
 import time
@@ -34,14 +33,12 @@ import cells
 import jax
 import jax.numpy as jnp
 
-from ldd_jax.config import experiment as experiments
 from ldd_jax.config import packaged
 from ldd_jax.config.experiment import StandIn
 from ldd_jax.core import writing
 from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.core.types import TokenSpace
 from ldd_jax.denoisers import DiT
-from ldd_jax.planning import cost
 from ldd_jax.processes import LeftToRight, Masked
 from ldd_jax.samplers import (
     Ancestral,
@@ -69,22 +66,10 @@ VOCABULARY = 96
 FIELDS = dict(width=96, depth=3, heads=4, cond_width=32, unroll=3)  # of --speed
 
 
-def config_of(variant: str) -> Any:
-    """The config of a run."""
-    file, argument = VARIANTS[variant]
-    spec = importlib.util.spec_from_file_location(f"{file}_recipe", packaged.path(file))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(argument)
-
-
 def operations(variant: str) -> float:
-    """Of an update, as it is computed."""
-    config = config_of(variant)
+    """Of an update of it."""
     tokenizer: Any = StandIn(VOCABULARY)
-    built = experiments.build(config, tokenizer)
-    return cost.step_count(built, built.training.batch_size).total
+    return cells.operations(cells.config_of(*VARIANTS[variant]), tokenizer)
 
 
 def run(variant: str, seed: str, chosen: argparse.Namespace, flags: list[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import statistics
@@ -11,7 +12,38 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ldd_jax.config import experiment as experiments
+from ldd_jax.config import packaged
 from ldd_jax.core import writing
+from ldd_jax.planning import cost
+
+
+def config_of(file: str, argument: str, **changed: Any) -> Any:
+    """The config that `train --config=FILE:ARGUMENT --config.NAME=VALUE ...` begins with.
+
+    Args:
+      file: a recipe's name.
+      argument: what stands behind the colon.
+      changed: values by dotted names of fields.
+    """
+    spec = importlib.util.spec_from_file_location(f"{file}_recipe", packaged.path(file))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(argument)
+    config.update_from_flattened_dict(changed)
+    return config
+
+
+def operations(config: Any, tokenizer: Any) -> float:
+    """Of an update, as it is computed.
+
+    Args:
+      config: of a run.
+      tokenizer: with the run's number of symbols.
+    """
+    built = experiments.build(config, tokenizer)
+    return cost.step_count(built, built.training.batch_size).total
 
 
 def command(*argv: str) -> list[str]:

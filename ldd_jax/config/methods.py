@@ -44,8 +44,10 @@ from ldd_jax.samplers import NextToken as NextTokenStep
 
 # Networks that stand in the place of the DiT: they differ in what they hold, not in what they do.
 DECODERS: dict[str, type] = {"llama": Llama, "gpt2": GPT2}
-# Fields of a method's network that make it another and that only a DiT has.
-OF_DIT = frozenset({"carry", "carry_at", "loops"})
+# Fields of a method's network that make it another than that of the references' checkpoints.
+ANOTHER = frozenset({"carry", "carry_at", "loops"})
+# Of these, what only a DiT has.
+OF_DIT = frozenset({"loops"})
 
 
 def of(**fields: Any) -> Any:

@@ -14,6 +14,9 @@ from ldd_jax.core.checks import nearest, require
 from ldd_jax.core.registry import section
 from ldd_jax.core.storage import at
 from ldd_jax.data import InstructionData
+from ldd_jax.objectives import Nelbo
+from ldd_jax.processes import Masked
+from ldd_jax.samplers import Whole
 
 
 def _carrying(config: ConfigDict, method: Any) -> None:
@@ -47,16 +50,23 @@ class OfPath(FieldReference):
         return super().get() if same else self._elsewhere
 
 
+def _masked(method: Any) -> bool:
+    """Whether it is masked diffusion over whole rows, scored by its bound."""
+    parts = (method.process, method.objective, method.blocks)
+    return parts == (Masked, Nelbo, Whole) and not method.network.get("block")
+
+
 def adapt(workdir: str, method: str = "mdlm", data: str = "", optim: str = "") -> ConfigDict:
     """The config that turns an autoregressive run or import into masked diffusion.
 
     DiffuLLaMA (arXiv 2410.17891): the same parameters, the same data, predictions that stay
     shifted by one, and a causal mask that opens over objective.anneal_steps updates. lddm_m adds a
-    latent at LayerNorm zero, so that the function is unchanged at first.
+    latent at LayerNorm zero, so that the function is unchanged at first; so do relay and
+    soft_masking with what they carry.
 
     Args:
       workdir: of a run or an import with method=ar and a network of `methods.DECODERS`.
-      method: mdlm or lddm_m.
+      method: masked diffusion with that network: mdlm, lddm_m or another that carries something.
       data: "instructions", or "" for data as they were.
       optim: the optimizer, "" = adamw.
 
@@ -67,7 +77,7 @@ def adapt(workdir: str, method: str = "mdlm", data: str = "", optim: str = "") -
     base = stored.load_config(at(workdir))
     config = ConfigDict(base.to_dict())
     chosen = method_of(method)
-    fits = [n for n in ("mdlm", "lddm_m") if method_of(n).takes(base.model.name)]
+    fits = [n for n, m in methods().items() if _masked(m) and m.takes(base.model.name)]
     require(
         base.process.name == "left_to_right" and bool(fits),
         f"{workdir} has a {base.process.name} process and a {base.model.name} network; adapted are "
@@ -80,6 +90,7 @@ def adapt(workdir: str, method: str = "mdlm", data: str = "", optim: str = "") -
     config.model.update(start | dict(latent=chosen.latent, param_dtype="float32"))
     if "positions" in config.model:  # the start takes one
         config.data.length = min(config.data.length, config.model.positions - 1)
+    _carrying(config, chosen)
     config.objective = section(
         chosen.objective, context=chosen.context, anneal_steps=500, **chosen.scored
     )

@@ -276,11 +276,28 @@ class SoftFfn(Soft):
 PLACES = ("all", "masked")
 
 
+def entering(model: Any, module: Any, z: Array, x: Array, h: Array | None) -> Array:
+    """What is carried, as it is added to E[z]: float32 [B, L, D].
+
+    Args:
+      model: a network's config; `carry` and `carry_at` say how and where.
+      module: of its carry.
+      z: tokens, [B, L].
+      x: E[z], [B, L, D].
+      h: latent of the call before, [B, L, K]; None = zeros.
+    """
+    h = jnp.zeros((*x.shape[:-1], model.latent_size), model.latent_type) if h is None else h
+    fused = model.carry.entering(module, x, h)
+    if model.carry_at == "masked":
+        fused = jnp.where((z == model.tokens.mask)[..., None], fused, 0)
+    return fused
+
+
 def check_carried(model: Any) -> None:
     """Refuse what a network cannot carry, or not there.
 
     Args:
-      model: a DiT's config.
+      model: a network's config.
 
     Raises:
       ValueError: in words.

@@ -11,12 +11,13 @@ import jax.numpy as jnp
 from flax import struct
 
 from ldd_jax.core.checks import UserError, at_least_one, nearest
-from ldd_jax.core.registry import runtime
+from ldd_jax.core.registry import component, runtime
 from ldd_jax.core.types import Array, Cond, TokenSpace, Trunk
 from ldd_jax.denoisers import layers, padding
 from ldd_jax.denoisers.attention import kernel
 from ldd_jax.denoisers.base import BoundNetwork
 from ldd_jax.denoisers.caches import Around, Cache, around
+from ldd_jax.denoisers.carry import Hidden, check_carried, entering
 from ldd_jax.denoisers.linears import Adapter, Product, Projection, normal
 from ldd_jax.denoisers.stack import REMAT, Walk, check_block, stacked, through
 
@@ -53,7 +54,7 @@ class Network(nn.Module):
             self.time = layers.TimeEmbedding(c.width)
             self.time_out = layers.zero_dense(c.width, None, jnp.float32)
         if c.latent:
-            self.latent_norm = layers.LatentNorm()
+            self.latent_norm = c.carry.module(c.width, c.tokens)
         block, fields = c.layer()
         stack = stacked(block, c.depth, c.unroll)
         self.blocks = stack(
@@ -62,11 +63,9 @@ class Network(nn.Module):
         self.final_norm = c.norm()
 
     def parts(self, z: Array, h: Array | None) -> tuple[Array, Array | None]:
-        """E(z) and LayerNorm(h), [B, L, D]; None without a latent."""
-        x = self.embed(z)
-        if not self.config.latent:
-            return x, None
-        return x, self.latent_norm(jnp.zeros(x.shape) if h is None else h)
+        """E(z) and what is carried, [B, L, D] each; None without a latent."""
+        c, x = self.config, self.embed(z)
+        return x, entering(c, self.latent_norm, z, x, h) if c.latent else None
 
     def __call__(self, z: Array, cond: Cond, h: Array | None, cache: Any = None) -> Trunk:
         """Run the trunk on the rows that enter it; with a cache, on those that follow it.
@@ -74,7 +73,7 @@ class Network(nn.Module):
         Args:
           z: tokens, [B, n].
           cond: what the network is told beside them.
-          h: latent that is added at each row, [B, n, D]; None = zeros.
+          h: latent that enters at each row, [B, n, K]; None = zeros.
           cache: keys and values of the positions before; None = all are here.
         """
         c = self.config
@@ -97,7 +96,7 @@ class Network(nn.Module):
             causal=c.causal,
             block=c.block,
         )
-        latent = x.astype(layers.carried_type(c.dtype)) if c.latent else None
+        latent = x.astype(c.latent_type) if c.latent else None
         return Trunk(features=self.final_norm(x), latent=latent, cache=cache)
 
 
@@ -139,7 +138,7 @@ class BoundDecoder(BoundNetwork):
         self._check(cond, h, cache)
         if cache is not None:
             place = cache.begin + jnp.arange(z.shape[1])
-            return self._run(z, cond._replace(position=place), h, cache)
+            return self._left(self._run(z, cond._replace(position=place), h, cache))
         segment = cond.segment
         if config.shift == "start":
             z, cond, h = self._with_start(z, cond, h)
@@ -147,9 +146,14 @@ class BoundDecoder(BoundNetwork):
             config.check_length(z.shape[1])
         out = self._run(z, cond, h)
         if config.shift == "none":
-            return out
+            return self._left(out)
         move = lambda a: _moved(a, segment, config.shift == "start")
-        return Trunk(*jax.tree.map(move, (out.features, out.latent)))
+        return self._left(Trunk(*jax.tree.map(move, (out.features, out.latent))))
+
+    def _left(self, out: Trunk) -> Trunk:
+        """With what the next call gets, at the positions that are predicted."""
+        config = self.config
+        return out._replace(latent=config.carry.made(self, out)) if config.latent else out
 
     @property
     def _caches(self) -> bool:
@@ -210,18 +214,18 @@ class BoundDecoder(BoundNetwork):
         return z, cond, h
 
     def parts(self, z: Array, h: Array) -> tuple[Array, Array]:  # type: ignore[override]
-        """E(z) and LayerNorm(h), whose sum enters the first block; float32 [B, L, D] both."""
+        """E(z) and what is carried, whose sum enters the first block; float32 [B, L, D] both."""
         out: Any = Network(self.config).apply(
             {"params": self.params["trunk"]}, z, h, method=Network.parts
         )
         return out
 
     def latent(self, batch: int, length: int) -> Array | None:
-        """Zeros [B, L, D], or None."""
-        if not self.config.latent:
+        """Zeros [B, L, K], or None."""
+        config = self.config
+        if not config.latent:
             return None
-        kind = layers.carried_type(self.config.dtype)
-        return jnp.zeros((batch, length, self.config.width), kind)
+        return jnp.zeros((batch, length, config.latent_size), config.latent_type)
 
     def cache(self, batch: int, length: int) -> Cache:
         """An empty cache for `length` positions of a network that looks back only."""
@@ -284,6 +288,8 @@ class Decoder:
       heads: of queries.
       latent: opens the loophole: the last block's output is carried, normalised and added to the
         embedding (two parameters a channel, zero at first).
+      carry: what a call leaves to the next: h, or an embedding of its prediction.
+      carry_at: where it enters: at all positions, or masked ones only.
       time_conditioning: add an embedding of the clock to every row; its last layer is zero at
         first.
       causal: a position attends to itself and to those before it only, where nothing else is said.
@@ -311,6 +317,8 @@ class Decoder:
     depth: int = 2
     heads: int = 4
     latent: bool = False
+    carry: Any = component("carry", Hidden)
+    carry_at: str = "all"
     time_conditioning: bool = False
     causal: bool = False
     block: int = 0
@@ -333,6 +341,8 @@ class Decoder:
     num_classes = 0
     dropout = 0.0
     points = False
+    by_token = True
+    latent_width = 0
     learned_positions = 0
     tied = True
 
@@ -361,7 +371,18 @@ class Decoder:
         other = sorted(set(self.lora_targets) - set(self.linears))
         if other:
             raise ValueError(f"lora_targets: {other[0]!r}; {nearest(other[0], self.linears)}")
+        check_carried(self)
         kernel(self.attention)
+
+    @property
+    def latent_size(self) -> int:
+        """K, channels of what is carried."""
+        return self.carry.channels(self.width, 0)
+
+    @property
+    def latent_type(self) -> Any:
+        """Of what is carried: soft signals are made in float32."""
+        return layers.carried_type("float32" if self.carry.soft else self.dtype)
 
     @property
     def table_rows(self) -> int:
@@ -390,6 +411,25 @@ class Decoder:
         """Heads of keys and values, and channels of one."""
         raise NotImplementedError
 
+    def layer_operations(self, length: int) -> float:
+        """Of one position in one block, forward."""
+        raise NotImplementedError
+
+    def operations(self, length: int) -> dict[str, float]:
+        """Of one position, forward: its blocks, the head, and what is carried.
+
+        Args:
+          length: positions that each attends to.
+        """
+        d, states = self.width, self.tokens.size
+        read = self.carry.reading(d) if self.latent else 0.0
+        found = {
+            "trunk": self.depth * self.layer_operations(length) + read,
+            "head": 2.0 * d * states,
+        }
+        made = self.carry.operations(d, states) if self.latent else 0.0
+        return found | ({"carry": made} if made else {})
+
     def check_length(self, length: int) -> None:
         """Refuse rows that the network has no positions for."""
 
@@ -412,7 +452,10 @@ class Decoder:
     def axes(self) -> Any:
         """Logical axes of every parameter; the leading axis of a block is its layer."""
         shapes = jax.eval_shape(self.init, jax.random.key(0))
-        return jax.tree_util.tree_map_with_path(_axes, shapes)
+        found = jax.tree_util.tree_map_with_path(_axes, shapes)
+        if "latent_norm" in found["trunk"]:
+            found["trunk"]["latent_norm"] = self.carry.axes(("width",))
+        return found
 
 
 CUT = {

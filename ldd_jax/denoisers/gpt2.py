@@ -148,8 +148,6 @@ class GPT2(Decoder):
         """Nothing: positions are added to the embedding."""
         del position
 
-    def operations(self, length: int) -> dict[str, float]:
-        """Of one position, forward: trunk 2 (12 D^2 + 2 L D) a layer, head 2 D V."""
-        d = self.width
-        layer = 24 * d * d + 4 * length * d
-        return {"trunk": self.depth * layer, "head": 2 * d * self.tokens.size}
+    def layer_operations(self, length: int) -> float:
+        """Of one position in one block: 2 (12 D^2 + 2 L D)."""
+        return 24.0 * self.width**2 + 4 * length * self.width

@@ -205,9 +205,8 @@ class Llama(Decoder):
         angle = position[..., None].astype(jnp.float32) * found
         return jnp.cos(angle) * factor, jnp.sin(angle) * factor
 
-    def operations(self, length: int) -> dict[str, float]:
-        """Of one position, forward: products of a layer twice each, scores and values 2 L each."""
+    def layer_operations(self, length: int) -> float:
+        """Of one position in one block: products twice each, scores and values 2 L each."""
         d, (groups, k) = self.width, self.key_heads
         products = d * k * (2 * self.heads + 2 * groups) + 3 * d * self.units
-        layer = 2 * products + 4 * length * self.heads * k
-        return {"trunk": self.depth * layer, "head": 2 * d * self.tokens.size}
+        return 2.0 * products + 4 * length * self.heads * k

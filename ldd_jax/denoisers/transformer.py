@@ -11,6 +11,7 @@ from flax import struct
 from ldd_jax.core.products import linear
 from ldd_jax.core.types import Array, Cond, Trunk
 from ldd_jax.denoisers import layers
+from ldd_jax.denoisers.carry import entering
 from ldd_jax.denoisers.stack import REMAT, again, stacked, through
 
 if TYPE_CHECKING:
@@ -56,13 +57,7 @@ class Network(nn.Module):
     def parts(self, z: Any, h: Array | None) -> tuple[Array, Array | None]:
         """The two terms, [B, L, D] each; None without a latent."""
         c, x = self.config, self.embed(z)
-        if not c.latent:
-            return x, None
-        h = jnp.zeros((*x.shape[:-1], c.latent_size), c.latent_type) if h is None else h
-        fused = c.carry.entering(self.latent_norm, x, h)
-        if c.carry_at == "masked":
-            fused = jnp.where((z == c.tokens.mask)[..., None], fused, 0)
-        return x, fused
+        return x, entering(c, self.latent_norm, z, x, h) if c.latent else None
 
     def conditioning(self, cond: Cond, batch: int) -> Array | None:
         """C = silu(time(sigma)) [+ silu(class)], [B, C] or [B, L, C]; None without adaLN."""

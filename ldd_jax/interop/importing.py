@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from ldd_jax.config import experiment as experiments
 from ldd_jax.config import plugins, recipes, stored
-from ldd_jax.config.methods import OF_DIT, methods
+from ldd_jax.config.methods import ANOTHER, methods
 from ldd_jax.config.methods import method as method_of
 from ldd_jax.core import writing
 from ldd_jax.core.checks import UserError, nearest, require
@@ -186,7 +186,7 @@ def _method(source: Source, choices: Choices) -> str:
         and not m.process.points
         and m.latent == sizes["latent"]
         and m.network.get("causal", False) == sizes["causal"]
-        and not OF_DIT & m.network.keys()
+        and not ANOTHER & m.network.keys()
     ]
     require(
         bool(method),

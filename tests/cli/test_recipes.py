@@ -158,11 +158,25 @@ def test_relatives_are_traced(method):
 
 
 def test_relatives_are_of_the_networks_that_they_know():
-    with pytest.raises(UserError, match="sets carry, carry_at, which network llama does not have"):
-        configs("quickstart").get_config("method=rcd,network=llama")
+    with pytest.raises(UserError, match="sets loops, which network llama does not have"):
+        configs("quickstart").get_config("method=looped,network=llama")
+    config = configs("quickstart").get_config("method=rcd,network=llama")
+    assert (config.model.carry.name, config.model.carry_at) == ("entropy_mix", "masked")
     config = configs("quickstart").get_config("method=soft_masking")
     assert (config.model.carry.name, config.model.carry.top_k) == ("soft_mask", 3)
     assert (config.model.carry_at, config.objective.context.p) == ("masked", 0.8)
+
+
+def test_adaptation_takes_what_the_method_carries(tmp_path):
+    stored.save_config(configs("quickstart").get_config("method=ar,network=llama"), tmp_path)
+    relay = tuned.adapt(str(tmp_path), "relay")
+    assert (relay.model.carry.name, relay.model.carry_at) == ("hidden", "masked")
+    assert relay.objective.context.name == "rollout" and relay.objective.anneal_steps == 500
+    assert tuned.adapt(str(tmp_path), "soft_masking").model.carry.name == "soft_mask"
+    assert not tuned.adapt(str(tmp_path)).model.latent
+    for other in ("lddm_u", "lddm_g", "block", "looped"):
+        with pytest.raises(UserError, match=f"method '{other}'"):
+            tuned.adapt(str(tmp_path), other)
 
 
 def test_fine_tuning_takes_what_the_method_carries(tmp_path):

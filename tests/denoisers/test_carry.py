@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from ldd_jax.core.types import Cond, TokenSpace
-from ldd_jax.denoisers import DiT, EntropyMix, Hidden, Linear, SignalDiT, SoftFfn, SoftMask
+from ldd_jax.denoisers import (
+    DiT,
+    EntropyMix,
+    Hidden,
+    Linear,
+    Llama,
+    SignalDiT,
+    SoftFfn,
+    SoftMask,
+)
 from ldd_jax.denoisers import carry as module
 from tests.lab import jit, live_params
 
@@ -18,6 +27,11 @@ PLAIN = dict(tokens=TOKENS, width=D, depth=1, heads=2, cond_width=8)
 Z = jnp.asarray([[3, 0, 3, 5, 8], [7, 3, 3, 1, 4]])
 COND = Cond(clock=jnp.linspace(0.3, 1.0, B))
 KINDS = [SoftMask(), EntropyMix(), SoftFfn()]
+
+
+def decoder(**fields):
+    """A pretrained family's network, which predicts the position after a row."""
+    return Llama(tokens=TOKENS, width=D, depth=1, heads=2, latent=True, shift="start", **fields)
 
 
 def params_of(model, seed=0):
@@ -30,12 +44,16 @@ def called(model, params, h=None, cond=COND):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS, ids=lambda k: type(k).__name__)
-def test_a_soft_signal_is_that_of_the_prediction(kind, monkeypatch):
-    model = DiT(**PLAIN, carry=kind)
-    params = params_of(model)
+@pytest.mark.parametrize(
+    "model",
+    [*(DiT(**PLAIN, carry=kind) for kind in KINDS), decoder(carry=SoftMask())],
+    ids=lambda m: f"{type(m).__name__}-{type(m.carry).__name__}",
+)
+def test_a_soft_signal_is_that_of_the_prediction(model, monkeypatch):
+    kind, params = model.carry, params_of(model)
     out = called(model, params)
-    logits = np.array(out.features @ params["head"]["kernel"] + params["head"]["bias"], np.float64)
+    bias = params["head"].get("bias", 0)
+    logits = np.array(out.features @ params["head"]["kernel"] + bias, np.float64)
     logits[..., 3] = -np.inf
     p = np.exp(logits - logits.max(-1, keepdims=True))
     p /= p.sum(-1, keepdims=True)
@@ -97,8 +115,9 @@ def test_nothing_carried_is_the_network_without(kind):
 
 
 @pytest.mark.parametrize("kind", [Hidden(), *KINDS], ids=lambda k: type(k).__name__)
-def test_axes_name_every_parameter(kind):
-    model = DiT(**PLAIN, carry=kind)
+@pytest.mark.parametrize("network", [lambda **f: DiT(**PLAIN, **f), decoder], ids=["dit", "llama"])
+def test_axes_name_every_parameter(kind, network):
+    model = network(carry=kind)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     fits = lambda axes, leaf: len(axes) == len(leaf.shape)
     same = jax.tree.map(fits, model.axes(), shapes, is_leaf=lambda a: isinstance(a, tuple))
@@ -107,8 +126,9 @@ def test_axes_name_every_parameter(kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [Hidden(), SoftMask()], ids=lambda k: type(k).__name__)
-def test_at_masked_positions_only(kind):
-    model = DiT(**PLAIN, carry=kind, carry_at="masked")
+@pytest.mark.parametrize("network", [lambda **f: DiT(**PLAIN, **f), decoder], ids=["dit", "llama"])
+def test_at_masked_positions_only(kind, network):
+    model = network(carry=kind, carry_at="masked")
     params = params_of(model)
     h = called(model, params).latent
     masked = np.asarray(Z == 3)[..., None]
