@@ -21,7 +21,7 @@ from cells import mean_and_error
 
 from ldd_jax.config.experiment import read_corpus
 from ldd_jax.core.memory import keep_freed_memory
-from ldd_jax.inference import carried, evaluate, generate, pipeline
+from ldd_jax.inference import carried, evaluate, json_lines, pipeline
 
 BOUND, TIGHTER = "nelbo_nats_per_token", "importance_nats_per_token"
 TWO = 64  # steps of the two-pass sampler at most: it takes twice the calls
@@ -110,7 +110,7 @@ def evaluated(workdir: Path, paths: dict[int, int], sequences: int, draws: int) 
                 if kind == "two passes":
                     record["sampler"] += ", two passes a step from h = 0"
                 found.append(record | {"kind": kind, "steps": steps})
-        generate.write_json_lines(str(there), found)
+        json_lines.write(str(there), found)
     return [json.loads(text) for text in there.read_text().splitlines()]
 
 

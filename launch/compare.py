@@ -34,7 +34,7 @@ from ldd_jax.data.characters import CharacterTokenizer
 from ldd_jax.denoisers import layers
 from ldd_jax.denoisers.dit import BoundDiT, DiT
 from ldd_jax.denoisers.transformer import Network
-from ldd_jax.inference import generate
+from ldd_jax.inference import generate, programs
 from ldd_jax.samplers.loop import start
 from ldd_jax.samplers.net import Net
 from ldd_jax.training import sharding
@@ -145,8 +145,8 @@ class Side:
         began = CLOCK()
         if self.plain:
             index, key = np.arange(c.batch, dtype=np.uint32), jax.random.key(np.uint32(0))
-            keys = example_keys(jax.random.fold_in(key, generate.PRIOR), index)
-            draw = Production.of(jax.random.fold_in(key, generate.STEPS), index)
+            keys = example_keys(jax.random.fold_in(key, programs.PRIOR), index)
+            draw = Production.of(jax.random.fold_in(key, programs.STEPS), index)
             net = Net(e.model.bind(self.state.ema), e.process)
             state = start(net, e.process.prior(keys, c.length), None)
             for i in range(n + 1):

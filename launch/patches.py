@@ -31,8 +31,9 @@ from cells import mean_and_error
 from ldd_jax.config.experiment import read_corpus
 from ldd_jax.core.draws import Production
 from ldd_jax.inference import carried
-from ldd_jax.inference.generate import Sampler, network
+from ldd_jax.inference.generate import Sampler
 from ldd_jax.inference.loading import load_trained
+from ldd_jax.inference.programs import network
 from ldd_jax.runs import train
 from ldd_jax.samplers import PatchClock
 from ldd_jax.samplers.loop import start

@@ -22,7 +22,7 @@ from cells import command, mean_and_error, train
 
 from ldd_jax.core import registry
 from ldd_jax.core.memory import keep_freed_memory
-from ldd_jax.inference import generate, pipeline
+from ldd_jax.inference import json_lines, pipeline
 from ldd_jax.inference.solve import Solver
 from ldd_jax.samplers import Latent
 
@@ -72,7 +72,7 @@ def success(
                     "strict": share(a.strict for a in answers),
                     "legacy": share(a.legacy for a in answers),
                 })  # fmt: skip
-    generate.write_json_lines(str(found), records)
+    json_lines.write(str(found), records)
     return records
 
 

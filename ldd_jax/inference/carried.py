@@ -19,9 +19,8 @@ from ldd_jax.data import Corpus
 from ldd_jax.evaluation import likelihood
 from ldd_jax.evaluation.carried import Paid, along_text
 from ldd_jax.inference.evaluate import rows_of
-from ldd_jax.inference.generate import check_settings, network
-from ldd_jax.inference.settings import overlaid
-from ldd_jax.samplers.blocks import Whole
+from ldd_jax.inference.programs import check_settings, network
+from ldd_jax.inference.settings import check_latent, overlaid
 from ldd_jax.samplers.dictation import Way
 from ldd_jax.training import sharding
 
@@ -84,12 +83,7 @@ def settings(experiment: Experiment, **options: Any) -> Sampling:
         "--bound=carried: a left-to-right model's likelihood is exact as it is; leave --bound out",
     )
     sampling = overlaid(experiment.sampling, **options)
-    asked = options.get("latent") not in (None, "carry")
-    asked |= bool(options.get("reset_every") or options.get("reset_on_remask"))
-    require(
-        experiment.model.latent or not asked,
-        "this network takes no latent; --latent, --reset_every, --reset_on_remask do not apply",
-    )
+    check_latent(experiment.model.latent, options)
     check(experiment, sampling)
     return sampling
 
@@ -103,7 +97,7 @@ def check(experiment: Experiment, sampling: Sampling) -> None:
     experiment.check_whole("a sampler's own likelihood")
     check_settings(experiment, sampling)
     require(
-        isinstance(sampling.blocks, Whole),
+        sampling.blocks.whole,
         "--bound=carried is of whole rows; give --blocks=whole",
     )
     require(

@@ -18,10 +18,10 @@ from ldd_jax.core.storage import at
 from ldd_jax.data import PairData, unknown
 from ldd_jax.data.signals import read_pairs
 from ldd_jax.evaluation.conditional import Score
-from ldd_jax.inference import carried, generate
+from ldd_jax.inference import carried, generate, prompts
 from ldd_jax.inference.loading import load_trained as load_trained
 from ldd_jax.inference.scorer import Scorer, item
-from ldd_jax.inference.settings import HOW, WHAT, given, overlaid
+from ldd_jax.inference.settings import HOW, WHAT, check_latent, given, overlaid
 
 # Programs of a kind that a model keeps, the last used ones.
 PROGRAMS = 32
@@ -119,13 +119,8 @@ class Pipeline:
         require(length is None or length >= 1, f"--length={length}; it must be at least 1")
         check_seed(seed)
         sampling = overlaid(e.sampling, **options)
-        asked = options.get("latent", "carry") != "carry"
-        asked |= bool(options.get("reset_every") or options.get("reset_on_remask"))
-        require(
-            e.model.latent or not asked,
-            "this network takes no latent; --latent, --reset_every, --reset_on_remask do not apply",
-        )
-        fixed = generate.template(e, what.get("prompt"), what.get("fill"), length)
+        check_latent(e.model.latent, options)
+        fixed = prompts.template(e, what.get("prompt"), what.get("fill"), length)
         tokens, held = fixed if fixed is not None else (None, None)
         length = (length or e.config.data.length) if tokens is None else len(tokens)
         parts = given_parts(e, what.get("given"), length)

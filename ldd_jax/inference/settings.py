@@ -61,6 +61,24 @@ def given(allowed: Mapping[str, type], options: Mapping[str, Any]) -> dict[str, 
     return {n: typed(n, v, allowed[n]) for n, v in options.items() if v is not None}
 
 
+def check_latent(takes: bool, options: Mapping[str, Any]) -> None:
+    """Refuse options about the latent where the network has none.
+
+    Args:
+      takes: whether the network takes one.
+      options: those that were given, by name.
+
+    Raises:
+      UserError: for one that says something of it.
+    """
+    asked = options.get("latent") not in (None, "carry")
+    asked |= bool(options.get("reset_every") or options.get("reset_on_remask"))
+    require(
+        takes or not asked,
+        "this network takes no latent; --latent, --reset_every, --reset_on_remask do not apply",
+    )
+
+
 def overlaid(defaults: Sampling, **options: Any) -> Sampling:
     """The config's sampling with options (`HOW`) laid over it; None = the config's.
 

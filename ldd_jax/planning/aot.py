@@ -11,7 +11,7 @@ import jax
 
 from ldd_jax.config.experiment import Experiment
 from ldd_jax.core.checks import UserError
-from ldd_jax.inference.generate import program
+from ldd_jax.inference.programs import program
 from ldd_jax.planning import cost
 from ldd_jax.training import sharding
 from ldd_jax.training import state as states

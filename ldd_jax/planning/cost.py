@@ -13,7 +13,7 @@ from ldd_jax.config.experiment import Experiment
 from ldd_jax.core.vocabulary_tiles import AUTO, CHOSEN, SCORED, automatic
 from ldd_jax.denoisers.carry import Hidden
 from ldd_jax.denoisers.stack import LOOPS
-from ldd_jax.inference.generate import program
+from ldd_jax.inference.programs import program
 from ldd_jax.objectives import NoContext
 from ldd_jax.objectives.context import GATE
 from ldd_jax.objectives.times import stratified

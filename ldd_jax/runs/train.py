@@ -19,8 +19,9 @@ from ldd_jax.core.console import say
 from ldd_jax.core.storage import at
 from ldd_jax.data import Corpus, Spread, Tokenizer, batches
 from ldd_jax.evaluation import likelihood
+from ldd_jax.inference import json_lines
 from ldd_jax.inference.energy import Energy
-from ldd_jax.inference.generate import Sampler, json_line
+from ldd_jax.inference.generate import Sampler
 from ldd_jax.inference.validate import validate
 from ldd_jax.runs import reporting, warm_start
 from ldd_jax.runs.reporting import WORK
@@ -234,7 +235,7 @@ class Run:
             self.stop.check()
         if distributed.leader():
             with writing.append(self.workdir / metrics.SAMPLES) as stream:
-                stream.writelines(json_line({"step": step, **r}) for r in records)
+                stream.writelines(json_lines.line({"step": step, **r}) for r in records)
         for record in records[:4]:
             self.recorder.say(f"step {step}  sample  {record['text']!r}")
         self.recorder.write(step, {"samples": "\n".join(r["text"] for r in records)})

@@ -43,11 +43,13 @@ class Blocks:
     """How a row is divided; `latent` says what a new block finds of the one before.
 
     "shift": h moves with its positions when the window slides, h = 0 at new ones; "reset": h = 0
-    everywhere. exact: no cache is kept that tokens since then would have changed.
+    everywhere. exact: no cache is kept that tokens since then would have changed. whole: a row is
+    made at once, and the network sees all of it.
     """
 
     latent: str = "shift"
     exact: ClassVar[bool] = True
+    whole: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.latent not in LATENTS:
@@ -217,6 +219,8 @@ class Blocks:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Whole(Blocks):
     """One block: the network sees the whole row, whatever its length."""
+
+    whole: ClassVar[bool] = True
 
     def check(self, process: Process, block: int = 0) -> None:
         """Always possible but for a network by blocks."""

@@ -21,7 +21,7 @@ from ldd_jax.config.sections import Sampling
 from ldd_jax.core.checks import UserError
 from ldd_jax.core.registry import _CLASSES, register
 from ldd_jax.evaluation import mauve, quality
-from ldd_jax.inference import generate, pipeline
+from ldd_jax.inference import generate, json_lines, pipeline
 from ldd_jax.samplers import Cached, Chained, Dual, Fill, Slide, Step, Still, Whole
 from tests.cli import tools
 
@@ -451,6 +451,6 @@ def test_samples_with_masks_are_refused(trained, tmp_path):
     sampler = generate.Sampler.make(built, sampling, 16)
     records = list(sampler.records(params, seed=0, count=3, num_steps=1))
     records[0]["tokens"][0] = built.tokens.mask
-    generate.write_json_lines(str(tmp_path / "s.jsonl"), records)
+    json_lines.write(str(tmp_path / "s.jsonl"), records)
     refused = tools.call("gen-ppl", tmp_path / "s.jsonl", f"--workdir={trained('mdlm')}")
     assert refused.status == 2 and "still hold masks" in refused.err

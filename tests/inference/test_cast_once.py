@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from ldd_jax.config import experiment, stored
 from ldd_jax.core.casts import kind
 from ldd_jax.data import Characters
-from ldd_jax.inference import generate
+from ldd_jax.inference import programs
 from tests.inference.test_written_before import waves
 
 KEPT = json.loads((Path(__file__).parent / "written_before.json").read_text())["masked"]
@@ -54,8 +54,8 @@ def test_no_parameter_is_cast_in_the_loop_and_tokens_are_the_same(tied, monkeypa
     args = (np.uint32(3), np.arange(2, dtype=np.uint32), row[:, 0], row, row > 0, np.int32(4))
     found = []
     for once in (True, False):
-        monkeypatch.setattr(generate, "is_narrow", lambda model, once=once: once)
-        run = generate.program(built, built.sampling, 8)
+        monkeypatch.setattr(programs, "is_narrow", lambda model, once=once: once)
+        run = programs.program(built, built.sampling, 8)
         inside = casts_inside(jax.make_jaxpr(run)(params, *args).jaxpr)
         assert bool(inside) != once, inside
         found.append(np.asarray(jax.jit(run)(params, *args)[0].z))

@@ -136,7 +136,7 @@ def _gen_ppl(values: flags.FlagValues) -> None:
     from ldd_jax.core import writing
     from ldd_jax.evaluation import mauve, quality
     from ldd_jax.evaluation.judges import bootstrap, rows_for
-    from ldd_jax.inference import generate
+    from ldd_jax.inference import json_lines
 
     reference, validation = values.reference, values.reference == "validation"
     require(
@@ -171,7 +171,7 @@ def _gen_ppl(values: flags.FlagValues) -> None:
     if output:
         record = {"file": str(path), "samples": len(texts), "judge": found.name}
         record |= {"fingerprint": found.fingerprint, **verdict.record(), **measures}
-        generate.write_json_lines(output, [record])
+        json_lines.write(output, [record])
 
 
 def _show(value: object) -> str:

@@ -48,7 +48,7 @@ def _distill(values: flags.FlagValues) -> None:
     from ldd_jax.config.experiment import read_corpus
     from ldd_jax.config.sections import check_sampler
     from ldd_jax.core import writing
-    from ldd_jax.inference import distill, generate, pipeline, scaling
+    from ldd_jax.inference import distill, json_lines, pipeline, scaling
     from ldd_jax.inference.settings import overlaid
 
     output = writing.place(values.output)
@@ -85,7 +85,7 @@ def _distill(values: flags.FlagValues) -> None:
     say(found)
     record = found.record() | {"objective": values.objective}
     record |= distill.about(experiment, step, sampling)
-    generate.write_json_lines(output, [record])
+    json_lines.write(output, [record])
     say(f"written to {output.path}")
 
 

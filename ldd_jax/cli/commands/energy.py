@@ -38,7 +38,7 @@ def _energy(values: flags.FlagValues) -> None:
     check_seed(values.seed)
     start_as_one(values)
     from ldd_jax.core import writing
-    from ldd_jax.inference import energy, generate, pipeline
+    from ldd_jax.inference import energy, json_lines, pipeline
     from ldd_jax.training import metrics
 
     output = writing.place(values.output) if values.output else None
@@ -61,7 +61,7 @@ def _energy(values: flags.FlagValues) -> None:
     say(f"checkpoint {step}, {'averaged' if values.ema else 'raw'} parameters", found)
     if output:
         record = found.record() | energy.about(experiment, step, values.seed)
-        generate.write_json_lines(output, [record | {"ema": values.ema}])
+        json_lines.write(output, [record | {"ema": values.ema}])
         say(f"written to {output.path}")
 
 

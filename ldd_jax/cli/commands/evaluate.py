@@ -57,7 +57,7 @@ def _evaluate(values: flags.FlagValues) -> None:
     from ldd_jax.config.stored import fingerprint
     from ldd_jax.core import registry, writing
     from ldd_jax.data import Corpus, zero_shot
-    from ldd_jax.inference import generate, pipeline
+    from ldd_jax.inference import json_lines, pipeline
 
     warn = lambda text: say(text, error=True)
     draws = values.draws
@@ -127,7 +127,7 @@ def _evaluate(values: flags.FlagValues) -> None:
             say(f"{found}\n  {found.meaning}")
             records.append(found.record() | about | {"step": step})
     if output:
-        generate.write_json_lines(output, records)
+        json_lines.write(output, records)
 
 
 def _asked(values: flags.FlagValues) -> dict[str, Any]:

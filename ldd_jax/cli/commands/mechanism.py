@@ -42,7 +42,7 @@ def _mechanism(values: flags.FlagValues) -> None:
     check_seed(values.seed)
     start_as_one(values)
     from ldd_jax.core import writing
-    from ldd_jax.inference import generate, pipeline, trace
+    from ldd_jax.inference import json_lines, pipeline, trace
 
     experiment, params, step = pipeline.load_trained(workdir)
     output = writing.place(values.output, workdir / "mechanism.jsonl")
@@ -60,7 +60,7 @@ def _mechanism(values: flags.FlagValues) -> None:
         )
         say(describe(found))
         records.append(found | {"checkpoint": step})
-    generate.write_json_lines(output, records)
+    json_lines.write(output, records)
     say(f"written to {output.path}")
 
 

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from ldd_jax.core import reading, writing
 from ldd_jax.core.checks import UserError, parse_json
-from ldd_jax.inference.generate import json_line
+from ldd_jax.inference import json_lines
 
 # What is one sample's own in a record; all else is the command's.
 OWN = ("index", "text", "calls", "tokens", "signal")
@@ -79,7 +79,7 @@ class SampleFile:
 
     @staticmethod
     def _write(stream: IO[str], records: Iterable[dict[str, Any]]) -> None:
-        stream.writelines(map(json_line, records))
+        stream.writelines(map(json_lines.line, records))
         stream.flush()
 
     def close(self) -> None:
