@@ -30,7 +30,8 @@ from ldd_jax.core.draws import example_keys, ranks, uniforms
 from ldd_jax.core.types import Array, Batch, Denoiser, Loss
 from ldd_jax.objectives import Nelbo
 from ldd_jax.objectives.block_nelbo import in_blocks
-from ldd_jax.objectives.times import CrossEntropy, stratified
+from ldd_jax.objectives.strata import stratified
+from ldd_jax.objectives.times import CrossEntropy
 from ldd_jax.objectives.windows import CORRUPT, DROPOUT, GATE, TIMES
 
 NELBO = "nelbo"

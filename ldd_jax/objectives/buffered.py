@@ -15,7 +15,7 @@ from ldd_jax.core.draws import example_keys, fold, uniforms
 from ldd_jax.core.registry import register, runtime
 from ldd_jax.core.types import Array, Batch, Denoiser, Loss
 from ldd_jax.objectives import windows
-from ldd_jax.objectives.times import strata
+from ldd_jax.objectives.strata import strata
 from ldd_jax.objectives.windows import ALONG, CORRUPT, DROPOUT, GATE, Window, Windowed
 
 PHASE = 2  # within an example's key of the corruption

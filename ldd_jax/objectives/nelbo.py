@@ -17,7 +17,8 @@ from ldd_jax.core.vocabulary_tiles import AUTO, check_tile, rows_loss
 from ldd_jax.objectives import windows
 from ldd_jax.objectives.base import OfData, with_z
 from ldd_jax.objectives.context import NoContext, PseudoContext
-from ldd_jax.objectives.times import UniformTimes, WithReconstruction, stratified
+from ldd_jax.objectives.strata import stratified
+from ldd_jax.objectives.times import UniformTimes, WithReconstruction
 from ldd_jax.objectives.windows import CONDITION, CORRUPT, DROPOUT, GATE, TIMES
 
 ANNEALED, LOOPED = 1, 2  # within the gate's key

@@ -23,7 +23,8 @@ from ldd_jax.core.vocabulary_tiles import AUTO, check_tile
 from ldd_jax.objectives.annealing import Stages
 from ldd_jax.objectives.context import NoContext
 from ldd_jax.objectives.nelbo import Nelbo
-from ldd_jax.objectives.times import CrossEntropy, UniformTimes, stratified
+from ldd_jax.objectives.strata import stratified
+from ldd_jax.objectives.times import CrossEntropy, UniformTimes
 from ldd_jax.objectives.windows import CORRUPT, DROPOUT, GATE, TIMES
 
 ROLL = 5  # the site of the rollouts, beside those of `nelbo`

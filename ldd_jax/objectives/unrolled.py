@@ -14,7 +14,7 @@ from ldd_jax.core.registry import component, register
 from ldd_jax.core.types import Array, Batch, Cond, Denoiser, Loss
 from ldd_jax.objectives import windows
 from ldd_jax.objectives.context import BatchGate, gated, iterated
-from ldd_jax.objectives.times import stratified
+from ldd_jax.objectives.strata import stratified
 from ldd_jax.objectives.windows import (
     ALONG,
     CONDITION,

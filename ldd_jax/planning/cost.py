@@ -16,7 +16,7 @@ from ldd_jax.denoisers.stack import LOOPS
 from ldd_jax.inference.programs import program
 from ldd_jax.objectives import NoContext
 from ldd_jax.objectives.context import GATE
-from ldd_jax.objectives.times import stratified
+from ldd_jax.objectives.strata import stratified
 from ldd_jax.planning.flops import Count, count
 from ldd_jax.samplers.approximate import WINDOWS
 from ldd_jax.samplers.cached import BLOCKS

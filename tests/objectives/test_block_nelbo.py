@@ -22,7 +22,7 @@ from ldd_jax.objectives import (
     UniformTimes,
 )
 from ldd_jax.objectives.block_nelbo import Doubled, in_blocks
-from ldd_jax.objectives.times import stratified
+from ldd_jax.objectives.strata import stratified
 from ldd_jax.processes import LeftToRight, Masked, Uniform
 from tests import block_law
 from tests.block_law import FIELDS, MASK, PROCESS, ROWS, SIZE, TOKENS, L

@@ -8,7 +8,7 @@ import pytest
 from ldd_jax.core.types import Batch, Cond, TokenSpace
 from ldd_jax.denoisers import DiT
 from ldd_jax.objectives import ImportanceTimes, Mgdm, Nelbo, NoContext, PseudoContext, StepTimes
-from ldd_jax.objectives.times import stratified
+from ldd_jax.objectives.strata import stratified
 from ldd_jax.processes import Masked, Uniform
 from ldd_jax.schedules import LogLinear
 from tests.lab import jit, live_params

@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 
 from ldd_jax.core.types import TokenSpace
-from ldd_jax.objectives.times import (
-    GridTimes,
-    ImportanceTimes,
-    UniformTimes,
-    strata,
-    stratified,
-    stratify,
-)
+from ldd_jax.objectives.strata import strata, stratified, stratify
+from ldd_jax.objectives.times import GridTimes, ImportanceTimes, UniformTimes
 from ldd_jax.processes import Masked, MaskedMean, MaskedScore, Uniform, UniformScore
 from ldd_jax.schedules import Cosine, LogLinear
 

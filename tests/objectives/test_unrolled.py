@@ -26,7 +26,7 @@ from ldd_jax.objectives import (
     UniformTimes,
     Unrolled,
 )
-from ldd_jax.objectives.times import stratified
+from ldd_jax.objectives.strata import stratified
 from ldd_jax.objectives.windows import CORRUPT, TIMES
 from ldd_jax.processes import Masked, Uniform
 from ldd_jax.processes import masked as masked_module

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldd_jax.denoisers.layers import FREQUENCIES, time_features
-from ldd_jax.objectives.times import ImportanceTimes, UniformTimes, stratify
+from ldd_jax.objectives.strata import stratify
+from ldd_jax.objectives.times import ImportanceTimes, UniformTimes
 from ldd_jax.samplers.logits import keep_top_k, keep_top_p
 from ldd_jax.schedules import CosineDuo, Geometric, LogLinear
 from tests.parity.golden import Golden
