@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ldd_jax.data.characters import Bytes, Characters
+from ldd_jax.data.corpus import Corpus
 from ldd_jax.data.found import find_tokenizer
 from ldd_jax.data.ids import Ids, IdTokenizer
 from ldd_jax.data.instructions import InstructionData
@@ -19,7 +20,7 @@ from ldd_jax.data.shapes import ShapeData
 from ldd_jax.data.signal_chain import ChainData
 from ldd_jax.data.signals import PairData
 from ldd_jax.data.target import TargetData
-from ldd_jax.data.text import Corpus, TextData
+from ldd_jax.data.text import TextData
 from ldd_jax.data.tokenizers import MASK_TEXT, Tokenizer, load_tokenizer
 
 __all__ = [

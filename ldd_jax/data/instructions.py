@@ -12,12 +12,13 @@ import numpy as np
 from ldd_jax.core.checks import nearest, require
 from ldd_jax.core.registry import register
 from ldd_jax.data import unknown
+from ldd_jax.data.corpus import Corpus
 from ldd_jax.data.packing import MOST_PADDING, token_dtype
 from ldd_jax.data.prepared import is_prepared
 from ldd_jax.data.prompted import PromptedRows, scored_counts
 from ldd_jax.data.sources import open_source
 from ldd_jax.data.splits import Divided, document_hash, fingerprint
-from ldd_jax.data.text import Corpus, TextData
+from ldd_jax.data.text import TextData
 from ldd_jax.data.tokenizers import Tokenizer
 
 Pairs = list[tuple[str, str]]

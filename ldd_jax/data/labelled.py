@@ -11,12 +11,13 @@ import numpy as np
 
 from ldd_jax.core.checks import require
 from ldd_jax.core.registry import register
+from ldd_jax.data.corpus import Corpus
 from ldd_jax.data.joined import Joined
 from ldd_jax.data.packing import MemoryRows, Packer, collect, entropy
 from ldd_jax.data.prepared import is_prepared
 from ldd_jax.data.sources import fingerprint, open_source
 from ldd_jax.data.splits import Divided, document_hash
-from ldd_jax.data.text import Corpus, TextData
+from ldd_jax.data.text import TextData
 from ldd_jax.data.tokenizers import Tokenizer
 
 Pairs = list[tuple[str, str]]

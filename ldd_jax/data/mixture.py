@@ -13,11 +13,12 @@ import numpy as np
 
 from ldd_jax.core.checks import require
 from ldd_jax.core.registry import register
+from ldd_jax.data.corpus import Corpus
 from ldd_jax.data.joined import Joined
 from ldd_jax.data.packing import entropy
 from ldd_jax.data.prepared import is_prepared, read_prepared
 from ldd_jax.data.splits import Divided
-from ldd_jax.data.text import Corpus, TextData
+from ldd_jax.data.text import TextData
 from ldd_jax.data.tokenizers import Tokenizer
 
 COUNTED = 4096  # rows whose tokens are counted for the entropy

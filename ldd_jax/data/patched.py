@@ -15,9 +15,10 @@ from ldd_jax.core.checks import UserError, require
 from ldd_jax.core.registry import component, register, section
 from ldd_jax.core.storage import at, local
 from ldd_jax.data.beside import Beside
+from ldd_jax.data.corpus import Corpus
 from ldd_jax.data.patches import Entropies, Patches, SpacePatches, numbers
 from ldd_jax.data.prepared import SPLIT_NAMES, is_prepared, read_prepared
-from ldd_jax.data.text import Corpus, TextData
+from ldd_jax.data.text import TextData
 from ldd_jax.data.tokenizers import Tokenizer
 
 PATCHES = "patches.json"

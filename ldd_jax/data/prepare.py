@@ -16,6 +16,7 @@ from ldd_jax.core import storage, writing
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.core.storage import at
 from ldd_jax.data import beam
+from ldd_jax.data.corpus import Corpus
 from ldd_jax.data.files import MANIFEST
 from ldd_jax.data.packing import Packer, entropy
 from ldd_jax.data.prepared import (
@@ -28,7 +29,7 @@ from ldd_jax.data.prepared import (
     shard_name,
 )
 from ldd_jax.data.splits import Divided
-from ldd_jax.data.text import Corpus, TextData
+from ldd_jax.data.text import TextData
 from ldd_jax.data.tokenizers import Tokenizer
 
 ENGINES = ("local", "beam")

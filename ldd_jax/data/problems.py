@@ -16,10 +16,10 @@ from ldd_jax.core.checks import UserError, at_least_one, require
 from ldd_jax.core.registry import component, register
 from ldd_jax.core.storage import at
 from ldd_jax.data.characters import CharacterTokenizer
+from ldd_jax.data.corpus import Corpus
 from ldd_jax.data.files import numbered_lines
 from ldd_jax.data.packing import MOST_PADDING, Layout, token_dtype
 from ldd_jax.data.prompted import PromptedRows, scored_counts
-from ldd_jax.data.text import Corpus
 from ldd_jax.data.tokenizers import Tokenizer
 from ldd_jax.tasks import SEPARATOR, Countdown
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from ldd_jax.core.registry import register
 from ldd_jax.data.beside import Beside
-from ldd_jax.data.text import Corpus, TextData
+from ldd_jax.data.corpus import Corpus
+from ldd_jax.data.text import TextData
 from ldd_jax.data.tokenizers import Tokenizer
 
 SHAPES = ("vowel", "consonant", "capital", "digit", "space", "other")

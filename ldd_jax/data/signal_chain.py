@@ -14,9 +14,9 @@ import numpy as np
 from ldd_jax.core.checks import at_least_one
 from ldd_jax.core.registry import register, section
 from ldd_jax.data.characters import CharacterTokenizer
+from ldd_jax.data.corpus import Corpus
 from ldd_jax.data.packing import Layout
 from ldd_jax.data.signals import MOST, SignalRows
-from ldd_jax.data.text import Corpus
 from ldd_jax.data.tokenizers import Tokenizer
 
 

@@ -13,10 +13,10 @@ from ldd_jax.core.checks import UserError, at_least_one, parse_json, require
 from ldd_jax.core.registry import component, register
 from ldd_jax.core.storage import at
 from ldd_jax.data.characters import Characters
+from ldd_jax.data.corpus import Corpus
 from ldd_jax.data.files import numbered_lines
 from ldd_jax.data.packing import Layout, entropy, example, token_dtype
 from ldd_jax.data.splits import document_hash
-from ldd_jax.data.text import Corpus
 from ldd_jax.data.tokenizers import Tokenizer
 
 MOST = 1 << 28  # numbers of a signal that are held in memory

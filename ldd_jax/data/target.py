@@ -13,9 +13,9 @@ import numpy as np
 
 from ldd_jax.core.checks import UserError
 from ldd_jax.core.registry import component, register, section
+from ldd_jax.data.corpus import Corpus
 from ldd_jax.data.ids import IdTokenizer
 from ldd_jax.data.packing import Layout
-from ldd_jax.data.text import Corpus
 from ldd_jax.data.tokenizers import Tokenizer
 from ldd_jax.targets import Ising
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from ldd_jax.core import reading
 from ldd_jax.core.checks import UserError, nearest, require
+from ldd_jax.data.corpus import Corpus
 from ldd_jax.data.detokenizers import DETOKENIZERS, VERSION
 from ldd_jax.data.packing import Layout, Packer, collect
 from ldd_jax.data.sources import SPLITS, fingerprint, open_source
-from ldd_jax.data.text import Corpus
 from ldd_jax.data.tokenizers import Tokenizer
 
 # wrap: documents end to end, the remainder dropped. document: each begins a row, the rest is not

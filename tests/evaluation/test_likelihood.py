@@ -12,8 +12,8 @@ import pytest
 from ldd_jax.config.sections import Evaluation
 from ldd_jax.core.checks import UserError
 from ldd_jax.data import Bytes, Spread
+from ldd_jax.data.corpus import Corpus
 from ldd_jax.data.packing import Layout, Packer, collect
-from ldd_jax.data.text import Corpus
 from ldd_jax.evaluation import likelihood
 from ldd_jax.inference import evaluate
 from tests.cli.tools import METHODS
