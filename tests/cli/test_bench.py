@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldd_jax.bench import baselines, cells, judging, report, run, timing
+from ldd_jax.bench import baselines, cells, judging, report, rows, run, timing
 from ldd_jax.config import experiment
 from ldd_jax.config.sections import Sampling
 from ldd_jax.core.checks import UserError
@@ -179,8 +179,8 @@ def test_one_program_for_all_steps_and_seeds(trained, tmp_path):
     found = bench.execute()
     assert len([c for c in found if c["workdir"]]) == 2 * 2 * 2 * 2
     assert [p.compiled._cache_size() for p in bench._programs.values()] == [1, 1]
-    rows = report.rows(found)
-    assert [len(r.cells) for r in rows if r.model] == [4] * 4  # two runs and two seeds a row
+    table = rows.gathered(found)
+    assert [len(r.cells) for r in table if r.model] == [4] * 4  # two runs and two seeds a row
 
 
 @pytest.fixture
@@ -245,8 +245,8 @@ def test_the_page_is_self_contained_and_escaped(benched):
     found = tools.json_lines(output / "cells.jsonl")
     for cell in found:
         cell["sample"] = '<script>alert("x")</script>&'
-    text = report.page(report.rows(found), b"png", "a <title>", show_data=True)
-    assert "<script" not in text and text.count("&lt;script&gt;") == len(report.rows(found))
+    text = report.page(rows.gathered(found), b"png", "a <title>", show_data=True)
+    assert "<script" not in text and text.count("&lt;script&gt;") == len(rows.gathered(found))
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'\">" in text
     assert "a &lt;title&gt;" in text and "data:image/png;base64,cG5n" in text
     for outside in ("http://", "https://", 'src="/', "<link", "@import"):
@@ -257,7 +257,7 @@ def test_table_by_hand(benched):
     """Mean and standard error over the two seeds of a row."""
     _, output, _ = benched
     found = tools.json_lines(output / "cells.jsonl")
-    row = next(r for r in report.rows(found) if (r.model, r.steps) == ("udlm", 3))
+    row = next(r for r in rows.gathered(found) if (r.model, r.steps) == ("udlm", 3))
     a, b = (c["judge_nats"] for c in row.cells)
     nats, error = row.nats("ar")
     assert nats == pytest.approx((a + b) / 2) and error == pytest.approx(abs(a - b) / 2)
