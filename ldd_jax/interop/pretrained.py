@@ -19,6 +19,7 @@ from ldd_jax.data.tokenizers import is_ours
 from ldd_jax.denoisers import published
 from ldd_jax.denoisers.described import Described, describe
 from ldd_jax.interop import folders
+from ldd_jax.interop.choices import Choices
 from ldd_jax.training import sharding
 
 LENGTH = 1024
@@ -34,7 +35,7 @@ class Read:
     record: dict[str, Any]
 
 
-def read(path: Path, choices: Any) -> Read:
+def read(path: Path, choices: Choices) -> Read:
     """The network of a folder; tensors are read one by one, straight to where they belong.
 
     An autoregressive network gets one more token, the mask, unless one is named: its row is the
@@ -42,7 +43,7 @@ def read(path: Path, choices: Any) -> Read:
 
     Args:
       path: the folder.
-      choices: of `importing.Choices`.
+      choices: what the user says of it.
 
     Raises:
       UserError: for what does not fit, with both sides, before a tensor is read.
@@ -142,7 +143,7 @@ def _tied(path: Path, found: Described, shards: Any) -> None:
         )
 
 
-def _tokenizer(path: Path, found: Described, choices: Any) -> Tokenizer:
+def _tokenizer(path: Path, found: Described, choices: Choices) -> Tokenizer:
     """The user's, the folder's, or one of ids."""
     if choices.tokenizer:
         return find_tokenizer(choices.tokenizer)
@@ -161,7 +162,7 @@ def _name(tokenizer: Any, number: int | None) -> str:
     return "" if number is None else tokenizer.name_of(number) or ""
 
 
-def _mask(path: Path, found: Described, choices: Any, tokenizer: Tokenizer) -> tuple[int, int]:
+def _mask(path: Path, found: Described, choices: Choices, tokenizer: Tokenizer) -> tuple[int, int]:
     """States of the process and the id of its mask."""
     mask = choices.resolved(tokenizer).mask
     if mask < 0 and found.mask is not None:
@@ -177,7 +178,7 @@ def _mask(path: Path, found: Described, choices: Any, tokenizer: Tokenizer) -> t
 
 def _config(
     found: Described,
-    choices: Any,
+    choices: Choices,
     tokenizer: Tokenizer,
     method: str,
     states: int,

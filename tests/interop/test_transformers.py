@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from ldd_jax.core.types import Cond
 from ldd_jax.inference import pipeline
 from ldd_jax.interop import exporting, importing
+from ldd_jax.interop.choices import Choices
 from tests.interop import tiny
 
 torch = pytest.importorskip("torch")
@@ -39,7 +40,7 @@ def back(folder, **more):
 def test_the_same_logits_and_the_same_bytes(name, tmp_path):
     made = tiny.make(name, tmp_path / "hf")
     work, tokens = tmp_path / "run", tiny.ids()
-    record = importing.load(tmp_path / "hf", work, importing.Choices())
+    record = importing.load(tmp_path / "hf", work, Choices())
     assert record["round_trip"]["identical_tensors"] == record["tensors"]
     for causal in (True, False):
         expected = tiny.logits(made, tokens, causal)
@@ -56,7 +57,7 @@ def test_shards_and_bfloat16(tmp_path):
     made = back(tmp_path / "hf", dtype=torch.float32)  # .float() would keep rounded frequencies
     assert len(list((tmp_path / "hf").glob("model-*.safetensors"))) > 1
     work = tmp_path / "run"
-    importing.load(tmp_path / "hf", work, importing.Choices())
+    importing.load(tmp_path / "hf", work, Choices())
     experiment, params, _ = pipeline.load_trained(work)
     assert {str(a.dtype) for a in jax.tree.leaves(params)} == {"bfloat16"}
     expected = tiny.logits(made, tiny.ids(), True)
@@ -75,7 +76,7 @@ def test_a_gpt2_as_it_is_published(tmp_path):
     bare = {n.removeprefix("transformer."): a for n, a in load_file(file).items()}
     save_file(bare | {"h.0.attn.bias": np.tri(32, dtype=np.float32)[None, None]}, file)
     work, tokens = tmp_path / "run", tiny.ids()
-    importing.load(tmp_path / "hf", work, importing.Choices())
+    importing.load(tmp_path / "hf", work, Choices())
     expected = tiny.logits(made, tokens, True)
     np.testing.assert_allclose(ours(work, tokens, True), expected, rtol=0, atol=2e-5)
     exporting.save(work, tmp_path / "out", names="transformers")
@@ -121,7 +122,7 @@ def test_llada_is_a_llama_of_other_names_and_sees_both_ways(tmp_path):
     )  # fmt: skip
     (tmp_path / "llada" / "config.json").write_text(json.dumps(fields))
     work = tmp_path / "run"
-    importing.load(tmp_path / "llada", work, importing.Choices())
+    importing.load(tmp_path / "llada", work, Choices())
     experiment, params, _ = pipeline.load_trained(work)
     assert experiment.tokens.mask == 5 and experiment.config.process.name == "masked"
     run = lambda p, z: experiment.model.bind(p).trunk(z, Cond()).features
@@ -143,7 +144,7 @@ def test_dream_is_a_qwen2_that_sees_both_ways_and_predicts_the_next(tmp_path):
     config |= {"model_type": "Dream", "auto_map": {"AutoModel": "x.y"}, "mask_token_id": 7}
     (tmp_path / "dream" / "config.json").write_text(json.dumps(config))
     work = tmp_path / "run"
-    importing.load(tmp_path / "dream", work, importing.Choices())
+    importing.load(tmp_path / "dream", work, Choices())
     experiment, params, _ = pipeline.load_trained(work)
     run = lambda p, z: experiment.model.bind(p).trunk(z, Cond()).features
     found = experiment.model.bind(params).head(jax.jit(run)(params, tiny.ids()))

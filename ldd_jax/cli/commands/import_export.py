@@ -38,8 +38,9 @@ def _import(values: flags.FlagValues) -> None:
         value = getattr(values, name)
         require(value >= least, f"--{name}={value}; it must be at least {max(least, 0)}")
     from ldd_jax.interop import importing
+    from ldd_jax.interop.choices import Choices
 
-    choices = importing.Choices(
+    choices = Choices(
         method=values.method,
         tokenizer=values.tokenizer,
         heads=values.heads,
