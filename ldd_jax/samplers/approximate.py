@@ -18,10 +18,11 @@ from ldd_jax.core.checks import UserError
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw, Process
 from ldd_jax.samplers.base import Step
-from ldd_jax.samplers.blocks import Blocks, Spans, Whole
+from ldd_jax.samplers.blocks import Blocks, Whole
 from ldd_jax.samplers.latents import Latent
 from ldd_jax.samplers.loop import check_lawful, sample
 from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.sliding import Spans
 from ldd_jax.samplers.state import Clamp, SampleState
 from ldd_jax.samplers.windows import Window
 

@@ -1,41 +1,22 @@
-"""Rows of any length, left to right by blocks: within a window, or with a window that slides."""
+"""How a row of any length is divided: whole, by blocks in a window, or by one that slides."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
-
-import jax
-import jax.numpy as jnp
-import numpy as np
+from typing import Any, ClassVar
 
 from ldd_jax.core import positions
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw, Process
 from ldd_jax.samplers.base import Step
 from ldd_jax.samplers.latents import Latent
-from ldd_jax.samplers.loop import check_lawful, sample
+from ldd_jax.samplers.loop import sample
 from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.sliding import Spans, slide, spans_to
 from ldd_jax.samplers.state import Clamp, SampleState
 
 LATENTS = ("shift", "reset")
-
-
-class Spans(NamedTuple):
-    """Block k generates positions start[k] .. end[k] while the network sees a window from
-    offset[k]; int32 [K] each.
-    """
-
-    start: np.ndarray
-    end: np.ndarray
-    offset: np.ndarray
-
-
-def _spans(ends: list[int], length: int, window: int) -> Spans:
-    end = np.minimum(np.asarray(ends, np.int32), length)
-    start = np.concatenate([[0], end[:-1]]).astype(np.int32)
-    return Spans(start, end, np.clip(end - window, 0, length - window).astype(np.int32))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -158,7 +139,7 @@ class Blocks:
         are those of `sample_blocks`.
         """
         del eos
-        batch, length = positions.shape(prior[0])
+        length = positions.shape(prior[0])[1]
         self.check(net.process)
         spans = self.spans(length, min(window, length))
         run = lambda draw, z, clamp, h: sample(
@@ -177,42 +158,8 @@ class Blocks:
             return run(draw, prior, clamp, None)
         if record is not None:
             raise ValueError("a record is of one block; use blocks=whole")
-        seen = min(window, length)
-        if clamp is None:
-            clamp = Clamp(prior[0], jnp.zeros((batch, length), bool))
-        prompt = clamp.fixed if clamp.prompt is None else clamp.prompt
-        z = positions.where(clamp.fixed, clamp.tokens, prior[0])
-        start, end, offset = (jnp.asarray(a) for a in spans)
-        view: Callable = lambda tree, o: jax.tree.map(
-            lambda a: jax.lax.dynamic_slice_in_dim(a, o, seen, axis=1) if a.ndim > 1 else a, tree
-        )
-        place = jnp.arange(length)
-
-        def block(k, carry):
-            z, h, calls, lawless = carry
-            o = offset[k]
-            active = (place >= start[k]) & (place < end[k])
-            fixed = clamp.fixed | ~active
-            segment = None if clamp.segment is None else view(clamp.segment, o)
-            fixed = view(jnp.broadcast_to(fixed, (batch, length)), o)
-            given = Clamp(view(z, o), fixed, segment, prompt=view(prompt, o))
-            moved = o - offset[jnp.maximum(k - 1, 0)]
-            h = jax.tree.map(lambda a: _shift(a, moved), h) if self.latent == "shift" else zero(h)
-            state, _ = run(draw.at(step=k), (view(z, o), view(prior[1], o)), given, h)
-            put = lambda a, b: jax.lax.dynamic_update_slice_in_dim(a, b, o, axis=1)
-            z = jax.tree.map(put, z, state.z)
-            return z, state.h, calls + state.calls, lawless | state.lawless
-
-        zero = lambda h: jax.tree.map(jnp.zeros_like, h)
-        none = jnp.zeros(batch, jnp.int32)
-        first = (z, net.latent(batch, seen), none, none > 0)
-        z, h, calls, lawless = jax.lax.fori_loop(0, len(spans.end), block, first)
-        if not isinstance(lawless, jax.core.Tracer):
-            check_lawful(np.asarray(lawless))
-        ended = net.process.clock(jnp.zeros(batch), length)
-        return SampleState(
-            z=z, clock=ended, h=h, free=~clamp.fixed, calls=calls, prompt=prompt, lawless=lawless
-        ), None
+        seen, shift = min(window, length), self.latent == "shift"
+        return slide(run, net, draw, prior, clamp, spans, seen, shift=shift), None
 
 
 @register("blocks", "whole")
@@ -230,7 +177,7 @@ class Whole(Blocks):
     def spans(self, length: int, window: int) -> Spans:
         """The row."""
         del window
-        return _spans([length], length, length)
+        return spans_to([length], length, length)
 
 
 @register("blocks", "fill")
@@ -259,7 +206,7 @@ class Fill(Blocks):
 
     def spans(self, length: int, window: int) -> Spans:
         """Ends at size, 2 size, ..."""
-        return _spans(list(range(self.size, length + self.size, self.size)), length, window)
+        return spans_to(list(range(self.size, length + self.size, self.size)), length, window)
 
 
 @register("blocks", "slide")
@@ -280,7 +227,7 @@ class Slide(Blocks):
         """Ends at window, window + size, ..."""
         if self.size > window:
             raise ValueError(f"size is {self.size}; the window has {window} positions")
-        return _spans(list(range(window, length + self.size, self.size)), length, window)
+        return spans_to(list(range(window, length + self.size, self.size)), length, window)
 
 
 def _positive(size: int) -> None:
@@ -340,9 +287,3 @@ def sample_blocks(
         eos=eos,
         **settings,
     )
-
-
-def _shift(a: Array, by: Array) -> Array:
-    """Move [B, W, ...] left by a traced number of positions, zeros from the right."""
-    wide = jnp.concatenate([a, jnp.zeros_like(a)], axis=1)
-    return jax.lax.dynamic_slice_in_dim(wide, by, a.shape[1], axis=1)

@@ -21,11 +21,12 @@ from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Cond, Draw, Process, Trunk
 from ldd_jax.denoisers.base import Around, few
 from ldd_jax.samplers.base import Step
-from ldd_jax.samplers.blocks import Blocks, Spans, Whole
+from ldd_jax.samplers.blocks import Blocks, Whole
 from ldd_jax.samplers.latents import Latent
 from ldd_jax.samplers.loop import check_lawful, sample
 from ldd_jax.samplers.net import Net
 from ldd_jax.samplers.next_token import PROMPT
+from ldd_jax.samplers.sliding import Spans
 from ldd_jax.samplers.state import Clamp, SampleState
 
 # Scope of the loop over blocks.
