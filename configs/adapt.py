@@ -1,11 +1,12 @@
 """An autoregressive run or import becomes masked diffusion, with loopholing or without.
 
 Command:   python -m ldd_jax train --config=configs/adapt.py:from=AR,method=lddm_m --workdir=DIR
-           (method=mdlm|lddm_m; AR: a run or import whose network is a llama or a gpt2;
-           data=instructions: prompts and responses)
-Hardware:  what the run itself needs; 1,000 updates, lr 3e-4 with cosine decay, the causal mask
-           opened over the first 500 (--config.objective.anneal_steps; the paper: 10,000).
-Expected:  not run yet beyond tests (docs/pretrained.md).
+           (method=mdlm|lddm_m|relay|soft_masking|...; AR: a run or import whose network is a
+           llama or a gpt2; data=instructions: prompts and responses)
+Hardware:  what the run itself needs; 1,000 updates, the first run's learning rate (an import's:
+           3e-4) with cosine decay, the causal mask opened over the first 500
+           (--config.objective.anneal_steps; the paper: 10,000).
+Expected:  measured here at 0.4M parameters (docs/pretrained.md); published models not run yet.
 """
 
 from ldd_jax.config.recipes import arguments

@@ -62,7 +62,8 @@ def adapt(workdir: str, method: str = "mdlm", data: str = "", optim: str = "") -
     DiffuLLaMA (arXiv 2410.17891): the same parameters, the same data, predictions that stay
     shifted by one, and a causal mask that opens over objective.anneal_steps updates. lddm_m adds a
     latent at LayerNorm zero, so that the function is unchanged at first; so do relay and
-    soft_masking with what they carry.
+    soft_masking with what they carry. Nearly all that the network knows of what stands right of a
+    token is new to it, so the learning rate is that of the first run (an import's: 3e-4).
 
     Args:
       workdir: of a run or an import with method=ar and a network of `methods.DECODERS`.
@@ -95,7 +96,10 @@ def adapt(workdir: str, method: str = "mdlm", data: str = "", optim: str = "") -
         chosen.objective, context=chosen.context, anneal_steps=500, **chosen.scored
     )
     config.recipe = f"adapt,method={method},{base.recipe}"
-    return _tuned(config, base, workdir, chosen, data, optim)
+    config = _tuned(config, base, workdir, chosen, data, optim)
+    pace = lambda c: registry.find("optim", c.optim.name).pace  # type: ignore[attr-defined]
+    config.optim.lr = base.optim.lr * pace(config) / pace(base)
+    return config
 
 
 def _tuned(

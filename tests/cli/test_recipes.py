@@ -17,6 +17,7 @@ from ldd_jax.config import stored, tuned
 from ldd_jax.core.checks import UserError
 from ldd_jax.data.characters import CharacterTokenizer
 from ldd_jax.tasks import Countdown
+from ldd_jax.training.optimizers import Muon
 from tests.cli import tools
 
 # Both begin with a run: tests/runs/test_warm_start.py, tests/interop/test_pretrained.py.
@@ -173,7 +174,9 @@ def test_adaptation_takes_what_the_method_carries(tmp_path):
     assert (relay.model.carry.name, relay.model.carry_at) == ("hidden", "masked")
     assert relay.objective.context.name == "rollout" and relay.objective.anneal_steps == 500
     assert tuned.adapt(str(tmp_path), "soft_masking").model.carry.name == "soft_mask"
-    assert not tuned.adapt(str(tmp_path)).model.latent
+    plain = tuned.adapt(str(tmp_path))
+    assert not plain.model.latent and plain.optim.lr == 5e-3  # that of the first run
+    assert tuned.adapt(str(tmp_path), optim="muon").optim.lr == 5e-3 * Muon.pace
     for other in ("lddm_u", "lddm_g", "block", "looped"):
         with pytest.raises(UserError, match=f"method '{other}'"):
             tuned.adapt(str(tmp_path), other)
