@@ -19,11 +19,6 @@ from ldd_jax.training.metrics import finite
 DEFAULT = "default"
 GRID = "grid"
 PARTS = ("stop", "blocks")  # components of the sampling, their own fields after a dot
-LATENTS: dict[str, dict[str, Any]] = {
-    "carry": {},
-    "off": {"reset_every": 1},
-    "frozen": {"frozen": True},
-}
 NO_LATENT = "none"
 # What tells one cell from another.
 KEY = ("workdir", "config", "checkpoint", "sampler", "steps", "temperature", "latent", "seed")

@@ -24,6 +24,7 @@ from ldd_jax.data import Corpus
 from ldd_jax.evaluation.judges import Judge
 from ldd_jax.inference import carried, pipeline
 from ldd_jax.inference.generate import Sampler
+from ldd_jax.inference.settings import LATENTS
 from ldd_jax.samplers.loop import fetched
 from ldd_jax.training import distributed
 
@@ -171,7 +172,7 @@ class Bench:
             # A step with a clock of its own knows by itself when it is done.
             steps = tuple(s.steps) if chosen.step.clock == "grid" else (None,)
             for latent in s.latents if has_latent else [cells.NO_LATENT]:
-                mode = dataclasses.replace(chosen.latent, **cells.LATENTS.get(latent, {}))
+                mode = dataclasses.replace(chosen.latent, **LATENTS.get(latent, {}))
                 sampling = dataclasses.replace(chosen, latent=mode)
                 yield Job(contender, name, sampling, latent, steps, tuple(s.seeds))
 

@@ -11,7 +11,7 @@ from ldd_jax.config.sections import Sampling
 from ldd_jax.core import registry
 from ldd_jax.core.checks import UserError, nearest, require, typed
 
-LATENT: dict[str, dict[str, Any]] = {
+LATENTS: dict[str, dict[str, Any]] = {
     "carry": {},
     "off": {"reset_every": 1},
     "frozen": {"frozen": True},
@@ -91,8 +91,8 @@ def overlaid(defaults: Sampling, **options: Any) -> Sampling:
         readout = dataclasses.replace(defaults.readout, **take("temperature", "top_p", "top_k"))
         latent = dataclasses.replace(defaults.latent, **take("reset_every", "reset_on_remask"))
         mode = left.pop("latent", "carry")
-        require(mode in LATENT, f"latent {mode!r}; {nearest(mode, LATENT)}")
-        latent = dataclasses.replace(latent, **LATENT[mode])
+        require(mode in LATENTS, f"latent {mode!r}; {nearest(mode, LATENTS)}")
+        latent = dataclasses.replace(latent, **LATENTS[mode])
         stepped = "steps" in left or "grid" in left
         parts = {
             name: registry.parse(name, left.pop(key)) if key in left else getattr(defaults, name)

@@ -67,6 +67,7 @@ def _bench(values: flags.FlagValues) -> None:
     )
     start(values)
     from ldd_jax.bench import cells, report, run
+    from ldd_jax.inference.settings import LATENTS
     from ldd_jax.training import distributed
 
     OUT.silent = bool(values.distributed) and not distributed.leader()
@@ -82,7 +83,7 @@ def _bench(values: flags.FlagValues) -> None:
         samplers=run.sampler_names(values.samplers),
         steps=cells.numbers("steps", values.steps),
         temperatures=temperatures,
-        latents=cells.choices("latents", values.latents, cells.LATENTS),
+        latents=cells.choices("latents", values.latents, LATENTS),
         seeds=seeds,
         judges=list(dict.fromkeys(values.judge.split(","))),
         num_samples=values.num_samples,

@@ -53,9 +53,9 @@ def _solve(values: flags.FlagValues) -> None:
     problem, workdir = need(values, "problem"), at(need(values, "workdir"))
     require(values.steps is None or values.steps >= 1, f"--steps={values.steps}; at least 1")
     check_seed(values.seed)
-    from ldd_jax.bench.cells import LATENTS
     from ldd_jax.core import registry
     from ldd_jax.inference import pipeline, solve
+    from ldd_jax.inference.settings import LATENTS
     from ldd_jax.report import terminal
 
     experiment, params, step = pipeline.load_trained(workdir)
