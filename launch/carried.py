@@ -21,7 +21,7 @@ from cells import mean_and_error
 
 from ldd_jax.config.experiment import read_corpus
 from ldd_jax.core.memory import keep_freed_memory
-from ldd_jax.inference import carried, evaluate, json_lines, pipeline
+from ldd_jax.inference import carried, evaluate, json_lines, own_law, pipeline
 
 BOUND, TIGHTER = "nelbo_nats_per_token", "importance_nats_per_token"
 TWO = 64  # steps of the two-pass sampler at most: it takes twice the calls
@@ -100,12 +100,12 @@ def evaluated(workdir: Path, paths: dict[int, int], sequences: int, draws: int) 
             two = dataclasses.replace(experiment, model=TwoPasses(experiment.model))
             kinds.append((two, "two passes"))
         for e, kind in kinds:
-            run = carried.program(e, carried.settings(e))
+            run = carried.program(e, own_law.settings(e))
             for steps, many in paths.items():
                 if kind == "two passes" and steps > TWO:
                     continue
                 how = dict(run=run, trajectories=many, **each)
-                sampling = carried.settings(e, steps=steps)
+                sampling = own_law.settings(e, steps=steps)
                 record = carried.evaluate_split(e, corpus, params, sampling, **how).record()
                 if kind == "two passes":
                     record["sampler"] += ", two passes a step from h = 0"

@@ -32,7 +32,7 @@ from ldd_jax.config import packaged
 from ldd_jax.core import registry, writing
 from ldd_jax.data import ChainData
 from ldd_jax.data.signal_chain import chain, codes
-from ldd_jax.inference import carried, distill, pipeline
+from ldd_jax.inference import carried, distill, own_law, pipeline
 from ldd_jax.oracle.signals import Shown
 from ldd_jax.runs.train import train
 
@@ -90,7 +90,7 @@ def bounds(
     out: dict[str, Any] = {}
     programs: dict[Any, Any] = {}
     for name, (grid, steps) in grids.items():
-        some = carried.settings(experiment, sampler="ancestral", steps=steps)
+        some = own_law.settings(experiment, sampler="ancestral", steps=steps)
         some = dataclasses.replace(some, grid=grid or some.grid)
         run = programs.setdefault(some.grid, carried.program(experiment, some))  # of any steps
         found = carried.evaluate_split(
@@ -103,7 +103,7 @@ def bounds(
 def learned(loaded: pipeline.Pipeline, corpus: Any, steps: int) -> Any:
     """The grid of so many steps, from e(n) given the signal."""
     experiment = loaded.experiment.of_tokens
-    some = carried.settings(experiment, sampler="ancestral", steps=steps)
+    some = own_law.settings(experiment, sampler="ancestral", steps=steps)
     return distill.distill(experiment, corpus, loaded.params, some, sequences=512).grid
 
 

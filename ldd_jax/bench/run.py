@@ -22,7 +22,7 @@ from ldd_jax.core.console import ERR, harmless, say
 from ldd_jax.core.registry import names, section
 from ldd_jax.data import Corpus
 from ldd_jax.evaluation.judges import Judge
-from ldd_jax.inference import carried, pipeline
+from ldd_jax.inference import carried, own_law, pipeline
 from ldd_jax.inference.generate import Sampler
 from ldd_jax.inference.settings import LATENTS
 from ldd_jax.samplers.loop import fetched
@@ -277,7 +277,7 @@ class Bench:
         n, e, s = self.settings.bound_sequences, job.contender.experiment, job.sampling
         if not n:
             return {}
-        known = carried.is_known(e, s) and self.length == int(e.config.data.length)
+        known = own_law.is_known(e, s) and self.length == int(e.config.data.length)
         if not known:
             return OWN
         key = (job.contender.group, job.name, s.readout, job.latent)

@@ -18,7 +18,7 @@ from ldd_jax.core.storage import at
 from ldd_jax.data import PairData, unknown
 from ldd_jax.data.signals import read_pairs
 from ldd_jax.evaluation.conditional import Score
-from ldd_jax.inference import carried, generate, prompts
+from ldd_jax.inference import generate, own_law, prompts
 from ldd_jax.inference.loading import load_trained as load_trained
 from ldd_jax.inference.scorer import Scorer, item
 from ldd_jax.inference.settings import HOW, WHAT, check_latent, given, overlaid
@@ -245,7 +245,7 @@ class Pipeline:
             require(bound == "carried", f"bound {bound!r}; {nearest(bound, ['carried'])}")
             require(passes is None, "num_passes does not go with bound='carried'")
             passes, how["draws"] = 1, typed("trajectories", trajectories, int)
-            how["sampling"] = carried.settings(self.experiment, **(sampling or {}))
+            how["sampling"] = own_law.settings(self.experiment, **(sampling or {}))
         require(bool(bound) or sampling is None, "sampling is for bound='carried'")
         scorer = self._scorer(passes=passes, **how)
         scorer.seed = seed  # no part of the program

@@ -16,7 +16,7 @@ from ldd_jax.core.checks import require
 from ldd_jax.data import unknown
 from ldd_jax.evaluation import conditional, estimators
 from ldd_jax.evaluation.conditional import Score, Subsets
-from ldd_jax.inference import carried
+from ldd_jax.inference import carried, own_law
 from ldd_jax.training import distributed, metrics, sharding
 
 SHORTEST = 16
@@ -48,7 +48,7 @@ class Scorer:
     draws: of each item (see `conditional.subsets`); passes: network passes of one draw, None =
     those that the run is evaluated with; length: longest row, longer ones lose their beginning;
     batch_size: rows at a time; seed: no part of the program, so that it may be set anew.
-    sampling: a sampler (`carried.settings`) whose own likelihood is bounded instead, with `draws`
+    sampling: a sampler (`own_law.settings`) whose own likelihood is bounded instead, with `draws`
     paths of `sampling.num_steps` steps each.
     """
 
@@ -88,7 +88,7 @@ class Scorer:
         program: Callable
         if self.sampling is not None:
             self.by_subsets, self.boundary = False, 0.0
-            self.one_draw = carried.way(e, self.sampling).exact
+            self.one_draw = own_law.way(e, self.sampling).exact
             own = dataclasses.replace(e, model=model)
             sampling = dataclasses.replace(self.sampling, tile=tile)
 
@@ -126,7 +126,7 @@ class Scorer:
         """Which sampler's likelihood it is, where it is a sampler's own."""
         if self.sampling is None:
             return {}
-        return {"sampler": carried.describe(self.experiment, self.sampling)}
+        return {"sampler": own_law.describe(self.experiment, self.sampling)}
 
     def __call__(self, items: Sequence[Item]) -> tuple[list[Score], Cut]:
         """A score of every item, and how many were cut.

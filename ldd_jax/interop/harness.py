@@ -14,7 +14,7 @@ from ldd_jax.core import reading, storage
 from ldd_jax.core.checks import UserError, nearest, require
 from ldd_jax.data import unknown
 from ldd_jax.evaluation.conditional import Score
-from ldd_jax.inference import carried
+from ldd_jax.inference import carried, own_law
 from ldd_jax.inference.pipeline import Pipeline, load
 from ldd_jax.inference.scorer import Item, Scorer, item
 from ldd_jax.interop.continuing import Continuer
@@ -117,7 +117,7 @@ class Harness(LM):
             return dict(draws=draws, passes=None if passes is None else int(passes))
         require(passes is None, "passes does not go with likelihood=carried; it takes steps")
         options = {"steps": steps} if steps else {}
-        sampling = carried.settings(self.pipeline.experiment, **options)
+        sampling = own_law.settings(self.pipeline.experiment, **options)
         return dict(draws=trajectories, passes=1, sampling=sampling)
 
     @classmethod

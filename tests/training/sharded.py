@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ldd_jax.inference import carried
+from ldd_jax.inference import carried, own_law
 from ldd_jax.training import sharding
 from ldd_jax.training import state as states
 from ldd_jax.training.checkpoints import Checkpoints
@@ -41,7 +41,7 @@ def on(method: str, place: tuple):
 
 def carried_nats(built) -> list[float]:
     """What rows cost the sampler that carries h, on one path."""
-    sampling = carried.settings(built, steps=3)
+    sampling = own_law.settings(built, steps=3)
     state = states.initial(built.model, built.update.optimizer, built.mesh, built.key(0))
     arrays = sharding.put(built.mesh, next(iter(stream(1))))
     found = carried.program(built, sampling)(state.params, arrays, built.key(2), 3)

@@ -189,7 +189,7 @@ def _passes(values: flags.FlagValues, experiment: Any, passes: Any, draws: Any, 
 
 def _carried(values: flags.FlagValues, experiment: Any, asked: Any, warn: Any) -> Any:
     """(corpus, params) -> the bound of the sampler's own."""
-    from ldd_jax.inference import carried
+    from ldd_jax.inference import carried, own_law
     from ldd_jax.training import metrics
 
     steps: list[int | None] = [None]
@@ -198,7 +198,7 @@ def _carried(values: flags.FlagValues, experiment: Any, asked: Any, warn: Any) -
         bad = [p for p in parts if not is_whole(p, 1)]
         require(not bad, f"--steps={asked['steps']}: {bad} are not positive whole numbers")
         steps = [int(p) for p in parts]
-    some = [carried.settings(experiment, **(asked | {"steps": n})) for n in steps]
+    some = [own_law.settings(experiment, **(asked | {"steps": n})) for n in steps]
     run = carried.program(experiment, some[0])  # of any number of steps
 
     def score(corpus: Any, params: Any) -> Any:
