@@ -23,6 +23,7 @@ from ldd_jax.core import registry
 # What a user of the Python API meets, in the order of a first program.
 MODULES = (
     "ldd_jax.inference.pipeline",
+    "ldd_jax.inference.requests",
     "ldd_jax.inference.scorer",
     "ldd_jax.core.types",
     "ldd_jax.core.registry",

@@ -13,57 +13,17 @@ from ldd_jax.config import plugins as outside
 from ldd_jax.config.experiment import Experiment
 from ldd_jax.config.sections import Sampling
 from ldd_jax.core.checks import check_seed, nearest, require, typed
-from ldd_jax.core.positions import SIGNAL, TEXT
 from ldd_jax.core.storage import at
-from ldd_jax.data import PairData, unknown
-from ldd_jax.data.signals import read_pairs
+from ldd_jax.data import unknown
 from ldd_jax.evaluation.conditional import Score
-from ldd_jax.inference import generate, own_law, prompts
+from ldd_jax.inference import conditions, generate, own_law
 from ldd_jax.inference.loading import load_trained as load_trained
+from ldd_jax.inference.requests import Request
 from ldd_jax.inference.scorer import Scorer, item
 from ldd_jax.inference.settings import HOW, WHAT, check_latent, given, overlaid
 
 # Programs of a kind that a model keeps, the last used ones.
 PROGRAMS = 32
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Request:
-    """Samples that are asked for: of which compiled sampler, how many, with what given.
-
-    `said` is what their records say besides what the sampler does.
-    """
-
-    sampler: generate.Sampler
-    params: Any
-    seed: int
-    count: int
-    num_steps: int
-    tokens: Any
-    fixed: Any
-    label: int | None
-    given: dict[str, Any]
-    said: dict[str, Any]
-
-    @property
-    def common(self) -> dict[str, Any]:
-        """What all records share."""
-        return self.sampler.common(self.seed, self.num_steps) | self.said
-
-    def records(self, begin: int = 0) -> Iterator[dict[str, Any]]:
-        """Records from number `begin` on, one by one."""
-        drawn = self.sampler.records(
-            self.params,
-            seed=self.seed,
-            count=self.count,
-            num_steps=self.num_steps,
-            fixed_tokens=self.tokens,
-            fixed=self.fixed,
-            label=self.label,
-            begin=begin,
-            given=self.given,
-        )
-        return ({**record, **self.said} for record in drawn)
 
 
 def _kept() -> Any:
@@ -120,10 +80,10 @@ class Pipeline:
         check_seed(seed)
         sampling = overlaid(e.sampling, **options)
         check_latent(e.model.latent, options)
-        fixed = prompts.template(e, what.get("prompt"), what.get("fill"), length)
+        fixed = conditions.template(e, what.get("prompt"), what.get("fill"), length)
         tokens, held = fixed if fixed is not None else (None, None)
         length = (length or e.config.data.length) if tokens is None else len(tokens)
-        parts = given_parts(e, what.get("given"), length)
+        parts = conditions.given_parts(e, what.get("given"), length)
         require(
             tokens is None or not e.process.parts,
             "--prompt and --fill are for models of tokens alone; give --given=text:FILE, whole",
@@ -152,7 +112,7 @@ class Pipeline:
             num_steps=steps,
             tokens=tokens,
             fixed=held,
-            label=_label(e, label),
+            label=conditions.label(e, label),
             given=parts,
             said=said,
         )
@@ -250,45 +210,6 @@ class Pipeline:
         scorer = self._scorer(passes=passes, **how)
         scorer.seed = seed  # no part of the program
         return scorer(items)[0]
-
-
-def _label(experiment: Experiment, name: str | None) -> int | None:
-    """Number of a class; those of an import have no other names than their numbers."""
-    if name is None:
-        return None
-    number = experiment.model.num_classes
-    classes = experiment.config.data.to_dict().get("classes") or [str(i) for i in range(number)]
-    require(bool(classes), "--label: this model was trained without classes")
-    named = "classes" in experiment.config.data
-    allowed = nearest(str(name), classes) if named else f"they are numbers, 0 to {number - 1}"
-    require(str(name) in classes, f"--label={name}: no such class; {allowed}")
-    return list(classes).index(str(name))
-
-
-def given_parts(experiment: Experiment, text: str | None, length: int) -> dict[str, Any]:
-    """What `--given=PART:FILE` holds, by name, [N, length, ...]; {} where nothing is given.
-
-    Args:
-      experiment: the run's.
-      text: PART:FILE, of a file of JSON lines as `sample` writes them.
-      length: tokens of a row.
-
-    Raises:
-      UserError: for a model that is given nothing, or a file that does not fit.
-    """
-    if text is None:
-        return {}
-    name, _, path = text.partition(":")
-    allowed = tuple(experiment.process.parts) or (SIGNAL,) * bool(experiment.channels)
-    require(bool(allowed), "--given: this model is told no signal; it is for method=joint, given")
-    require(name in allowed and bool(path), f"--given={text}; give {' or '.join(allowed)}:FILE")
-    read = PairData(path=path, channels=experiment.channels, length=length)
-    rows = read.rows(experiment.tokenizer, read_pairs(path, experiment.channels))
-    require(
-        bool((rows.filled == length).all()),
-        f"{path}: a row has fewer than {length} tokens; give whole rows",
-    )
-    return {SIGNAL: rows.signal} if name == SIGNAL else {TEXT: rows.tokens.astype("int32")}
 
 
 def load(

@@ -1,12 +1,16 @@
-"""What is given of a row: a text at its front, or a template with holes."""
+"""What samples are given: a prompt, a template with holes, a class, parts from a file."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
 from ldd_jax.config.experiment import Experiment
-from ldd_jax.core.checks import require
-from ldd_jax.data import MASK_TEXT, unknown
+from ldd_jax.core.checks import nearest, require
+from ldd_jax.core.positions import SIGNAL, TEXT
+from ldd_jax.data import MASK_TEXT, PairData, unknown
+from ldd_jax.data.signals import read_pairs
 
 
 def template(
@@ -61,3 +65,46 @@ def template(
         tokens[: len(ids)], fixed[: len(ids)] = ids, True
         return tokens, fixed
     return None
+
+
+def label(experiment: Experiment, name: str | None) -> int | None:
+    """Number of a class; those of an import have no other names than their numbers.
+
+    Raises:
+      UserError: for a class that the model does not know.
+    """
+    if name is None:
+        return None
+    number = experiment.model.num_classes
+    classes = experiment.config.data.to_dict().get("classes") or [str(i) for i in range(number)]
+    require(bool(classes), "--label: this model was trained without classes")
+    named = "classes" in experiment.config.data
+    allowed = nearest(str(name), classes) if named else f"they are numbers, 0 to {number - 1}"
+    require(str(name) in classes, f"--label={name}: no such class; {allowed}")
+    return list(classes).index(str(name))
+
+
+def given_parts(experiment: Experiment, text: str | None, length: int) -> dict[str, Any]:
+    """What `--given=PART:FILE` holds, by name, [N, length, ...]; {} where nothing is given.
+
+    Args:
+      experiment: the run's.
+      text: PART:FILE, of a file of JSON lines as `sample` writes them.
+      length: tokens of a row.
+
+    Raises:
+      UserError: for a model that is given nothing, or a file that does not fit.
+    """
+    if text is None:
+        return {}
+    name, _, path = text.partition(":")
+    allowed = tuple(experiment.process.parts) or (SIGNAL,) * bool(experiment.channels)
+    require(bool(allowed), "--given: this model is told no signal; it is for method=joint, given")
+    require(name in allowed and bool(path), f"--given={text}; give {' or '.join(allowed)}:FILE")
+    read = PairData(path=path, channels=experiment.channels, length=length)
+    rows = read.rows(experiment.tokenizer, read_pairs(path, experiment.channels))
+    require(
+        bool((rows.filled == length).all()),
+        f"{path}: a row has fewer than {length} tokens; give whole rows",
+    )
+    return {SIGNAL: rows.signal} if name == SIGNAL else {TEXT: rows.tokens.astype("int32")}
