@@ -108,7 +108,7 @@ def load(network: Network, params) -> None:
 
     def linear(to, own, i=None):
         at = lambda a: np.asarray(a if i is None else a[i])
-        put(to.weight, at(own["kernel"]).T)
+        put(to.weight, at(own["kernel"]).reshape(to.weight.shape[::-1]).T)
         if to.bias is not None:
             put(to.bias, at(own["bias"]))
 

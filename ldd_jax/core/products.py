@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from ldd_jax.core.types import Array
 
@@ -20,13 +20,14 @@ def linear(x: Array, w: Array, dtype: Any = None) -> Array:
 
     Args:
       x: [..., D].
-      w: [D, F].
+      w: [D, F], or [D, 3, heads, K]: F of several axes, still one product.
       dtype: in which sums are kept and y is returned; None = that of the operands.
 
     Returns:
       [..., F].
     """
-    return jnp.dot(x, w, preferred_element_type=dtype)
+    over = (((x.ndim - 1,), (0,)), ((), ()))
+    return jax.lax.dot_general(x, w, over, preferred_element_type=dtype)
 
 
 def _forward(x, w, dtype):
@@ -35,18 +36,20 @@ def _forward(x, w, dtype):
 
 def _backward(dtype, kept, dy):
     x, w = kept
-    dx = jax.lax.dot_general(dy, w, (((dy.ndim - 1,), (1,)), ((), ())))
+    outputs = w.ndim - 1
+    over = tuple(range(dy.ndim - outputs, dy.ndim)), tuple(range(1, w.ndim))
+    dx = jax.lax.dot_general(dy, w, (over, ((), ())))
     return dx.astype(x.dtype), weight_gradient(x, dy).astype(w.dtype)
 
 
 def weight_gradient(x: Array, dy: Array) -> Array:
-    """Sum over all rows of x^T dY, [D, F].
+    """Sum over all rows of x^T dY, [D, F]; F may be several axes.
 
     A CPU transposes the first operand before it multiplies, so the narrower one stands there.
     """
     rows = tuple(range(x.ndim - 1))
     over = lambda a, b: jax.lax.dot_general(a, b, ((rows, rows), ((), ())))
-    if x.shape[-1] <= dy.shape[-1]:
+    if x.shape[-1] <= math.prod(dy.shape[len(rows) :]) or dy.ndim > x.ndim:
         return over(x, dy)
     return jax.lax.optimization_barrier(over(dy, x)).T
 

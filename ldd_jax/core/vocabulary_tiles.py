@@ -5,9 +5,10 @@ array exists, and only the rows that count: those with a weight, or those that m
 forms loss and gradients in the same sweep: the head is projected once per scored row and never
 recomputed.
 
-Rows are walked in `groups` equal groups side by side, one per data shard. The trip count is the
-fullest group's, the same everywhere, and a group only touches its own shard: no collective stands
-inside a loop whose length depends on the data.
+Rows are walked in `groups` equal groups side by side, one per data shard; where `length` is told
+and positions are cut over the mesh, each of them in as many. The trip count is the fullest group's,
+the same everywhere, and a group only touches its own shard: no collective stands inside a loop
+whose length depends on the data.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ldd_jax.core.logical import constrain, gathered
+from ldd_jax.core.logical import gathered
+from ldd_jax.core.row_groups import Groups
 from ldd_jax.core.types import Array, Head
 
 # Scopes of the row loops, whose length depends on the data.
@@ -56,11 +58,6 @@ def _resolved(tile: int, head: Head, features_ND: Array, groups: int) -> int:
     logits = jax.eval_shape(lambda x: head(x[:1]), features_ND)
     widest = max(leaf.shape[-1] for leaf in jax.tree.leaves(logits))
     return automatic(features_ND.shape[0] // groups, widest)
-
-
-def _by_shard(tree: Any) -> Any:
-    """Lay the leading axis, the groups, over the data shards."""
-    return jax.tree.map(lambda a: constrain(a, "batch", *(None,) * (jnp.ndim(a) - 1)), tree)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,19 +107,10 @@ _gather = jax.vmap(lambda a, j: a[j])
 _scatter = jax.vmap(lambda a, j, v: a.at[j].set(v, mode="drop", unique_indices=True))
 
 
-def _grouped(tree: Any, groups: int) -> Any:
-    return _by_shard(jax.tree.map(lambda a: a.reshape(groups, -1, *a.shape[1:]), tree))
-
-
 def _outputs(fn: Callable, head: Head, features_ND: Array, args: Any) -> Any:
     """Shapes and types of fn for one row, with that row's axis."""
     one = lambda tree: jax.tree.map(lambda a: a[:1], tree)
     return jax.eval_shape(lambda x, a: fn(head(one(x)), one(a)), features_ND, args)
-
-
-def _check(rows: int, groups: int) -> None:
-    if rows % groups:
-        raise ValueError(f"{rows} rows do not divide into {groups} groups")
 
 
 def rows(
@@ -134,6 +122,7 @@ def rows(
     where: Array | None = None,
     tile: int = 0,
     groups: int = 1,
+    length: int = 0,
 ) -> Any:
     """fn(head(features), args), in tiles; tile 0 = one plain call, -1 = chosen.
 
@@ -145,16 +134,17 @@ def rows(
       where: [N] rows that are wanted, None = all; the others' output has no meaning.
       tile: rows per tile.
       groups: see the module.
+      length: likewise; 0 = rows are of no sequences.
     """
-    tile = _resolved(tile, head, features_ND, groups)
+    total = features_ND.shape[0]
+    split = Groups.of(total, groups, length)
+    tile = _resolved(tile, head, features_ND, split.count)
     if not tile:
         return fn(head(features_ND), args)
-    total = features_ND.shape[0]
-    _check(total, groups)
     head = gathered(head)
-    x, y = _grouped((features_ND, args), groups)
+    x, y = split.laid((features_ND, args))
     on = jnp.ones(total, bool) if where is None else where
-    visit = Visit.of(_grouped(on, groups), tile)
+    visit = Visit.of(split.laid(on), tile)
 
     def body(i, out):
         _, read, write = visit.at(i)
@@ -163,11 +153,12 @@ def rows(
         return jax.tree.map(lambda o, v: _scatter(o, write, v), out, found)
 
     shapes = _outputs(fn, head, features_ND, args)
-    empty = jax.tree.map(lambda s: jnp.zeros((groups, visit.size, *s.shape[1:]), s.dtype), shapes)
+    size = (split.count, visit.size)
+    empty = jax.tree.map(lambda s: jnp.zeros((*size, *s.shape[1:]), s.dtype), shapes)
     trips = visit.trips if where is not None else -(-visit.size // visit.tile)
     with jax.named_scope(CHOSEN):
-        out = jax.lax.fori_loop(0, trips, body, _by_shard(empty))
-    return jax.tree.map(lambda a: a.reshape(total, *a.shape[2:]), out)
+        out = jax.lax.fori_loop(0, trips, body, split.placed(empty))
+    return split.back(out)
 
 
 def rows_loss(
@@ -179,6 +170,7 @@ def rows_loss(
     *,
     tile: int = 0,
     groups: int = 1,
+    length: int = 0,
 ) -> tuple[Array, Array]:
     """Total = sum_n weight_n * fn(head(x_n), args_n), and the losses of the rows.
 
@@ -194,23 +186,25 @@ def rows_loss(
       weight_N: final weights.
       tile: rows per tile; 0 = one plain call with ordinary autodiff, -1 = chosen.
       groups: see the module.
+      length: likewise; 0 = rows are of no sequences.
 
     Returns:
       (total, loss_N); loss_N carries no gradient.
     """
-    tile = _resolved(tile, head, features_ND, groups)
+    split = Groups.of(features_ND.shape[0], groups, length)
+    tile = _resolved(tile, head, features_ND, split.count)
     if not tile:
         loss = fn(head(features_ND), args)
         loss = jnp.where(weight_N != 0, loss, 0)
         return jnp.sum(weight_N * loss), jax.lax.stop_gradient(loss)
-    _check(features_ND.shape[0], groups)
-    return _sweep(fn, tile, groups, head, features_ND, args, weight_N)
+    return _sweep(fn, tile, split, head, features_ND, args, weight_N)
 
 
-def _walk(fn, tile, groups, head, features_ND, args, weight_N, gradients: bool):
+def _walk(fn, tile, split, head, features_ND, args, weight_N, gradients: bool):
     """Visit the weighted rows; total, losses and, if asked, gradients of head and rows."""
     head = gathered(head)
-    x, y, w = _grouped((features_ND, args, weight_N), groups)
+    x, y, w = split.laid((features_ND, args, weight_N))
+    groups = split.count
     visit = Visit.of(w != 0, tile)
     wide = lambda p: jnp.zeros((groups, *p.shape), jnp.promote_types(p.dtype, jnp.float32))
 
@@ -241,26 +235,26 @@ def _walk(fn, tile, groups, head, features_ND, args, weight_N, gradients: bool):
         jnp.zeros_like(x) if gradients else (),
     )
     with jax.named_scope(SCORED):
-        carry = jax.lax.fori_loop(0, visit.trips, body, _by_shard(carry))
+        carry = jax.lax.fori_loop(0, visit.trips, body, split.placed(carry))
     total, loss, d_head, dx = carry
     if gradients:
         d_head = jax.tree.map(lambda a, p: jnp.sum(a, 0).astype(p.dtype), d_head, head)
-        dx = dx.reshape(features_ND.shape)
-    return jnp.sum(total), loss.reshape(-1), d_head, dx
+        dx = split.back(dx)
+    return jnp.sum(total), split.back(loss), d_head, dx
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _sweep(fn, tile, groups, head, features_ND, args, weight_N):
-    total, loss, _, _ = _walk(fn, tile, groups, head, features_ND, args, weight_N, False)
+def _sweep(fn, tile, split, head, features_ND, args, weight_N):
+    total, loss, _, _ = _walk(fn, tile, split, head, features_ND, args, weight_N, False)
     return total, loss
 
 
-def _sweep_forward(fn, tile, groups, head, features_ND, args, weight_N):
-    total, loss, d_head, dx = _walk(fn, tile, groups, head, features_ND, args, weight_N, True)
+def _sweep_forward(fn, tile, split, head, features_ND, args, weight_N):
+    total, loss, d_head, dx = _walk(fn, tile, split, head, features_ND, args, weight_N, True)
     return (total, loss), (d_head, dx)
 
 
-def _sweep_backward(fn, tile, groups, residuals, cotangents):
+def _sweep_backward(fn, tile, split, residuals, cotangents):
     d_head, dx = residuals
     scale = lambda g: g * cotangents[0].astype(g.dtype)
     return jax.tree.map(scale, d_head), scale(dx), None, None

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from ldd_jax.core.checks import UserError, nearest
-from ldd_jax.core.logical import split
+from ldd_jax.core.logical import constrain, pieces, split
 from ldd_jax.core.types import Array, Attend
 from ldd_jax.denoisers.masks import allowed
 
 Kernel = Callable[..., Array]  # (q, k, v, segment, attend), all [B, L, heads, K]
 FULL = Attend()
-HEADS = ("batch", None, "heads", None)
+# Each device has its own positions of queries and results, and all positions of keys and values.
+QUERIES, KEYS = ("batch", "length", "heads", None), ("batch", None, "heads", None)
 BY_PLATFORM = "attention_by_platform"
 ROTARY_BASE = 10_000.0
 
@@ -61,6 +62,15 @@ def turned(x_BLHK: Array, cos: Array, sin: Array) -> Array:
     return out.astype(x_BLHK.dtype)
 
 
+def apart(qkv: Array) -> tuple[Array, Array, Array]:
+    """Queries, keys and values, [B, L, heads, K] each, of [B, L, 3, heads, K].
+
+    Nothing moves where heads are cut: each device has its own of all three.
+    """
+    qkv = constrain(qkv, "batch", "length", None, "heads", None)
+    return qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+
+
 def grouped(q: Array, k: Array, v: Array) -> tuple[Array, Array]:
     """Keys and values of every query head; a group of consecutive ones shares a key head.
 
@@ -91,11 +101,25 @@ def plain(
     Returns:
       [B, L, heads, K], in the type of `v`.
     """
+    q, k, v = in_context(q, k, v)
     return masked(q, k, v, allowed(q.shape[1], segment_BL, attend))
 
 
+def in_context(q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
+    """Queries, keys and values as they lie where positions are cut over a mesh.
+
+    Each device has the scores of its own queries, and gathers the keys and values of all others.
+
+    Args:
+      q: [B, L, heads, K].
+      k: [B, L, groups, K].
+      v: likewise.
+    """
+    return constrain(q, *QUERIES), constrain(k, *KEYS), constrain(v, *KEYS)
+
+
 def masked(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
-    """`plain` with any mask, such as that of a query against a cache.
+    """`plain` with any mask and no word on where it lies, such as that of a query against a cache.
 
     Args:
       q: [B, Lq, heads, K].
@@ -161,7 +185,7 @@ def fused(
 
     `q`, `k`, `v`, `segment_BL` and `attend` are those of `plain`.
     """
-    return _library(q, k, v, segment_BL, attend, "xla")
+    return _library(*in_context(q, k, v), segment_BL, attend, "xla")
 
 
 def cudnn(
@@ -210,8 +234,8 @@ def splash(
     """Pallas splash attention on a TPU; never holds an [L, L] array.
 
     The length must be a multiple of 128, and `attend` full, causal, or by blocks of a known size:
-    these masks are functions of two places, which the kernel computes. `interpret` runs it without
-    a TPU, for tests.
+    these masks are functions of two places, which the kernel computes. Where positions are cut over
+    a mesh, each device scores its own queries. `interpret` runs it without a TPU, for tests.
 
     `q`, `k`, `v` and `segment_BL` are those of `plain`.
 
@@ -231,28 +255,43 @@ def splash(
             f"splash attention sees all, what was before, or blocks of a known size, not "
             f"attend={attend.kind} by an array; use attention plain, fused or auto"
         )
-    if length % 128:
-        raise ValueError(f"splash attention needs a length that is a multiple of 128, not {length}")
-    block = next(b for b in (512, 256, 128) if length % b == 0)
+    cut = pieces("length")
+    if length % (128 * cut):
+        raise ValueError(
+            f"splash attention needs a length that is a multiple of 128 on each of {cut} pieces of "
+            f"a row, not {length}"
+        )
+    fit = lambda length: next(b for b in (512, 256, 128) if length % b == 0)
+    block_q, block = fit(length // cut), fit(length)
+    sizes = kernels.BlockSizes(
+        block_q=block_q, block_kv=block, block_kv_compute=block,
+        block_q_dkv=block_q, block_kv_dkv=block, block_kv_dkv_compute=block,
+        block_q_dq=block_q, block_kv_dq=block,
+    )  # fmt: skip
+    # A full mask is the same for all queries; the library cannot cut it, and it need not be.
+    shards = 1 if attend.kind == "full" else cut
+    mask = mask_of(attend, length // cut * shards, length)
+    whole = kernels.make_splash_mha(
+        masks.MultiHeadMask([mask] * (q.shape[2] // pieces("heads"))),
+        head_shards=1, q_seq_shards=shards, block_sizes=sizes, interpret=interpret,
+    )  # fmt: skip
+    # What the kernel knows of the mask, by [heads, queries, keys] in blocks or by query.
+    known, structure = jax.tree.flatten(whole)
+    by_query = "length" if shards > 1 else None
+    places: list[tuple[str | None, ...]] = [
+        (None, by_query, None) if a.ndim == 3 else (by_query,) for a in known
+    ]
     k, v = grouped(q, k, v)
     segments = jnp.ones(q.shape[:2], jnp.int32) if segment_BL is None else segment_BL
 
-    def own(q, k, v, segment):
+    def own(q, k, v, q_segment, segment, *known):
+        run = jax.tree.unflatten(structure, known)
         q, k, v = (jnp.swapaxes(a, 1, 2) for a in (q * q.shape[-1] ** -0.5, k, v))
-        mask = masks.MultiHeadMask([mask_of(attend, length)] * q.shape[1])
-        sizes = kernels.BlockSizes(
-            block_q=block, block_kv=block, block_kv_compute=block,
-            block_q_dkv=block, block_kv_dkv=block, block_kv_dkv_compute=block,
-            block_q_dq=block, block_kv_dq=block,
-        )  # fmt: skip
-        run = kernels.make_splash_mha(
-            mask, head_shards=1, q_seq_shards=1, block_sizes=sizes, interpret=interpret
-        )
-        out = jax.vmap(run)(q, k, v, kernels.SegmentIds(q=segment, kv=segment))
+        out = jax.vmap(run)(q, k, v, kernels.SegmentIds(q=q_segment, kv=segment))
         return jnp.swapaxes(out, 1, 2).astype(v.dtype)
 
-    run = split(own, (HEADS, HEADS, HEADS, ("batch", None)), HEADS)
-    return run(q, k, v, segments)
+    given = QUERIES, KEYS, KEYS, ("batch", "length"), ("batch", None), *places
+    return split(own, given, QUERIES)(q, k, v, segments, segments, *known)
 
 
 def by_platform(
@@ -266,7 +305,7 @@ def by_platform(
     `q`, `k`, `v`, `segment_BL` and `attend` are those of `plain`.
     """
     on_gpu = cudnn if for_cudnn(q) and "gpu" in {d.platform for d in jax.devices()} else fused
-    if q.shape[1] % 128:
+    if q.shape[1] % (128 * pieces("length")):
         return plain(q, k, v, segment_BL, attend)
     with jax.named_scope(BY_PLATFORM):
         return jax.lax.platform_dependent(

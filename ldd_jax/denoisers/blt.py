@@ -21,6 +21,7 @@ from ldd_jax.core.types import Array, Attend, Cond, TokenSpace, Trunk
 from ldd_jax.denoisers import layers, padding
 from ldd_jax.denoisers.attention import kernel
 from ldd_jax.denoisers.base import BoundNetwork
+from ldd_jax.denoisers.linears import QKV
 from ldd_jax.denoisers.patched import LocalBlock, Pool, Unpool, by_patch, ngram_hashes, window_keys
 from ldd_jax.denoisers.transformer import LinearHead
 
@@ -392,8 +393,8 @@ def _axes(path: Any, leaf: Any) -> tuple[str | None, ...]:
     """By the parameter's name: products are cut as in a DiT, all else is whole."""
     names = [k.key for k in path]
     lead: tuple[str | None, ...] = ("layer",) if "blocks" in names else ()
-    cut = {
-        "qkv": ("width", "heads"),
+    cut: dict[str, tuple[str | None, ...]] = {
+        QKV: ("width", None, "heads", None),
         "out": ("heads", "width"),
         "mlp_in": ("width", "mlp"),
         "mlp_out": ("mlp", "width"),

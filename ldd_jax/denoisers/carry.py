@@ -139,7 +139,8 @@ class Soft:
 
         groups = shards if batch % shards == 0 else 1
         flat = positions.flat(trunk.features)
-        out = rows(read, denoiser.head, flat, (), tile=AUTO, groups=groups)
+        length = trunk.features.shape[1]
+        out = rows(read, denoiser.head, flat, (), tile=AUTO, groups=groups, length=length)
         return out.reshape(*trunk.features.shape[:2], -1)
 
     def operations(self, width: int, states: int) -> float:

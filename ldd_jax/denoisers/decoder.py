@@ -18,7 +18,7 @@ from ldd_jax.denoisers.attention import kernel
 from ldd_jax.denoisers.base import BoundNetwork
 from ldd_jax.denoisers.caches import Around, Cache, around
 from ldd_jax.denoisers.carry import Hidden, check_carried, entering
-from ldd_jax.denoisers.linears import Adapter, Product, Projection, normal
+from ldd_jax.denoisers.linears import QKV, Adapter, Product, Projection, normal
 from ldd_jax.denoisers.stack import REMAT, Walk, check_block, stacked, through
 
 SHIFTS = ("none", "repeat", "start")
@@ -28,11 +28,11 @@ DTYPES = ("float32", "bfloat16", "float64")
 class DecoderBlock(Walk):
     """A block whose linear layers may have adapters; `dtype` and `adapter` are its own fields."""
 
-    def product(self, features: int, name: str, bias: bool) -> Product:
+    def product(self, features: int | tuple[int, ...], name: str, bias: bool) -> Product:
         """A linear layer.
 
         Args:
-          features: outputs.
+          features: outputs; several numbers = as many axes.
           name: of the parameters, which the adapter knows it by.
           bias: whether it has one.
         """
@@ -458,11 +458,11 @@ class Decoder:
         return found
 
 
-CUT = {
+CUT: dict[str, tuple[str | None, ...]] = {
     "q": ("width", "heads"),
     "k": ("width", "heads"),
     "v": ("width", "heads"),
-    "qkv": ("width", "heads"),
+    QKV: ("width", None, "heads", None),
     "out": ("heads", "width"),
     "gate": ("width", "mlp"),
     "up": ("width", "mlp"),
@@ -481,7 +481,7 @@ def _axes(path: Any, leaf: Any) -> tuple[str | None, ...]:
     if lead and names[-2] in CUT:
         cut = CUT[names[-2]]
         if names[-1].startswith("lora_"):
-            return (*lead, cut[0], "latent") if names[-1] == "lora_a" else (*lead, "latent", cut[1])
+            return lead + ((cut[0], "latent") if names[-1] == "lora_a" else ("latent", *cut[1:]))
         return lead + (cut if names[-1] == "kernel" else cut[1:])
     if "time" in names[1] or "q_norm" in names or "k_norm" in names:
         return lead + (None,) * (leaf.ndim - len(lead))

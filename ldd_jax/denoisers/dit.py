@@ -20,6 +20,7 @@ from ldd_jax.denoisers.attention import kernel
 from ldd_jax.denoisers.caches import Around, Cache, around
 from ldd_jax.denoisers.carry import Hidden, check_carried
 from ldd_jax.denoisers.inputs import Tokens, by_digit, by_token
+from ldd_jax.denoisers.linears import QKV
 from ldd_jax.denoisers.stack import REMAT, check_block
 from ldd_jax.denoisers.transformer import LinearHead, Network
 
@@ -337,7 +338,7 @@ class DiT:
         """Logical axes of every parameter; the leading axis of a block is its layer."""
         norm, layer = {"norm": {"scale": ("width",)}}, ("layer",)
         stacked = {
-            "qkv": {"kernel": ("width", "heads")},
+            QKV: {"kernel": ("width", None, "heads", None)},
             "out": {"kernel": ("heads", "width")},
             "mlp_in": {"kernel": ("width", "mlp"), "bias": ("mlp",)},
             "mlp_out": {"kernel": ("mlp", "width"), "bias": ("width",)},

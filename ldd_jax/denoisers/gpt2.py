@@ -14,9 +14,9 @@ from ldd_jax.core.checks import at_least_one, require
 from ldd_jax.core.logical import constrain
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Attend
-from ldd_jax.denoisers.attention import kernel
+from ldd_jax.denoisers.attention import apart, kernel
 from ldd_jax.denoisers.decoder import Decoder, DecoderBlock
-from ldd_jax.denoisers.linears import Adapter
+from ldd_jax.denoisers.linears import QKV, Adapter
 
 
 class Norm(nn.Module):
@@ -65,9 +65,7 @@ class Block(DecoderBlock):
         del layer, c, place, keys_B
         d = self.width
         y = Norm(self.norm_eps, name="norm1")(x)
-        qkv = self.product(3 * d, "qkv", True)(y)
-        split = lambda a: a.reshape(*a.shape[:2], self.heads, d // self.heads)
-        q, k, v = map(split, jnp.split(qkv, 3, axis=-1))
+        q, k, v = apart(self.product((3, self.heads, d // self.heads), QKV, True)(y))
         rows = None
         if cache is None:
             y = kernel(self.attention)(q, k, v, segment, attend)
@@ -100,7 +98,7 @@ class GPT2(Decoder):
     positions: int = 1024
     tanh: bool = True
 
-    linears = ("qkv", "out", "up", "down")
+    linears = (QKV, "out", "up", "down")
 
     def __post_init__(self):
         super().__post_init__()

@@ -20,6 +20,7 @@ from ldd_jax.core.types import Array, Attend, Cond, TokenSpace, Trunk
 from ldd_jax.denoisers import layers, padding
 from ldd_jax.denoisers.attention import masked, rotary
 from ldd_jax.denoisers.base import BoundNetwork
+from ldd_jax.denoisers.linears import QKV
 from ldd_jax.denoisers.transformer import LinearHead
 
 PAST = Attend("causal")
@@ -302,8 +303,8 @@ def _axes(path: Any, leaf: Any) -> tuple[str | None, ...]:
     """By the parameter's name: products are cut as in a DiT, all else is whole."""
     names = [k.key for k in path]
     lead: tuple[str | None, ...] = ("layer",) if "groups" in names else ()
-    cut = {
-        "qkv": ("width", "heads"),
+    cut: dict[str, tuple[str | None, ...]] = {
+        QKV: ("width", None, "heads", None),
         "q": ("width", "heads"),
         "kv_forward": ("width", "heads"),
         "kv_backward": ("width", "heads"),

@@ -12,16 +12,16 @@ import jax.numpy as jnp
 
 from ldd_jax.core.draws import fold
 from ldd_jax.core.logical import constrain
-from ldd_jax.core.products import dot_general
+from ldd_jax.core.products import dot_general, linear
 from ldd_jax.core.types import Array, Attend
 from ldd_jax.denoisers import padding
-from ldd_jax.denoisers.attention import kernel, rotary
+from ldd_jax.denoisers.attention import apart, kernel, rotary
+from ldd_jax.denoisers.linears import QKV, as_matrix, fan_in
 from ldd_jax.denoisers.stack import Walk
 
 LAYER_NORM_EPS = 1e-5
 FREQUENCIES = 256
 
-fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 zeros = nn.initializers.zeros
 
 
@@ -188,6 +188,20 @@ class LatentNorm(nn.Module):
         )(h)
 
 
+class Heads(nn.Module):
+    """Queries, keys and values of [..., D] in one product with [D, 3, heads, D / heads]."""
+
+    heads: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array) -> tuple[Array, Array, Array]:
+        """[B, L, D] to three of [B, L, heads, D / heads]."""
+        d = x.shape[-1]
+        w = self.param("kernel", as_matrix(fan_in), (d, 3, self.heads, d // self.heads))
+        return apart(linear(x.astype(self.dtype), w.astype(self.dtype)))
+
+
 class Block(Walk):
     """Transformer block: attention and GELU MLP, each modulated and gated by c (adaLN-zero).
 
@@ -229,10 +243,7 @@ class Block(Walk):
             shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(modulation, 6, axis=-1)
 
         y = Norm(name="norm1")(x, shift1, scale1)
-        qkv = dense(3 * d, d, "qkv", self.dtype, bias=False)(y)
-        q, k, v = (
-            a.reshape(*a.shape[:2], self.heads, d // self.heads) for a in jnp.split(qkv, 3, axis=-1)
-        )
+        q, k, v = Heads(self.heads, self.dtype, name=QKV)(y)
         q, k = (rotary(a, position, torus=self.torus) for a in (q, k))
         rows = None
         if cache is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -15,6 +16,30 @@ from ldd_jax.core.types import Array
 # Of pretraining: a narrow normal law (GPT-2, Llama).
 normal = nn.initializers.normal(0.02)
 fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+# The layer that makes queries, keys and values at once, [D, 3, heads, K]: its heads are an axis, so
+# that a mesh which cuts them need not move anything to tell the three apart.
+QKV = "qkv"
+
+
+def as_matrix(init: Callable) -> Callable:
+    """An initialiser of [D, ...] that draws what it draws for a matrix of as many columns."""
+
+    def make(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        return init(key, (shape[0], math.prod(shape[1:])), dtype).reshape(shape)
+
+    return make
+
+
+def in_files(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of a parameter in the files of others, where the outputs of a layer are one axis.
+
+    Args:
+      path: of the parameter.
+      shape: of it here.
+    """
+    fused = QKV in path and path[-1] != "lora_a"
+    return (*shape[:-3], math.prod(shape[-3:])) if fused else tuple(shape)
 
 
 class Adapter(NamedTuple):
@@ -36,22 +61,23 @@ class Adapter(NamedTuple):
 class Product(nn.Module):
     """x W [+ b] [+ factor x A B], as its name is a target of the adapter; B is zero at first."""
 
-    features: int
+    features: int | tuple[int, ...]
     dtype: Any
     bias: bool
     adapter: Adapter
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[..., D] to [..., F]."""
+        """[..., D] to [..., F]; F may be several axes."""
+        outputs = (self.features,) if isinstance(self.features, int) else self.features
         make = lambda name, init, *shape: self.param(name, init, shape).astype(self.dtype)
         x = x.astype(self.dtype)
-        y = linear(x, make("kernel", normal, x.shape[-1], self.features))
+        y = linear(x, make("kernel", as_matrix(normal), x.shape[-1], *outputs))
         if self.bias:
-            y = y + make("bias", nn.initializers.zeros, self.features)
+            y = y + make("bias", nn.initializers.zeros, *outputs)
         if self.adapter.rank and self.name in self.adapter.targets:
             down = make("lora_a", fan_in, x.shape[-1], self.adapter.rank)
-            up = make("lora_b", nn.initializers.zeros, self.adapter.rank, self.features)
+            up = make("lora_b", nn.initializers.zeros, self.adapter.rank, *outputs)
             y = y + self.adapter.factor * linear(linear(x, down), up)
         return y
 
@@ -70,7 +96,7 @@ def merged(params: Any, adapter: Adapter) -> Any:
         if "lora_a" not in tree:
             return {name: one(value) for name, value in tree.items()}
         a, b = (jnp.asarray(tree[n], jnp.float32) for n in ("lora_a", "lora_b"))
-        kernel = tree["kernel"] + adapter.factor * jnp.einsum("ldr,lrf->ldf", a, b)
+        kernel = tree["kernel"] + adapter.factor * jnp.einsum("ldr,lr...->ld...", a, b)
         kept = {n: v for n, v in tree.items() if not n.startswith("lora_")}
         return kept | {"kernel": kernel.astype(tree["kernel"].dtype)}
 

@@ -12,6 +12,7 @@ from ldd_jax.core.logical import constrain
 from ldd_jax.core.types import Array
 from ldd_jax.denoisers import layers
 from ldd_jax.denoisers.attention import masked, rotary
+from ldd_jax.denoisers.linears import QKV
 
 _PRIME = 0x01000193  # odd, so that a power of it loses nothing mod 2^32
 
@@ -115,8 +116,7 @@ class LocalBlock(nn.Module):
         """[B, L, d] to [B, L, d]; with `unit_BL` each patch by itself."""
         d = self.width
         y = layers.Norm(name="norm1")(x)
-        qkv = layers.dense(3 * d, d, "qkv", self.dtype, bias=False)(y)
-        q, k, v = (a.reshape(*a.shape[:2], self.heads, -1) for a in jnp.split(qkv, 3, axis=-1))
+        q, k, v = layers.Heads(self.heads, self.dtype, name=QKV)(y)
         place = jnp.arange(x.shape[1])
         q, k = rotary(q, place), rotary(k, place)
         y = banded(q, k, v, self.window, self.causal, unit_BL)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ldd_jax.core.checks import UserError, require
+from ldd_jax.denoisers.linears import QKV, in_files
 
 Path = tuple[str, ...]
 Name = tuple[str, bool]  # theirs, and whether it is turned over
@@ -115,7 +116,7 @@ LLADA = Names(
     tied="model.transformer.ff_out.weight",
 )
 _H = "transformer.h.{}."
-_CONV = {"qkv": "attn.c_attn", "out": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"}
+_CONV = {QKV: "attn.c_attn", "out": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"}
 _NORMS = {"norm1": "ln_1", "norm2": "ln_2"}
 
 
@@ -189,6 +190,7 @@ def check(
             continue
         for name, turned in names.of(path, like.shape[0]):
             shape = like.shape[1:] if path[:2] == ("trunk", "blocks") else like.shape
+            shape = in_files(path, shape)
             shape = their_shape(path, tuple(shape), rows)
             wanted[name] = shape[::-1] if turned else shape
     tied = set() if names.tied in wanted else {names.tied}
@@ -238,7 +240,7 @@ def one(
         value = get(name)
         value = value.T if turned else value
         if blocks:
-            out[i] = value
+            out[i] = value.reshape(shape[1:])
         elif value.shape == shape:
             out[...] = value
         else:  # tokens, of which ours are more
@@ -267,6 +269,7 @@ def written(names: Names, params: Any, rows: int) -> Iterator[tuple[str, np.ndar
             value = value[:rows]
         elif path == ("head", "kernel"):
             value = value[:, :rows]
+        value = value.reshape(in_files(path, value.shape))
         parts = value if path[:2] == ("trunk", "blocks") else value[None]
         for (name, turned), part in zip(names.of(path, value.shape[0]), parts, strict=True):
             yield name, np.ascontiguousarray(part.T if turned else part)

@@ -24,9 +24,15 @@ class Blocked(masks._ComputableMask):
         return hash(self.of)
 
 
-def mask_of(attend: Attend, length: int) -> Any:
-    """The mask object of a row of `length`."""
+def mask_of(attend: Attend, queries: int, length: int) -> Any:
+    """The mask object of a row.
+
+    Args:
+      attend: who sees whom.
+      queries: whose mask it is, the first; all of them where it is not full.
+      length: of the row.
+    """
     if attend.size:
         return Blocked(attend.kind, attend.size, length)
     shape = masks.CausalMask if attend.kind == "causal" else masks.FullMask
-    return shape((length, length))
+    return shape((queries, length))

@@ -148,6 +148,7 @@ def reveal_fn(model: Model, process: Process, passes: int, *, tile: int = 0, gro
             where=flat(hidden),
             tile=tile,
             groups=groups,
+            length=z.shape[1],
         )
         shape = lambda a: a.reshape(hidden.shape)
         return -jnp.sum(jnp.where(hidden, shape(nats), 0), -1), jnp.all(shape(best) | ~hidden, -1)

@@ -15,6 +15,7 @@ from ldd_jax.core.checks import UserError, require
 from ldd_jax.core.types import TokenSpace
 from ldd_jax.denoisers import DiT
 from ldd_jax.denoisers.attention import ROTARY_BASE
+from ldd_jax.denoisers.linears import QKV, in_files
 
 Path = tuple[str, ...]
 
@@ -36,7 +37,7 @@ _PLAIN: dict[Path, tuple[str, bool]] = {
 }
 _BLOCK: dict[Path, tuple[str, bool]] = {
     ("norm1", "norm", "scale"): ("norm1.weight", False),
-    ("qkv", "kernel"): ("attn_qkv.weight", True),
+    (QKV, "kernel"): ("attn_qkv.weight", True),
     ("out", "kernel"): ("attn_out.weight", True),
     ("norm2", "norm", "scale"): ("norm2.weight", False),
     ("mlp_in", "kernel"): ("mlp.0.weight", True),
@@ -201,9 +202,11 @@ def from_reference(tensors: Mapping[str, np.ndarray], shapes: Any) -> Any:
         else:
             name, transposed = _PLAIN[path]
             value = take(name, transposed)
-        if value is not None and value.shape != tuple(like.shape):
-            wrong.append(f"{name} is {value.shape}, expected {tuple(like.shape)}")
-        out[path] = value
+        there = in_files(path, like.shape)
+        if value is not None and value.shape != there:
+            wrong.append(f"{name} is {value.shape}, expected {there}")
+        elif value is not None:
+            out[path] = value.reshape(like.shape)
     surplus = sorted(set(tensors) - used - set(BUFFERS))
     _refuse(missing, surplus, wrong)
     return _nest(out)
@@ -220,19 +223,19 @@ def from_own(tensors: Mapping[str, np.ndarray], shapes: Any) -> Any:
         sorted(set(wanted) - set(tensors)),
         sorted(set(tensors) - set(wanted)),
         [
-            f"{name} is {tensors[name].shape}, expected {tuple(like.shape)}"
-            for name, (_, like) in wanted.items()
-            if name in tensors and tensors[name].shape != tuple(like.shape)
+            f"{name} is {tensors[name].shape}, expected {in_files(path, like.shape)}"
+            for name, (path, like) in wanted.items()
+            if name in tensors and tensors[name].shape != in_files(path, like.shape)
         ],
     )
-    return _nest({path: np.asarray(tensors[n], np.float32) for n, (path, _) in wanted.items()})
+    one = lambda name, like: np.asarray(tensors[name], np.float32).reshape(like.shape)
+    return _nest({path: one(name, like) for name, (path, like) in wanted.items()})
 
 
 def to_own(params: Any) -> dict[str, np.ndarray]:
     """Tensors under our own names; inverse of `from_own`."""
-    return {
-        ".".join(path): np.ascontiguousarray(np.asarray(a)) for path, a in _leaves(params).items()
-    }
+    one = lambda path, a: np.ascontiguousarray(np.asarray(a).reshape(in_files(path, a.shape)))
+    return {".".join(path): one(path, a) for path, a in _leaves(params).items()}
 
 
 def _refuse(missing: list[str], surplus: list[str], wrong: list[str]) -> None:
@@ -261,7 +264,7 @@ def to_reference(params: Any) -> dict[str, np.ndarray]:
         "export under own names",
     )
     for path, value in leaves.items():
-        value = np.asarray(value)
+        value = np.asarray(value).reshape(in_files(path, value.shape))
         if path[:2] == ("trunk", "blocks"):
             name, transposed = _BLOCK[path[2:]]
             for i, part in enumerate(value):

@@ -310,6 +310,7 @@ class Nelbo(OfData):
             positions.flat(weight),
             tile=self.tile,
             groups=self.groups or 1,
+            length=length,
         )
         loss_BL = loss.reshape(batch_size, length) * factor * batch.weight
         scored = jnp.sum(on_BL, dtype=jnp.int32)

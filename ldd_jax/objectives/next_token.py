@@ -86,6 +86,7 @@ class NextToken(OfData):
             flat(jnp.where(on, batch.weight / batch.norm, 0)),
             tile=self.tile,
             groups=self.groups or 1,
+            length=z.shape[1],
         )
         loss_B = jnp.sum(loss.reshape(z.shape) * batch.weight, -1)
         return Loss(total, {"loss_B": loss_B, "scored": jnp.sum(on, dtype=jnp.int32)})

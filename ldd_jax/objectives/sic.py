@@ -123,7 +123,15 @@ class Sic(Nelbo):
             return self.process.sample_posterior(row, self.process.read(logits, z, t), z, t, s)
 
         given = (positions.flat(trunk.features), (row, z_N, t_N, s_N))
-        x = rows(move, denoiser.head, *given, where=moves, tile=self.tile, groups=self.groups or 1)
+        x = rows(
+            move,
+            denoiser.head,
+            *given,
+            where=moves,
+            tile=self.tile,
+            groups=self.groups or 1,
+            length=length,
+        )
         return jnp.where(moves, x, z_N).reshape(z.shape)
 
     def _left_out(self, logits_NV: Array, z0_N: Array, z_N: Array, clock_N: Array) -> Array:

@@ -259,5 +259,6 @@ class Net:
             where=None if where is None else where.reshape(-1),
             tile=self.tile,
             groups=self.groups,
+            length=shape[1],
         )
         return jax.tree.map(lambda a: a.reshape(*shape, *a.shape[1:]), out)

@@ -257,7 +257,8 @@ class Muon(Optimizer):
     that both take one rate (arXiv 2502.16982, equation 4).
 
     Attributes:
-      matrices: patterns of dotted paths of the matrices, [..., in, out]; each of a stack by itself.
+      matrices: patterns of dotted paths of the matrices, [..., in, out] or [..., in, 3, heads,
+        channels]; each of a stack by itself.
       beta: decay of the momentum.
       b1: first decay of AdamW.
       b2: second decay of AdamW.
@@ -278,8 +279,9 @@ class Muon(Optimizer):
 
     def rule(self) -> optax.GradientTransformation:
         """As `Optimizer.rule`."""
-        matrix = contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
-        numbers = lambda params: jax.tree.map(lambda _: matrix, params)
+        numbers = lambda params: jax.tree.map(
+            lambda p: contrib.MuonDimensionNumbers(*map(tuple, sides(p.ndim))), params
+        )
         rate, mask = self.rate(), self.decayed if self.undecayed else None
         orthogonal = optax.chain(
             contrib.scale_by_muon(
@@ -334,8 +336,10 @@ class Adafactor(Optimizer):
     def rule(self) -> optax.GradientTransformation:
         """As `Optimizer.rule`."""
         parts = [
-            optax.scale_by_factored_rms(
-                decay_rate=self.power, min_dim_size_to_factor=self.factored
+            _by_matrix(
+                optax.scale_by_factored_rms(
+                    decay_rate=self.power, min_dim_size_to_factor=self.factored
+                )
             ),
             optax.clip_by_block_rms(self.clip),
         ]
@@ -352,7 +356,36 @@ class Adafactor(Optimizer):
 
 def _as_adam(update: jax.Array) -> jax.Array:
     """An orthogonal matrix [..., m, n] in the size that an update of Adam has."""
-    return update * (0.2 * math.sqrt(max(update.shape[-2:])))
+    size = lambda axes: math.prod(update.shape[axis] for axis in axes)
+    return update * (0.2 * math.sqrt(max(map(size, sides(update.ndim)))))
+
+
+def sides(ndim: int) -> tuple[range, range]:
+    """Axes, from the last, of a kernel's inputs and outputs: [..., in, out].
+
+    One of four axes or more is [..., in, 3, heads, channels], of queries, keys and values.
+    """
+    outputs = 3 if ndim > 3 else 1
+    return range(-outputs - 1, -outputs), range(-outputs, 0)
+
+
+def _by_matrix(rule: optax.GradientTransformation) -> optax.GradientTransformation:
+    """A rule that sees every kernel as matrices [..., in, out]."""
+
+    def matrix(a: Any) -> Any:
+        if getattr(a, "ndim", 0) < 4:
+            return a
+        outputs = sides(a.ndim)[1]
+        return a.reshape(*a.shape[: outputs[0]], math.prod(a.shape[i] for i in outputs))
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        given = (jax.tree.map(matrix, tree) for tree in (updates, params))
+        new, state = rule.update(next(given), state, next(given))
+        return jax.tree.map(lambda a, like: a.reshape(like.shape), new, updates), state
+
+    return optax.GradientTransformation(
+        lambda params: rule.init(jax.tree.map(matrix, params)), update
+    )
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {

@@ -1,7 +1,8 @@
 """Checkpoints whose arrays have other shapes than the network's now: the same numbers, laid anew.
 
-One difference is known, all others are refused: a vocabulary with another number of rows of zeros
-behind it.
+Two differences are known, all others are refused: a vocabulary with another number of rows of zeros
+behind it, and the last three axes as one, as queries, keys and values were before their heads were
+an axis.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def as_stored(like: Any, shapes: dict[str, tuple[int, ...]], states: int, rows: 
 
     def one(path: Any, want: Any) -> Any:
         have = shapes.get(jax.tree_util.keystr(path, simple=True, separator="."), want.shape)
-        if have == want.shape or not _longer(have, want.shape, states, rows):
+        known = have == _joined(want.shape) or _longer(have, want.shape, states, rows)
+        if have == want.shape or not known:
             return want
         return jax.ShapeDtypeStruct(have, want.dtype, sharding=_dividing(want.sharding, have))
 
@@ -79,8 +81,15 @@ def laid(found: Any, like: Any) -> Any:
 def _laid(a: Array, shape: tuple[int, ...]) -> Array:
     if a.shape == shape:
         return a
+    if a.shape == _joined(shape):
+        return a.reshape(shape)
     a = a[tuple(map(slice, shape))]
     return jnp.pad(a, [(0, want - n) for n, want in zip(a.shape, shape)])
+
+
+def _joined(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The last three axes as one; a bias of a layer in a stack has four, a kernel five."""
+    return (*shape[:-3], math.prod(shape[-3:])) if len(shape) > 3 else shape
 
 
 def _longer(have: tuple[int, ...], want: tuple[int, ...], states: int, rows: int) -> bool:

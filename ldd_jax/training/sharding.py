@@ -18,12 +18,14 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ldd_jax.core import logical
 from ldd_jax.core.checks import nearest, require
 from ldd_jax.core.registry import register
+from ldd_jax.training import topology
 
 AXES = ("data", "fsdp", "tensor", "sequence")
 BATCH = ("data", "fsdp")
 ACTIVATIONS: dict[str, str | tuple[str, ...]] = {
     "batch": BATCH,
     "length": "sequence",
+    "rows": (*BATCH, "sequence"),
     "heads": "tensor",
     "mlp": "tensor",
     "vocabulary": "tensor",
@@ -51,7 +53,7 @@ class MeshShape:
       data: devices that share a batch, each with all parameters.
       fsdp: devices that share a batch and the parameters, gathered at their use.
       tensor: devices that share heads, hidden units and the vocabulary.
-      sequence: devices that share the positions of a row.
+      sequence: devices that share the positions of a row; keys and values are gathered.
     """
 
     data: int = -1
@@ -87,7 +89,7 @@ class MeshShape:
             f"mesh {dict(zip(AXES, sizes))} has {math.prod(sizes)} places for {len(devices)} "
             "devices",
         )
-        array = np.asarray(devices).reshape(sizes)
+        array = topology.grid(devices, sizes, len(BATCH))
         return Mesh(array, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 

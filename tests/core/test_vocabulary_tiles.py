@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ldd_jax.core import logical
+from ldd_jax.core.row_groups import Groups
 from ldd_jax.core.types import TokenSpace
 from ldd_jax.core.vocabulary_tiles import rows, rows_loss
 from ldd_jax.denoisers.transformer import LinearHead
@@ -85,6 +87,34 @@ def test_spare_places_of_a_tile_count_nothing(tile, groups):
     scale = 2 * (w * a)[:, None]
     np.testing.assert_allclose(d_kernel, x.T @ (scale * (x @ kernel)), **close)
     np.testing.assert_allclose(d_x, scale * (x @ kernel @ kernel.T), **close)
+
+
+class ThreePieces:
+    """A layout that cuts positions in three and leaves arrays where they are."""
+
+    def constrain(self, x, axes):
+        assert len(axes) == x.ndim
+        return x
+
+    def pieces(self, axis):
+        return 3 if axis == "length" else 1
+
+
+def test_groups_of_sequences_and_pieces():
+    """Group g, s holds piece s of the sequences of group g, and all rows come back."""
+    rows = jnp.stack(jnp.meshgrid(jnp.arange(4), jnp.arange(6), indexing="ij"), -1).reshape(24, 2)
+    with logical.placed(ThreePieces()):
+        split = Groups.of(24, 2, 6)
+        laid, plain = split.laid(rows), Groups.of(24, 2, 4)
+        assert split.count == 6 and plain == Groups(2, 1, 4)
+        assert Groups.of(24, 2, 0).count == 2
+        np.testing.assert_array_equal(split.back(laid), rows)
+        np.testing.assert_array_equal(plain.laid(rows), rows.reshape(2, 12, 2))
+    for number, group in enumerate(laid):
+        g, s = divmod(number, 3)
+        want = [[b, i] for b in (2 * g, 2 * g + 1) for i in (2 * s, 2 * s + 1)]
+        assert group.tolist() == want
+    assert Groups.of(24, 2, 6) == Groups(2, 1, 6)
 
 
 def test_groups_must_divide():

@@ -201,6 +201,23 @@ def test_slurm_requeues_and_resumes():
     assert step[-1] == "&"
 
 
+def test_slurm_asks_for_gpus():
+    """One process takes a node's; flags that hide what is sent, before those of the shell."""
+    submit, *batch = dry("slurm.sh", "--nodes=2", "--gpus-per-node=8").splitlines()
+    assert {"--gpus-per-node=8", "--ntasks-per-node=1"} <= set(shlex.split(submit))
+    (line,) = [line for line in batch if "XLA_FLAGS" in line]
+    assert batch.index(line) < next(i for i, line in enumerate(batch) if line.startswith("srun"))
+    show = ["bash", "-c", f'{line}; printf %s "$XLA_FLAGS"']
+    run = subprocess.run(
+        show, text=True, capture_output=True, check=True, env={"XLA_FLAGS": "--mine"}
+    )
+    assert run.stdout == "--xla_gpu_enable_latency_hiding_scheduler=true --mine"
+    assert "XLA_FLAGS" not in dry("slurm.sh", "--nodes=2")
+    both = ("--dry-run", "--nodes=2", "--gpus-per-node=8", "--tasks-per-node=8", "--", *TRAIN)
+    refused = launch("slurm.sh", *both, check=False)
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("status, state, again", [
     (0, "RUNNING", False), (2, "RUNNING", False), (1, "RUNNING", False), (75, "RUNNING", True),
     (75, "CANCELLED", False),

@@ -84,3 +84,38 @@ def test_no_array_of_all_logits(found):
 def test_the_paying_part_of_a_batch_is_not_replicated(found):
     assert found["paying_own"] and not found["paying_whole"]
     assert found["control"]["paying_whole"]
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory):
+    """What `tests.planning.cut` says of networks on eight devices."""
+    return children.found("tests.planning.cut", tmp_path_factory.mktemp("cut"))
+
+
+@pytest.mark.slow
+def test_heads_that_are_cut_are_not_moved(cut):
+    """Queries, keys and values lie on one device each: sums over devices are all that is sent."""
+    assert {"dit tensor8", "gpt2 tensor4"} < set(cut["tensor"])
+    for collectives in cut["tensor"].values():
+        assert set(collectives) == {"all-reduce"}
+
+
+@pytest.mark.slow
+def test_positions_that_are_cut_are_scored_once(cut):
+    """By splash forward and backward: the same numbers, a share of the blocks on each device."""
+    whole = cut["blocks"]["1"]
+    assert len(whole) == 3 and min(whole) == 16
+    for pieces in (2, 4):
+        assert cut["blocks"][str(pieces)] == [n // pieces for n in whole]
+    for differences in cut["apart"].values():
+        assert max(differences) < 2e-5
+
+
+@pytest.mark.slow
+def test_positions_that_are_cut_keep_their_rows_of_the_head(cut):
+    """Only sums of gradients are sent; a layer gathers keys and values, nothing else."""
+    assert set(cut["head"]) == {"all-reduce"}
+    for collectives in cut["trunk"].values():
+        assert set(collectives) <= {"all-gather", "all-reduce"}
+        keys = 8 * 16 * 32 * 4  # bytes of those of the batch, in each of two layers
+        assert collectives["all-gather"]["bytes"] == 2 * 2 * keys

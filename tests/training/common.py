@@ -16,10 +16,10 @@ LENGTH, BATCH = 12, 8
 ALPHABET = "abcdefghij"
 
 
-def experiment(method: str, devices=None, alphabet: str = ALPHABET, **changes):
+def experiment(method: str, devices=None, alphabet: str = ALPHABET, optim: str = "", **changes):
     """An experiment of a method; `changes` are dotted fields with __ for the dot."""
     config = make(
-        arguments("", method=method, size="tiny"),
+        arguments("", method=method, size="tiny", **({"optim": optim} if optim else {})),
         data=dict(length=LENGTH),
         model=dict(width=16, depth=1, heads=2, cond_width=8),
         optim=dict(lr=1e-3, warmup_steps=2),

@@ -23,7 +23,10 @@ MESHES = {
     "data2_tensor2": (4, dict(mesh__data=2, mesh__tensor=2)),
     "data8": (8, dict(mesh__data=8)),
     "data2_fsdp4": (8, dict(mesh__data=2, mesh__fsdp=4)),
+    "sequence2": (2, dict(mesh__data=1, mesh__sequence=2, objective__tile=5)),
+    "data2_sequence4": (8, dict(mesh__data=2, mesh__sequence=4, objective__tile=4)),
 }
+CARRIED = ("data4", "data2_fsdp2", "data2_sequence4")
 # Meshes on which a run goes on from what eight devices wrote: devices and axes.
 NEXT = {"one": (1, {}), "four": (4, dict(mesh__data=4)), "2x4": MESHES["data2_fsdp4"]}
 
@@ -66,7 +69,7 @@ def main(folder: Path, method: str) -> None:
         if "fsdp" in name:
             embed = state.params["trunk"]["embed"]["table"]
             out["embed"] = str(embed.sharding.spec)
-    places = {"one": (1, {})} | {name: MESHES[name] for name in ("data4", "data2_fsdp2")}
+    places = {"one": (1, {})} | {name: MESHES[name] for name in CARRIED}
     out["carried"] = {name: carried_nats(on(method, place)) for name, place in places.items()}
     # What eight devices wrote goes on elsewhere, with the same next examples.
     out["continued"] = {}

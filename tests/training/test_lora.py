@@ -44,7 +44,9 @@ def test_merged_is_base_and_adapter(name, x64):
     assert np.abs(expected - features(base, merged(fresh, model.adapter))).max() > 1e-2
     assert model.adapter.factor == (3.0 if name == "llama" else 1.0)
     axes = model.axes()["trunk"]["blocks"]["q" if name == "llama" else "qkv"]
-    assert axes["lora_a"] == ("layer", "width", "latent") and len(axes["lora_b"]) == 3
+    outputs = ("heads",) if name == "llama" else (None, "heads", None)
+    assert axes["lora_a"] == ("layer", "width", "latent")
+    assert axes["lora_b"] == ("layer", "latent", *outputs)
 
 
 def test_an_unknown_layer_is_refused():

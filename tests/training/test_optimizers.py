@@ -167,6 +167,26 @@ def test_muon_orthogonalises_each_matrix_of_a_stack(tree):
     )
 
 
+@pytest.mark.parametrize("rule", [Muon, Adafactor])
+@pytest.mark.parametrize("stack", [(), (3,)])
+def test_queries_keys_and_values_are_one_matrix(rule, stack):
+    """[.., in, 3, heads, channels] moves as [.., in, out] does, a bias beside it too."""
+    name = lambda kernel, bias: {"blocks": {"qkv": {"kernel": kernel, "bias": bias}}}
+    draw = np.random.default_rng(0)
+    make = lambda *shape: jnp.asarray(draw.normal(size=(*stack, *shape)), jnp.float32)
+    heads = [name(make(5, 3, 2, 4), make(3, 2, 4)) for _ in range(2)]
+    joined = lambda a, axes: a.reshape(*a.shape[: a.ndim - axes], -1)
+    flat = [
+        name(joined(t["blocks"]["qkv"]["kernel"], 3), joined(t["blocks"]["qkv"]["bias"], 3))
+        for t in heads
+    ]
+    given = dict(lr=0.5, clip_norm=0, warmup_steps=0, num_steps=9)
+    given |= dict(factored=4) if rule is Adafactor else {}
+    found, want = (first(rule(**given), *trees) for trees in (heads, flat))
+    same = lambda a, b: np.testing.assert_allclose(a.reshape(b.shape), b, rtol=1e-5, atol=1e-6)
+    jax.tree.map(same, found, want)
+
+
 def test_adafactor_keeps_a_row_and_a_column(tree):
     """v = row col / mean(row), by the published rule; two updates, each layer by itself."""
     params, g = tree

@@ -49,6 +49,34 @@ def test_a_checkpoint_is_read_with_other_zeros_and_nothing_else(tmp_path):
         Checkpoints(tmp_path / "1", read_only=True).restore(other.abstract(), states=12)
 
 
+def before(tree):
+    """Arrays of queries, keys and values as they were: the outputs of a layer on one axis."""
+    joined = lambda a: a.reshape(shapes._joined(a.shape))
+    return jax.tree.map(joined, tree)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "adafactor"])
+def test_a_checkpoint_with_heads_on_one_axis_goes_on(optimizer, tmp_path):
+    """Parameters, average and optimizer; a kernel of another size is refused."""
+    built = experiment("mdlm", optim=optimizer, model__heads=2)
+    drawn = iter(range(10**6))
+    live = lambda a: a + jax.random.normal(jax.random.key(next(drawn)), a.shape).astype(a.dtype)
+    state = jax.tree.map(live, built.initial()).replace(step=jax.numpy.zeros((), "int32"))
+    old = before(state)
+    assert old.params["trunk"]["blocks"]["qkv"]["kernel"].shape == (1, 16, 48)
+    saver = Checkpoints(tmp_path)
+    saver.save(old, {"step": 0, "config": built.config.to_dict()})
+    saver.close()
+    reader = Checkpoints(tmp_path, read_only=True)
+    found, _ = reader.restore(built.abstract(), states=12)
+    same = lambda a, b: np.testing.assert_array_equal(a, b, strict=True)
+    jax.tree.map(same, jax.device_get(found), jax.device_get(state))
+    params, _ = reader.restore_params(built.abstract().params, ema=True)
+    jax.tree.map(same, jax.device_get(params), jax.device_get(state.ema))
+    with pytest.raises(UserError, match="does not fit the config"):
+        reader.restore(experiment("mdlm", optim=optimizer, model__width=32).abstract(), states=12)
+
+
 def test_which_shapes_may_become_which():
     want = jax.ShapeDtypeStruct((4, 20), "float32")
     shape = lambda have, like=want, **k: shapes.as_stored({"a": like}, {"a": have}, **k)["a"].shape
@@ -56,6 +84,9 @@ def test_which_shapes_may_become_which():
     assert shape((4, 19), **states) == (4, 19)
     assert shape((4, 18), **states) == shape((5, 19), **states) == (4, 20)  # are refused later
     assert shape((4, 19), states=0, rows=19) == (4, 20)
+    heads = jax.ShapeDtypeStruct((2, 4, 3, 2, 5), "float32")
+    assert shape((2, 4, 30), heads, **states) == (2, 4, 30)
+    assert shape((2, 30, 4), heads, **states) == heads.shape
     assert shape((19,), jax.ShapeDtypeStruct((17,), "float32"), **states) == (17,)
 
 

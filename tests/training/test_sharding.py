@@ -43,7 +43,7 @@ def test_the_carried_bound_is_the_same_on_many_devices(eight):
     _, _, found = eight
     one = np.array(found["carried"]["one"])
     assert (one > 5).all() and np.std(one) > 0.1
-    for name in ("data4", "data2_fsdp2"):
+    for name in sharded.CARRIED:
         np.testing.assert_allclose(found["carried"][name], one, rtol=1e-5)
 
 
