@@ -13,68 +13,19 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from ldd_jax.core.checks import UserError, at_least_one, nearest
+from ldd_jax.core.checks import at_least_one, nearest
 from ldd_jax.core.registry import register, runtime
 from ldd_jax.core.types import Array, Cond, TokenSpace, Trunk
 from ldd_jax.denoisers import layers
 from ldd_jax.denoisers.attention import masked, rotary
 from ldd_jax.denoisers.base import BoundNetwork
-from ldd_jax.denoisers.caches import Cache
 from ldd_jax.denoisers.dit import BoundDiT, DiT
-from ldd_jax.denoisers.inputs import Linear, Tokens
+from ldd_jax.denoisers.inputs import Linear
+from ldd_jax.denoisers.reader import Prefixed, Reader, alone
 from ldd_jax.denoisers.transformer import LinearHead
 
 ESTIMATE, HIDDEN = "estimate", "hidden"
 CARRIED = {"both": (ESTIMATE, HIDDEN), ESTIMATE: (ESTIMATE,), HIDDEN: (HIDDEN,)}
-VECTORS, TOKENS = "vectors", "tokens"
-
-
-class Prefix(nn.Module):
-    """Rows of vectors, of tokens, or of tokens after vectors; float32."""
-
-    states: int
-    width: int
-    vectors: int
-    size: int
-    padded: int = 0
-
-    @nn.compact
-    def __call__(self, z: dict[str, Array]) -> Array:
-        """{"vectors": [B, Q, C], "tokens": [B, L]}, either or both, to [B, Q + L, D]."""
-        rows = []
-        if VECTORS in z:
-            own = self.param("slot", layers.bias_init(self.width), (self.vectors, self.width))
-            rows.append(layers.dense(self.width, self.size, VECTORS, jnp.float32)(z[VECTORS]) + own)
-        if TOKENS in z:
-            table = layers.Embedding(self.states, self.width, padded=self.padded, name=TOKENS)
-            rows.append(table(z[TOKENS]))
-        return jnp.concatenate(rows, axis=1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Prefixed:
-    """How the decoder's rows enter: a part of a network, as those of `denoisers.inputs`."""
-
-    vectors: int
-    size: int
-    points = False
-
-    def module(self, states: int, width: int, padded: int = 0) -> nn.Module:
-        """The layer; `states`, `width` and `padded` are those of `inputs.Tokens`."""
-        return Prefix(states, width, self.vectors, self.size, padded)
-
-    def example(self, states: int) -> dict[str, Array]:
-        """A state of one row."""
-        del states
-        return {
-            VECTORS: jnp.zeros((1, self.vectors, self.size)),
-            TOKENS: jnp.zeros((1, 2), jnp.int32),
-        }
-
-    def axes(self) -> dict[str, Any]:
-        """Logical axes of its parameters."""
-        enter = {"kernel": ("features", "width"), "bias": ("width",)}
-        return {"slot": (None, "width"), VECTORS: enter, TOKENS: Tokens().axes()}
 
 
 class Pool(nn.Module):
@@ -109,40 +60,6 @@ class Pool(nn.Module):
 
 
 @struct.dataclass
-class Reader(BoundNetwork):
-    """The decoder told the vectors of a text: a left-to-right network of its tokens."""
-
-    network: BoundDiT
-    vectors: Array
-
-    @property
-    def head(self) -> LinearHead:
-        """The vocabulary projection."""
-        return self.network.head
-
-    def trunk(
-        self, z: Any, cond: Cond, h: Any = None, *, key: Array | None = None, cache: Any = None
-    ) -> Trunk:
-        """See `Denoiser.trunk`: a position sees the vectors and the tokens up to its own."""
-        _alone(cond._replace(clock=None))
-        if h is not None:
-            raise ValueError("the decoder takes no latent")
-        if cache is not None:
-            place = cache.begin + jnp.arange(z.shape[1])
-            return self.network.trunk({TOKENS: z}, Cond(position=place), key=key, cache=cache)
-        rows = {VECTORS: self.vectors, TOKENS: z}
-        out = self.network.trunk(rows, Cond(), key=key)
-        return out._replace(features=out.features[:, self.vectors.shape[1] :])
-
-    def cache(self, batch: int, length: int) -> Cache:
-        """With the vectors read, and room for `length` tokens."""
-        count = self.vectors.shape[1]
-        empty = self.network.cache(batch, count + length)
-        cond = Cond(position=jnp.arange(count))
-        return self.network.trunk({VECTORS: self.vectors}, cond, cache=empty).cache
-
-
-@struct.dataclass
 class BoundCompressor(BoundNetwork):
     """All three with their parameters; as a denoiser it is the one of the vectors."""
 
@@ -166,7 +83,7 @@ class BoundCompressor(BoundNetwork):
         Raises:
           UserError: for rows that are not whole.
         """
-        _alone(cond)
+        alone(cond)
         params, f = self.params["encoder"], self.config
         encoder = BoundDiT(params={"trunk": params["trunk"]}, config=f.encoder_dit())
         x = encoder.trunk(tokens, Cond()).features
@@ -182,7 +99,7 @@ class BoundCompressor(BoundNetwork):
     ) -> Trunk:
         """See `Denoiser.trunk`, of vectors z [B, Q, C]; cond.clock is log alpha / (1 - alpha)."""
         del key
-        _alone(cond._replace(clock=None))
+        alone(cond._replace(clock=None))
         f = self.config
         if cond.clock is None or cond.clock.ndim != 1:
             raise ValueError("this network is told the noise of all vectors; cond.clock is [B]")
@@ -211,15 +128,6 @@ class BoundCompressor(BoundNetwork):
             return None
         size = {ESTIMATE: f.size, HIDDEN: f.width}
         return {n: jnp.zeros((batch, length, size[n]), jnp.float32) for n in CARRIED[f.carried]}
-
-
-def _alone(cond: Cond) -> None:
-    """Refuse what a text is told beside its tokens."""
-    if any(leaf is not None for leaf in cond):
-        raise UserError(
-            "a text is compressed whole and by itself: rows with padding, packed documents, "
-            "classes, patches or a signal do not go with model compressor"
-        )
 
 
 @register("model", "compressor")
