@@ -35,7 +35,7 @@ import jax.numpy as jnp
 
 from ldd_jax.config import packaged
 from ldd_jax.config.experiment import StandIn
-from ldd_jax.core import writing
+from ldd_jax.core import outputs
 from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.core.types import TokenSpace
 from ldd_jax.denoisers import DiT
@@ -219,7 +219,7 @@ def main() -> None:
     for one in asked:
         if one not in found:
             found[one] = run(*one, chosen, flags)
-            with writing.place(str(path)).open() as stream:
+            with outputs.place(str(path)).open() as stream:
                 stream.writelines(json.dumps(r) + "\n" for r in found.values())
             print(*one, found[one]["score"]["nelbo_nats_per_token"], flush=True)
     print(table([found[one] for one in asked]))

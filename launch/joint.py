@@ -29,7 +29,7 @@ import numpy as np
 from cells import mean_and_error
 
 from ldd_jax.config import packaged
-from ldd_jax.core import registry, writing
+from ldd_jax.core import outputs, registry
 from ldd_jax.data import ChainData
 from ldd_jax.data.signal_chain import chain, codes
 from ldd_jax.inference import carried, distill, own_law, pipeline
@@ -59,7 +59,7 @@ def law_of(data: ChainData) -> Shown:
 
 def pairs_of(path: Path, letters: np.ndarray, signal: np.ndarray) -> None:
     """Write pairs as `sample` does."""
-    with writing.place(str(path)).open() as stream:
+    with outputs.place(str(path)).open() as stream:
         for c, x in zip(letters, signal):
             text = "".join(chr(ord("a") + int(i)) for i in c)
             stream.write(json.dumps({"text": text, "signal": x.round(5).tolist()}) + "\n")
@@ -204,7 +204,7 @@ def main() -> None:
         if one not in found:
             method, noise, seed, _ = one
             found[one] = run(method, f"{noise:g}", seed, chosen)
-            with writing.place(str(path)).open() as stream:
+            with outputs.place(str(path)).open() as stream:
                 stream.writelines(json.dumps(r) + "\n" for r in found.values())
             print(*one, found[one]["seconds"], found[one]["joint"], flush=True)
     print(table([found[one] for one in asked]))

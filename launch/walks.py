@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from cells import mean_and_error
 
-from ldd_jax.core import registry, writing
+from ldd_jax.core import outputs, registry
 from ldd_jax.core.types import TokenSpace, as_batch
 from ldd_jax.denoisers import DiT, Hollow
 from ldd_jax.objectives import EventTimes, Nelbo, NoContext, PseudoContext, UniformTimes
@@ -165,7 +165,7 @@ def main() -> None:
         if (method, seed) not in found:
             record = run(method, seed, chosen)
             found[method, seed] = record
-            with writing.place(str(path)).open() as stream:
+            with outputs.place(str(path)).open() as stream:
                 stream.writelines(json.dumps(r) + "\n" for r in [*old, *found.values()])
             print(method, seed, record["seconds"], np.mean(record["bounds"]), flush=True)
     print(table({pair: found[pair] for pair in asked}))

@@ -4,13 +4,12 @@ A workdir may come from a stranger. A link in it where this library is about to 
 writing to any file of the user's. So a file appears under a name that nobody can know beforehand
 and is moved to its place, which replaces a link and leaves its target alone; what is appended to
 or held open is opened without following links; folders that are links are refused. Links that the
-user names (`--output`) are followed.
+user names (`--output`, `core.outputs`) are followed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import re
 import secrets
@@ -86,6 +85,22 @@ def write(path: str | Path, data: str | bytes, *, fresh: int = 0o666) -> None:
         stream.write(data)
 
 
+@contextlib.contextmanager
+def through(path: str | Path, *, binary: bool = False) -> Iterator[IO[Any]]:
+    """A stream into a pipe or a device, which stays what it is.
+
+    Args:
+      path: of it.
+      binary: a stream of bytes instead of text.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
+    number = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    with _stream(number, binary) as stream:
+        yield stream
+
+
 def append(path: str | Path, *, read: bool = False) -> IO[str]:
     """A text stream at the end of a file, made if absent.
 
@@ -124,7 +139,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
             yield draft
             bucket.upload(draft)
         return
-    path = _real(path)
+    path = behind_links(path)
     check_new_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
@@ -214,100 +229,13 @@ def check_folder(folder: Path, shown: str) -> None:
     require(os.access(there, os.W_OK), f"cannot write {shown}: {there} is read-only")
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """Where a result goes that a user asked for; it could be written when this was made.
-
-    Attributes:
-      path: of the file, behind links that the user named.
-      through: it is a pipe or a device such as /dev/null, which is written through.
-      shown: what messages call it.
-    """
-
-    path: Path
-    through: bool
-    shown: str
-
-    @contextlib.contextmanager
-    def open(self, *, binary: bool = False) -> Iterator[IO[Any]]:
-        """A stream to it: `replacing`, or straight through.
-
-        Raises:
-          UserError: if it cannot be written; a regular file is then as it was.
-        """
-        try:
-            if self.through:
-                number = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
-                with _stream(number, binary) as stream:
-                    yield stream
-            else:
-                with replacing(self.path, binary=binary) as stream:
-                    yield stream
-        except OSError as error:
-            raise UserError(f"{self.shown}: {error.strerror or error}") from error
-
-
-def place(given: str | Path | Place, default: Path | None = None, flag: str = "output") -> Place:
-    """The file that a flag names, or a file of a workdir if it is empty.
-
-    Links are followed where the user named them; a link in a workdir is replaced. A place is
-    returned as it is.
-
-    Args:
-      given: what the user named, "" = nothing; or a place.
-      default: file of the workdir taken in its stead; None = the user must name one.
-      flag: name of the flag, for the messages.
-
-    Raises:
-      UserError: saying why it cannot be written, before any work is done.
-    """
-    if isinstance(given, Place):
-        return given
-    own = not str(given)
-    require(not own or default is not None, f"--{flag} is missing; give --{flag}=FILE")
-    path = storage.at((default or "") if own else given)
-    shown = f"--{flag}={path}"
-    if storage.in_bucket(path):
-        require(not str(given).endswith("/"), f"{shown} is a folder; give a file")
-        check_folder(path.parent, shown)
-        return Place(path, False, shown)
-    kind = _kind(path, follow=not own)
-    require(
-        kind != stat.S_IFDIR and not str(given).endswith(os.sep),
-        f"{shown} is a folder; give a file",
-    )
-    if not own and kind in (stat.S_IFIFO, stat.S_IFCHR):
-        require(os.access(path, os.W_OK), f"{shown} may not be written")
-        return Place(path, True, shown)
-    require(
-        own or kind in (0, stat.S_IFREG), f"{shown} is a {_NAMES.get(kind, 'device')}; give a file"
-    )
-    target = path if own else _real(path)
-    require(own or not target.is_symlink(), f"{shown} is a link that leads back to itself")
-    folder = target.parent
-    require(folder.is_dir(), f"{shown}: folder {folder} does not exist")
-    require(os.access(folder, os.W_OK), f"{shown}: folder {folder} is read-only")
-    return Place(target, False, shown)
-
-
-def _real(path: str | Path) -> Path:
+def behind_links(path: str | Path) -> Path:
     """Behind links, which may lead to a file that is not there yet."""
     return Path(os.path.realpath(path))
 
 
 def _dangling(path: Path) -> bool:
     return path.is_symlink() and not path.exists()
-
-
-_NAMES = {stat.S_IFSOCK: "socket", stat.S_IFBLK: "block device"}
-
-
-def _kind(path: Path, *, follow: bool) -> int:
-    """The type of what is there; 0 = nothing."""
-    try:
-        return stat.S_IFMT(os.stat(path, follow_symlinks=follow).st_mode)
-    except OSError:
-        return 0
 
 
 def _permissions(path: Path) -> int | None:

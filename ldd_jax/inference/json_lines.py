@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ldd_jax.core import writing
+from ldd_jax.core import outputs
 from ldd_jax.training.metrics import finite
 
 
@@ -14,7 +14,7 @@ def line(record: dict[str, Any]) -> str:
     return json.dumps(finite(record), ensure_ascii=False) + "\n"
 
 
-def write(place: writing.Place | str, records: list[dict[str, Any]]) -> None:
+def write(place: outputs.Place | str, records: list[dict[str, Any]]) -> None:
     """Write a file that the user named, whole or not at all."""
-    with writing.place(place).open() as stream:
+    with outputs.place(place).open() as stream:
         stream.writelines(map(line, records))

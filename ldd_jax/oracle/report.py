@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ldd_jax.core import writing
+from ldd_jax.core import outputs
+from ldd_jax.core.outputs import Place
 from ldd_jax.core.types import Process
-from ldd_jax.core.writing import Place
 from ldd_jax.oracle.lab import Measured, measure
 from ldd_jax.oracle.laws import Law
 from ldd_jax.processes import Masked, Uniform
@@ -177,6 +177,6 @@ def plot(found: list[Measured], path: Path | Place) -> None:
     figure.tight_layout(rect=(0, 0.2, 1, 1))
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=90)
-    with writing.place(path).open(binary=True) as out:
+    with outputs.place(path).open(binary=True) as out:
         out.write(stream.getvalue())
     plt.close(figure)

@@ -9,8 +9,8 @@ from pathlib import Path
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
-from ldd_jax.core import writing
-from ldd_jax.core.writing import Place
+from ldd_jax.core import outputs
+from ldd_jax.core.outputs import Place
 from ldd_jax.report.frames import Frame, heat, wide, wrapped
 
 COLUMNS, SIZE, MARGIN, BAR = 64, 15, 10, 26
@@ -99,6 +99,6 @@ def write(runs: Sequence[Sequence[Frame]], path: Path | Place, delay: float) -> 
     pictures[0].save(
         stream, format="GIF", save_all=True, append_images=pictures[1:], duration=times, loop=0
     )
-    with writing.place(path).open(binary=True) as out:
+    with outputs.place(path).open(binary=True) as out:
         out.write(stream.getvalue())
     return len(pictures)

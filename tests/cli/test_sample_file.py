@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from ldd_jax.cli.commands.sample_file import SampleFile
-from ldd_jax.core import writing
+from ldd_jax.core import outputs
 from ldd_jax.inference import generate
 from tests.cli import tools
 
@@ -21,7 +21,7 @@ def record(number, **other):
 
 
 def open_file(path, count=4, common=COMMON):
-    return SampleFile(writing.place(path), common, 2, count)
+    return SampleFile(outputs.place(path), common, 2, count)
 
 
 def fill(path, numbers):

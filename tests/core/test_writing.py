@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from ldd_jax.core import writing
+from ldd_jax.core import outputs, writing
 from ldd_jax.core.checks import UserError
 
 
@@ -150,7 +150,7 @@ class TestPlace:
         victim.chmod(0o600)
         (folder / "one").symlink_to(folder / "two")
         (folder / "two").symlink_to(victim)
-        with writing.place(str(folder / "one")).open() as stream:
+        with outputs.place(str(folder / "one")).open() as stream:
             stream.write("new")
             assert victim.read_text() == "mine"
         assert victim.read_text() == "new" and mode(victim) == 0o600
@@ -158,26 +158,26 @@ class TestPlace:
 
     def test_a_link_to_nothing_yet(self, folder, victim):
         (folder / "link").symlink_to(victim.parent / "fresh")
-        with writing.place(folder / "link").open() as stream:
+        with outputs.place(folder / "link").open() as stream:
             stream.write("new")
         assert (victim.parent / "fresh").read_text() == "new" and (folder / "link").is_symlink()
 
     def test_a_default_in_a_workdir_is_not_followed(self, folder, victim):
         default = folder / "samples.jsonl"
         default.symlink_to(victim)
-        with writing.place("", default).open() as stream:
+        with outputs.place("", default).open() as stream:
             stream.write("new")
         assert victim.read_text() == "mine" and default.read_text() == "new"
 
     def test_a_default_that_is_a_pipe_does_not_hang(self, folder):
         default = folder / "samples.jsonl"
         os.mkfifo(default)
-        with writing.place("", default).open() as stream:
+        with outputs.place("", default).open() as stream:
             stream.write("new")
         assert default.is_file() and default.read_text() == "new"
 
     def test_devices_are_written_through(self):
-        place = writing.place("/dev/null")
+        place = outputs.place("/dev/null")
         with place.open() as stream:
             stream.write("gone")
         assert place.through and stat.S_ISCHR(os.stat("/dev/null").st_mode)
@@ -188,7 +188,7 @@ class TestPlace:
         os.mkfifo(path)
         reader = threading.Thread(target=lambda: found.append(path.read_text()))
         reader.start()
-        with writing.place(path).open(binary=binary) as stream:
+        with outputs.place(path).open(binary=binary) as stream:
             stream.write(b"new" if binary else "new")
         reader.join(5)
         assert found == ["new"] and stat.S_ISFIFO(path.stat().st_mode)
@@ -196,7 +196,7 @@ class TestPlace:
     def test_a_full_device_is_said(self):
         with (
             pytest.raises(UserError, match="/dev/full: No space left"),
-            writing.place("/dev/full").open() as stream,
+            outputs.place("/dev/full").open() as stream,
         ):
             stream.write("x")
 
@@ -212,6 +212,6 @@ class TestPlace:
                 tmp_path / "loop": "leads back to itself",
             }.items():
                 with pytest.raises(UserError, match=f"--gif=.*{why}"):
-                    writing.place(path, flag="gif")
+                    outputs.place(path, flag="gif")
         with pytest.raises(UserError, match="--output is missing"):
-            writing.place("")
+            outputs.place("")

@@ -18,7 +18,7 @@ import numpy as np
 
 from ldd_jax.config import experiment as experiments
 from ldd_jax.config import recipes, stored, workdir
-from ldd_jax.core import reading, writing
+from ldd_jax.core import outputs, reading, writing
 from ldd_jax.core.checks import RunError, UserError
 from ldd_jax.data import Bytes, find_tokenizer
 from ldd_jax.interop import card
@@ -212,7 +212,7 @@ class Workdirs:
             lines.close()
 
         def report() -> None:
-            with writing.place("", place / "report.html").open() as stream:
+            with outputs.place("", place / "report.html").open() as stream:
                 stream.write("page")
 
         def claim() -> None:

@@ -134,7 +134,7 @@ def _gen_ppl(values: flags.FlagValues) -> None:
     )
     from ldd_jax.bench import judging
     from ldd_jax.config import experiment
-    from ldd_jax.core import writing
+    from ldd_jax.core import outputs
     from ldd_jax.evaluation import mauve, quality
     from ldd_jax.evaluation.judges import bootstrap, rows_for
     from ldd_jax.inference import json_lines
@@ -148,7 +148,7 @@ def _gen_ppl(values: flags.FlagValues) -> None:
         bool(workdir) or not validation,
         "--workdir is missing; --reference=validation is the split of a run",
     )
-    output = writing.place(values.output) if values.output else None
+    output = outputs.place(values.output) if values.output else None
     texts, tokens, digest = judging.read_samples(path)
     corpus = functools.cache(lambda: judging.corpus_of(experiment.restore(Path(workdir))))
     found = judging.make_judge(judge, corpus)

@@ -37,11 +37,11 @@ def _energy(values: flags.FlagValues) -> None:
     require(values.batch_size >= 0, f"--batch_size={values.batch_size}; it must be 0 or more")
     check_seed(values.seed)
     start_as_one(values)
-    from ldd_jax.core import writing
+    from ldd_jax.core import outputs
     from ldd_jax.inference import energy, json_lines, pipeline
     from ldd_jax.training import metrics
 
-    output = writing.place(values.output) if values.output else None
+    output = outputs.place(values.output) if values.output else None
     experiment, params, step = pipeline.load_trained(workdir, ema=values.ema, step=values.step)
     energy.require_target(experiment)
     require(

@@ -55,14 +55,14 @@ def _evaluate(values: flags.FlagValues) -> None:
     start_as_one(values)
     from ldd_jax.config.experiment import name_files
     from ldd_jax.config.stored import fingerprint
-    from ldd_jax.core import registry, writing
+    from ldd_jax.core import outputs, registry
     from ldd_jax.data import Corpus, zero_shot
     from ldd_jax.inference import json_lines, pipeline
 
     warn = lambda text: say(text, error=True)
     draws = values.draws
     require(draws is None or draws >= 1, f"--draws={draws}; it must be at least 1")
-    output = writing.place(values.output) if values.output else None
+    output = outputs.place(values.output) if values.output else None
     require(
         values.max_sequences is None or values.max_sequences >= 0,
         f"--max_sequences={values.max_sequences}; it must be 0 (all) or more",

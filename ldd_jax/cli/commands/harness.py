@@ -46,12 +46,12 @@ def _harness(values: flags.FlagValues) -> None:
     workdir, tasks = need(values, "workdir"), need(values, "tasks")
     require(values.steps >= 0, f"--steps={values.steps}; it must be 0 or more")
     start(values)
-    from ldd_jax.core import writing
+    from ldd_jax.core import outputs
     from ldd_jax.interop import harness, harness_tasks
     from ldd_jax.training import distributed
     from ldd_jax.training.metrics import finite
 
-    output = writing.place(values.output) if values.output else None
+    output = outputs.place(values.output) if values.output else None
     model = harness.Harness(
         workdir,
         likelihood=values.likelihood,

@@ -41,11 +41,11 @@ def _mechanism(values: flags.FlagValues) -> None:
         )
     check_seed(values.seed)
     start_as_one(values)
-    from ldd_jax.core import writing
+    from ldd_jax.core import outputs
     from ldd_jax.inference import json_lines, pipeline, trace
 
     experiment, params, step = pipeline.load_trained(workdir)
-    output = writing.place(values.output, workdir / "mechanism.jsonl")
+    output = outputs.place(values.output, workdir / "mechanism.jsonl")
     records = []
     for reset in resets:
         found = trace.watch(

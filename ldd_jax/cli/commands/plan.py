@@ -104,12 +104,12 @@ def _lab_flags(values: flags.FlagValues) -> None:
 
 def _lab(values: flags.FlagValues) -> None:
     on_cpu()  # float64
-    from ldd_jax.core import compilation, writing
+    from ldd_jax.core import compilation, outputs
     from ldd_jax.oracle import chain, report
 
     require(not values.plot or values.law == "toy", "--plot shows the exact laws of --law=toy")
     compilation.apply()
-    plot = writing.place(values.plot, flag="plot") if values.plot else None
+    plot = outputs.place(values.plot, flag="plot") if values.plot else None
     if values.law == "chain":
         rules = ((case.name, case.step) for case in report.LONG)
         samples = list(chain.Bench().run(rules))

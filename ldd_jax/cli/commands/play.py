@@ -34,7 +34,7 @@ def _play(values: flags.FlagValues) -> None:
     check_seed(values.seed)
     delay = values.delay
     require(math.isfinite(delay) and 0 <= delay <= 60, f"--delay={delay}; 0 to 60 seconds")
-    from ldd_jax.core import writing
+    from ldd_jax.core import outputs
     from ldd_jax.inference import pipeline, trace
     from ldd_jax.report import frames, terminal
 
@@ -43,7 +43,7 @@ def _play(values: flags.FlagValues) -> None:
     for workdir in map(Path, dict.fromkeys(",".join(values.workdir).split(","))):
         experiment, params, _ = pipeline.load_trained(workdir)
         if values.gif and not runs:
-            place = writing.place(values.gif, flag="gif")
+            place = outputs.place(values.gif, flag="gif")
         for reset in resets:
             found = trace.watch(
                 experiment,

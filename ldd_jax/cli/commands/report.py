@@ -29,7 +29,7 @@ def _report(values: flags.FlagValues) -> None:
             getattr(values, name) >= 1, f"--{name}={getattr(values, name)}; it must be at least 1"
         )
     check_seed(values.seed)
-    from ldd_jax.core import writing
+    from ldd_jax.core import outputs
     from ldd_jax.inference import pipeline, trace
     from ldd_jax.report import page
 
@@ -43,7 +43,7 @@ def _report(values: flags.FlagValues) -> None:
         experiment, params, _ = pipeline.load_trained(workdir)
         label = workdir.name if names.count(workdir.name) == 1 else str(workdir)
         if not runs:
-            output = writing.place(values.output, workdirs[0] / "report.html")
+            output = outputs.place(values.output, workdirs[0] / "report.html")
         found = trace.watch(
             experiment, params, steps=values.steps, samples=values.num_samples, seed=values.seed
         )

@@ -45,13 +45,13 @@ def _sample(values: flags.FlagValues) -> None:
     workdir = at(need(values, "workdir"))
     start_as_one(values)
     from ldd_jax.cli.commands.sample_file import SampleFile
-    from ldd_jax.core import writing
+    from ldd_jax.core import outputs
     from ldd_jax.inference.pipeline import load
     from ldd_jax.inference.settings import HOW, WHAT
     from ldd_jax.training import distributed
 
     pipeline = load(workdir, ema=values.ema, step=values.step)
-    output = writing.place(values.output, workdir / "samples.jsonl")
+    output = outputs.place(values.output, workdir / "samples.jsonl")
     options = {name: getattr(values, name) for name in (*HOW, *WHAT)}
     began = time.monotonic()
     asked = pipeline.request(**options)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
-from ldd_jax.core import reading, writing
+from ldd_jax.core import outputs, reading, writing
 from ldd_jax.core.checks import UserError, parse_json
 from ldd_jax.inference import json_lines
 
@@ -26,7 +26,7 @@ class SampleFile:
         has them all is drawn anew, so that a command that is given again does what it says.
     """
 
-    def __init__(self, place: writing.Place, common: dict[str, Any], length: int, count: int):
+    def __init__(self, place: outputs.Place, common: dict[str, Any], length: int, count: int):
         self.place, self.length = place, length
         self.common = json.loads(json.dumps(common))
         found = [] if place.through else list(self._whole())

@@ -29,13 +29,13 @@ def _watch_flags(values: flags.FlagValues) -> None:
 def _watch(values: flags.FlagValues) -> None:
     workdir, every = at(need(values, "workdir")), values.every
     require(math.isfinite(every) and 0.1 <= every <= 3600, f"--every={every}; 0.1 to 3600 seconds")
-    from ldd_jax.core import writing
+    from ldd_jax.core import outputs
     from ldd_jax.report import live, status
 
     found = status.read(workdir)
     show: Callable[[status.Status], None] = _terminal()
     if values.page:
-        place = writing.place(values.page, flag="page")
+        place = outputs.place(values.page, flag="page")
 
         def show(found: status.Status) -> None:
             with place.open() as stream:
