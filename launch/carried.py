@@ -21,7 +21,7 @@ from cells import mean_and_error
 
 from ldd_jax.config.experiment import read_corpus
 from ldd_jax.core.memory import keep_freed_memory
-from ldd_jax.inference import carried, evaluate, json_lines, own_law, pipeline
+from ldd_jax.inference import carried, evaluate, json_lines, loading, own_law
 
 BOUND, TIGHTER = "nelbo_nats_per_token", "importance_nats_per_token"
 TWO = 64  # steps of the two-pass sampler at most: it takes twice the calls
@@ -90,7 +90,7 @@ def evaluated(workdir: Path, paths: dict[int, int], sequences: int, draws: int) 
     """The records of one run: the bound of its passes, then its samplers by steps."""
     there = workdir / "bounds.jsonl"
     if not there.is_file():
-        experiment, params, _ = pipeline.load_trained(workdir)
+        experiment, params, _ = loading.load_trained(workdir)
         corpus = read_corpus(experiment)
         each = dict(sequences=sequences)
         bound = evaluate.evaluate_split(experiment, corpus, params, draws=draws, **each)

@@ -23,7 +23,7 @@ from ldd_jax.config import experiment as experiments
 from ldd_jax.core import registry
 from ldd_jax.core.draws import Production, example_keys
 from ldd_jax.core.memory import keep_freed_memory
-from ldd_jax.inference import pipeline
+from ldd_jax.inference import loading
 from ldd_jax.samplers import sample
 from ldd_jax.samplers.loop import start
 from ldd_jax.samplers.net import Net
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
     keep_freed_memory()
-    built, params = pipeline.load_trained(given.workdir)[:2] if given.workdir else untrained()
+    built, params = loading.load_trained(given.workdir)[:2] if given.workdir else untrained()
     ways = Ways(built, params, given.batch)
     _, z = ways.compiled(COMPARED)
     _, looped = ways.python(ways.single, COMPARED, COMPARED)

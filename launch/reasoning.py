@@ -22,7 +22,7 @@ from cells import command, mean_and_error, train
 
 from ldd_jax.core import registry
 from ldd_jax.core.memory import keep_freed_memory
-from ldd_jax.inference import json_lines, pipeline
+from ldd_jax.inference import json_lines, loading
 from ldd_jax.inference.solve import Solver
 from ldd_jax.samplers import Latent
 
@@ -45,7 +45,7 @@ def success(
     found = workdir / f"success{task and '-'}{task}.jsonl"
     if found.exists():
         return [json.loads(line) for line in found.read_text().splitlines()]
-    experiment, params, _ = pipeline.load_trained(workdir)
+    experiment, params, _ = loading.load_trained(workdir)
     data = registry.build("data", experiment.config.data)
     asked = registry.parse("task", task) if task else data.task
     held_out = [p for p, _ in asked.problems("validation", problems, data.seed)]

@@ -20,7 +20,7 @@ import numpy as np
 
 from ldd_jax.core import registry
 from ldd_jax.core.memory import keep_freed_memory
-from ldd_jax.inference import generate, pipeline
+from ldd_jax.inference import generate, loading
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     chosen = parser.parse_args()
     keep_freed_memory()
-    e, params, _ = pipeline.load_trained(chosen.workdir)
+    e, params, _ = loading.load_trained(chosen.workdir)
     length, rules = e.config.data.length, chosen.rules.split(",")
     nothing = np.zeros(length, bool)
     made = {

@@ -18,7 +18,7 @@ from ldd_jax.data import Corpus
 from ldd_jax.evaluation import gpt2, likelihood
 from ldd_jax.evaluation.judges import Judge, NetworkJudge, NGramJudge
 from ldd_jax.evaluation.ngram import NGram
-from ldd_jax.inference import pipeline
+from ldd_jax.inference import loading
 from ldd_jax.objectives.next_token import shifted
 from ldd_jax.training import sharding
 
@@ -44,7 +44,7 @@ def network_judge(workdir: Path) -> NetworkJudge:
     Raises:
       UserError: for a workdir whose model has no exact likelihood.
     """
-    experiment, params, step = pipeline.load_trained(workdir)
+    experiment, params, step = loading.load_trained(workdir)
     require(
         experiment.objective.exact,
         f"--judge={workdir}: {experiment.config.recipe} has only a bound of the likelihood; "

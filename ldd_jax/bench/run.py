@@ -22,7 +22,7 @@ from ldd_jax.core.console import ERR, harmless, say
 from ldd_jax.core.registry import names, section
 from ldd_jax.data import Corpus
 from ldd_jax.evaluation.judges import Judge
-from ldd_jax.inference import carried, own_law, pipeline
+from ldd_jax.inference import carried, loading, own_law
 from ldd_jax.inference.generate import Sampler
 from ldd_jax.inference.settings import LATENTS
 from ldd_jax.samplers.loop import fetched
@@ -60,7 +60,7 @@ class Bench:
         labels = [w.name for w in settings.workdirs]
         unique = len(set(labels)) == len(labels)
         self.contenders = [
-            Contender(w.name if unique else str(w), *pipeline.load_trained(w))
+            Contender(w.name if unique else str(w), *loading.load_trained(w))
             for w in settings.workdirs
         ]
         for contender in self.contenders:

@@ -17,7 +17,7 @@ from ldd_jax.core.storage import at
 from ldd_jax.data import unknown
 from ldd_jax.evaluation.conditional import Score
 from ldd_jax.inference import conditions, generate, own_law
-from ldd_jax.inference.loading import load_trained as load_trained
+from ldd_jax.inference.loading import load_trained
 from ldd_jax.inference.requests import Request
 from ldd_jax.inference.scorer import Scorer, item
 from ldd_jax.inference.settings import HOW, WHAT, check_latent, given, overlaid

@@ -16,7 +16,7 @@ from ldd_jax.core import reading, writing
 from ldd_jax.core.checks import UserError, parse_json, require
 from ldd_jax.core.storage import local
 from ldd_jax.denoisers import DiT, padding
-from ldd_jax.inference import pipeline
+from ldd_jax.inference import loading
 from ldd_jax.interop import card, reference, to_transformers
 from ldd_jax.interop.importing import BUFFERS, RECORD
 from ldd_jax.interop.sources import FORMAT, UPDATES
@@ -53,7 +53,7 @@ def save(
     """
     writing.check_new_folder(output, "output")
     require(not prefix or names == "reference", "--prefix belongs to --names=reference")
-    experiment, params, step = pipeline.load_trained(workdir, ema=ema, step=step)
+    experiment, params, step = loading.load_trained(workdir, ema=ema, step=step)
     host = plain(experiment, params)
     if names == "transformers":
         return _transformers(experiment, host, workdir, output, step=step, ema=ema)

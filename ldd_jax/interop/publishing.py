@@ -17,7 +17,7 @@ from ldd_jax.config.experiment import Experiment
 from ldd_jax.core.checks import require
 from ldd_jax.core.storage import is_url
 from ldd_jax.core.writing import check_new_folder
-from ldd_jax.inference import pipeline
+from ldd_jax.inference import loading
 from ldd_jax.interop import card, exporting, retyped
 from ldd_jax.planning import cost
 from ldd_jax.training.metrics import SAMPLES, read_metrics
@@ -67,7 +67,7 @@ def save(workdir: Path, output: Path, choices: Choices, *, step: int | None = No
     """
     check_new_folder(output, "output")
     choices.check()
-    run, params, step = pipeline.load_trained(workdir, step=step)
+    run, params, step = loading.load_trained(workdir, step=step)
     host = exporting.plain(run, params)
     shown = dataclasses.replace(run, config=without_folders(run.config))
     names = "own" if exporting.has_reference(run) else "reference"

@@ -21,7 +21,7 @@ from ldd_jax.config.sections import Sampling
 from ldd_jax.core.checks import UserError
 from ldd_jax.core.registry import _CLASSES, register
 from ldd_jax.evaluation import mauve, quality
-from ldd_jax.inference import generate, json_lines, pipeline
+from ldd_jax.inference import generate, json_lines, loading
 from ldd_jax.samplers import Cached, Chained, Dual, Fill, Slide, Step, Still, Whole
 from tests.cli import tools
 
@@ -377,7 +377,7 @@ def test_mauve_of_every_cell(trained, tmp_path):
     run_ = tools.good(*argv, "--seeds=0,1", "--mauve")
     found = tools.json_lines(output / "cells.jsonl")
     assert len(found) == 8 and {c["mauve_references"] for c in found} == {14}
-    corpus = judging.corpus_of(pipeline.load_trained(workdir)[0])
+    corpus = judging.corpus_of(loading.load_trained(workdir)[0])
     features = judging.ngram_judge(corpus).features
     for cell in (c for c in found if c["sampler"] == "data"):
         sides = [
@@ -396,7 +396,7 @@ def test_mauve_of_every_cell(trained, tmp_path):
 
 def test_mauve_has_rows_of_its_own(trained):
     """No row is on both sides, and a split too small for that is refused."""
-    corpus = judging.corpus_of(pipeline.load_trained(trained("mdlm"))[0])
+    corpus = judging.corpus_of(loading.load_trained(trained("mdlm"))[0])
     size = len(corpus.rows("validation"))
     texts = lambda rows: {tuple(r) for r in rows}
     shown = baselines.data(corpus, np.ones(1), size // 2, 16, 3)
@@ -445,7 +445,7 @@ def test_parts_of_a_sampler_have_fields_of_their_own():
 
 
 def test_samples_with_masks_are_refused(trained, tmp_path):
-    built, params, _ = pipeline.load_trained(trained("mdlm"))
+    built, params, _ = loading.load_trained(trained("mdlm"))
     sampling = cells.parse_sampler("ancestral:tail=none", built.sampling)
     assert sampling.tail == "none"
     sampler = generate.Sampler.make(built, sampling, 16)

@@ -9,7 +9,7 @@ import pytest
 from ldd_jax.config import experiment as experiments
 from ldd_jax.core import registry
 from ldd_jax.data import batches
-from ldd_jax.inference import generate, pipeline
+from ldd_jax.inference import generate, loading
 from ldd_jax.training import sharding
 from ldd_jax.training import state as states
 from tests.cli import tools
@@ -36,7 +36,7 @@ def test_commands_compile_once(compiled, trained, tmp_path):
 
 @pytest.fixture
 def loaded(trained):
-    return pipeline.load_trained(trained("lddm_m"))
+    return loading.load_trained(trained("lddm_m"))
 
 
 def equations(jaxpr) -> int:

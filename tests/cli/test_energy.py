@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from ldd_jax.inference import pipeline
+from ldd_jax.inference import loading
 from ldd_jax.targets import Ising
 from ldd_jax.training.checkpoints import Checkpoints
 from tests.cli import tools
@@ -94,7 +94,7 @@ def test_a_run_goes_on_to_the_bit(method, runs, tmp_path):
     assert train(parts) == train(whole)
     states = []
     for workdir in (whole, parts):
-        experiment, _, _ = pipeline.load_trained(workdir)
+        experiment, _, _ = loading.load_trained(workdir)
         state, _ = Checkpoints(workdir, read_only=True).restore(experiment.abstract())
         states.append(state)
     import jax

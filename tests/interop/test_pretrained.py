@@ -13,7 +13,7 @@ import tokenizers
 from safetensors.numpy import load_file, save_file
 
 from ldd_jax.core.types import Cond
-from ldd_jax.inference import pipeline
+from ldd_jax.inference import loading
 from tests.cli import tools
 from tests.interop.tiny import GOLDEN
 
@@ -54,7 +54,7 @@ def imported(folder, words, tmp_path_factory):
 def test_logits_are_those_that_transformers_gave(imported):
     work, result = imported
     assert "21 of 21 tensors come back byte for byte" in result.out
-    experiment, params, _ = pipeline.load_trained(work)
+    experiment, params, _ = loading.load_trained(work)
     stored = np.load(GOLDEN / "logits.npz")
     for name in ("causal", "full"):
         model = dataclasses.replace(experiment.model, causal=name == "causal")
@@ -213,5 +213,5 @@ def test_pickles_and_torn_indices_are_refused(folder, tmp_path):
     refused("not listed")
     listed("one.safetensors")
     tools.good("import", source, f"--workdir={tmp_path / 'run'}", "--mask=<pad>")
-    experiment, _, _ = pipeline.load_trained(tmp_path / "run")
+    experiment, _, _ = loading.load_trained(tmp_path / "run")
     assert experiment.tokens.mask == 0 and experiment.tokens.size == 40

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ldd_jax.core.types import Cond
-from ldd_jax.inference import pipeline
+from ldd_jax.inference import loading
 from ldd_jax.interop import exporting, importing
 from ldd_jax.interop.choices import Choices
 from tests.interop import tiny
@@ -21,7 +21,7 @@ transformers = pytest.importorskip("transformers")
 
 def ours(workdir, tokens, causal):
     """Logits of an import, with or without a causal mask."""
-    experiment, params, _ = pipeline.load_trained(workdir)
+    experiment, params, _ = loading.load_trained(workdir)
     model = dataclasses.replace(experiment.model, causal=causal, shift="none")
 
     def run(params, tokens):
@@ -58,7 +58,7 @@ def test_shards_and_bfloat16(tmp_path):
     assert len(list((tmp_path / "hf").glob("model-*.safetensors"))) > 1
     work = tmp_path / "run"
     importing.load(tmp_path / "hf", work, Choices())
-    experiment, params, _ = pipeline.load_trained(work)
+    experiment, params, _ = loading.load_trained(work)
     assert {str(a.dtype) for a in jax.tree.leaves(params)} == {"bfloat16"}
     expected = tiny.logits(made, tiny.ids(), True)
     np.testing.assert_allclose(ours(work, tiny.ids(), True), expected, rtol=0, atol=2e-5)
@@ -123,7 +123,7 @@ def test_llada_is_a_llama_of_other_names_and_sees_both_ways(tmp_path):
     (tmp_path / "llada" / "config.json").write_text(json.dumps(fields))
     work = tmp_path / "run"
     importing.load(tmp_path / "llada", work, Choices())
-    experiment, params, _ = pipeline.load_trained(work)
+    experiment, params, _ = loading.load_trained(work)
     assert experiment.tokens.mask == 5 and experiment.config.process.name == "masked"
     run = lambda p, z: experiment.model.bind(p).trunk(z, Cond()).features
     features = jax.jit(run)(params, tiny.ids())
@@ -145,7 +145,7 @@ def test_dream_is_a_qwen2_that_sees_both_ways_and_predicts_the_next(tmp_path):
     (tmp_path / "dream" / "config.json").write_text(json.dumps(config))
     work = tmp_path / "run"
     importing.load(tmp_path / "dream", work, Choices())
-    experiment, params, _ = pipeline.load_trained(work)
+    experiment, params, _ = loading.load_trained(work)
     run = lambda p, z: experiment.model.bind(p).trunk(z, Cond()).features
     found = experiment.model.bind(params).head(jax.jit(run)(params, tiny.ids()))
     expected = tiny.logits(made, tiny.ids(), False)

@@ -12,7 +12,7 @@ import pytest
 from ldd_jax.config import experiment as experiments
 from ldd_jax.config import tuned
 from ldd_jax.core import registry
-from ldd_jax.inference import evaluate, pipeline
+from ldd_jax.inference import evaluate, loading
 from ldd_jax.runs import warm_start
 from ldd_jax.training import state as states
 from ldd_jax.training.preemption import Stop, Stopped
@@ -50,7 +50,7 @@ def test_added_loopholing_is_the_same_function_at_first(trained, tmp_path):
     """With the latent's LayerNorm at zero, every pass says what the old network says."""
     base = trained("mdlm")
     config = tuned.fine_tune(str(base), "lddm_m")
-    old, old_params, _ = pipeline.load_trained(base)
+    old, old_params, _ = loading.load_trained(base)
     new = experiments.build(config, old.tokenizer)
     fresh = states.initial(new.model, new.update.optimizer, new.mesh, new.key(0))
     begun, said = warm_start.begin(new, fresh)
@@ -102,7 +102,7 @@ def test_resumes_without_the_first_run(trained, other_text, tmp_path, monkeypatc
     saved = json.loads((base / "config.json").read_text())
     shutil.rmtree(base / "checkpoints")
     assert tools.good("train", f"--workdir={tmp_path / 'cut'}", *args).out.count("begins with") == 0
-    whole, cut = (pipeline.load_trained(tmp_path / n)[1] for n in ("whole", "cut"))
+    whole, cut = (loading.load_trained(tmp_path / n)[1] for n in ("whole", "cut"))
     jax.tree.map(np.testing.assert_array_equal, whole, cut)
     assert saved["model"]["latent"] is False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ldd_jax.core import registry
-from ldd_jax.inference import pipeline, solve
+from ldd_jax.inference import loading, solve
 from tests.cli import tools
 
 
@@ -22,7 +22,7 @@ def test_256_problems_to_the_last(tmp_path):
         "--config.optim.lr=0.002",
         "--config.training.ema_decay=0.99",
     )
-    experiment, params, _ = pipeline.load_trained(tmp_path)
+    experiment, params, _ = loading.load_trained(tmp_path)
     data = registry.build("data", experiment.config.data)
     problems = [p for p, _ in data.task.problems("train", 256, data.seed)]
     solver = solve.Solver.make(experiment, experiment.sampling)

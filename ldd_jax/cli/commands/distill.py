@@ -48,11 +48,11 @@ def _distill(values: flags.FlagValues) -> None:
     from ldd_jax.config.experiment import read_corpus
     from ldd_jax.config.sections import check_sampler
     from ldd_jax.core import outputs
-    from ldd_jax.inference import distill, json_lines, pipeline, scaling
+    from ldd_jax.inference import distill, json_lines, loading, scaling
     from ldd_jax.inference.settings import overlaid
 
     output = outputs.place(values.output)
-    experiment, params, step = pipeline.load_trained(workdir, ema=values.ema, step=values.step)
+    experiment, params, step = loading.load_trained(workdir, ema=values.ema, step=values.step)
     experiment = experiment.of_tokens
     by_grid = distill.is_grid(experiment)
     require(

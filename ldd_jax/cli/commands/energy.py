@@ -38,11 +38,11 @@ def _energy(values: flags.FlagValues) -> None:
     check_seed(values.seed)
     start_as_one(values)
     from ldd_jax.core import outputs
-    from ldd_jax.inference import energy, json_lines, pipeline
+    from ldd_jax.inference import energy, json_lines, loading
     from ldd_jax.training import metrics
 
     output = outputs.place(values.output) if values.output else None
-    experiment, params, step = pipeline.load_trained(workdir, ema=values.ema, step=values.step)
+    experiment, params, step = loading.load_trained(workdir, ema=values.ema, step=values.step)
     energy.require_target(experiment)
     require(
         experiment.model.latent or values.latent != "carry",

@@ -57,7 +57,7 @@ def _evaluate(values: flags.FlagValues) -> None:
     from ldd_jax.config.stored import fingerprint
     from ldd_jax.core import outputs, registry
     from ldd_jax.data import Corpus, zero_shot
-    from ldd_jax.inference import json_lines, pipeline
+    from ldd_jax.inference import json_lines, loading
 
     warn = lambda text: say(text, error=True)
     draws = values.draws
@@ -72,7 +72,7 @@ def _evaluate(values: flags.FlagValues) -> None:
         "--zero_shot names its own data; --data, --data_split and --data_field do not apply",
     )
     datasets = zero_shot.read_manifest(at(values.zero_shot)) if values.zero_shot else []
-    experiment, params, step = pipeline.load_trained(workdir, ema=values.ema, step=values.step)
+    experiment, params, step = loading.load_trained(workdir, ema=values.ema, step=values.step)
     passes = [experiment.evaluation.passes]
     if values.passes:
         parts = values.passes.split(",")

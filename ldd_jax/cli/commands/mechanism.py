@@ -42,9 +42,9 @@ def _mechanism(values: flags.FlagValues) -> None:
     check_seed(values.seed)
     start_as_one(values)
     from ldd_jax.core import outputs
-    from ldd_jax.inference import json_lines, pipeline, trace
+    from ldd_jax.inference import json_lines, loading, trace
 
-    experiment, params, step = pipeline.load_trained(workdir)
+    experiment, params, step = loading.load_trained(workdir)
     output = outputs.place(values.output, workdir / "mechanism.jsonl")
     records = []
     for reset in resets:

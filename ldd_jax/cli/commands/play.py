@@ -35,13 +35,13 @@ def _play(values: flags.FlagValues) -> None:
     delay = values.delay
     require(math.isfinite(delay) and 0 <= delay <= 60, f"--delay={delay}; 0 to 60 seconds")
     from ldd_jax.core import outputs
-    from ldd_jax.inference import pipeline, trace
+    from ldd_jax.inference import loading, trace
     from ldd_jax.report import frames, terminal
 
     require(0 <= values.row < trace.PLAYED, f"--row={values.row}; 0 to {trace.PLAYED - 1}")
     runs: list[Any] = []
     for workdir in map(Path, dict.fromkeys(",".join(values.workdir).split(","))):
-        experiment, params, _ = pipeline.load_trained(workdir)
+        experiment, params, _ = loading.load_trained(workdir)
         if values.gif and not runs:
             place = outputs.place(values.gif, flag="gif")
         for reset in resets:

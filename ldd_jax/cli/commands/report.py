@@ -30,7 +30,7 @@ def _report(values: flags.FlagValues) -> None:
         )
     check_seed(values.seed)
     from ldd_jax.core import outputs
-    from ldd_jax.inference import pipeline, trace
+    from ldd_jax.inference import loading, trace
     from ldd_jax.report import page
 
     workdirs = [at(w) for w in dict.fromkeys(",".join(values.workdir).split(","))]
@@ -40,7 +40,7 @@ def _report(values: flags.FlagValues) -> None:
     names = [w.name for w in workdirs]
     runs: list[dict[str, Any]] = []
     for workdir in workdirs:
-        experiment, params, _ = pipeline.load_trained(workdir)
+        experiment, params, _ = loading.load_trained(workdir)
         label = workdir.name if names.count(workdir.name) == 1 else str(workdir)
         if not runs:
             output = outputs.place(values.output, workdirs[0] / "report.html")

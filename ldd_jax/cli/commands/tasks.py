@@ -54,11 +54,11 @@ def _solve(values: flags.FlagValues) -> None:
     require(values.steps is None or values.steps >= 1, f"--steps={values.steps}; at least 1")
     check_seed(values.seed)
     from ldd_jax.core import registry
-    from ldd_jax.inference import pipeline, solve
+    from ldd_jax.inference import loading, solve
     from ldd_jax.inference.settings import LATENTS
     from ldd_jax.report import terminal
 
-    experiment, params, step = pipeline.load_trained(workdir)
+    experiment, params, step = loading.load_trained(workdir)
     require(
         experiment.model.latent or values.latent == "carry",  # type: ignore[attr-defined]
         f"this network takes no latent; --latent={values.latent} does not apply",
