@@ -158,4 +158,5 @@ def test_the_golden_folder_is_what_transformers_says():
     stored = np.load(tiny.GOLDEN / "logits.npz")
     for name in ("causal", "full"):
         found = tiny.logits(model, stored["ids"], name == "causal")
-        np.testing.assert_allclose(found, stored[name], rtol=0, atol=1e-6)
+        # Written on another processor, whose kernels sum in another order.
+        np.testing.assert_allclose(found, stored[name], rtol=0, atol=5e-6)
