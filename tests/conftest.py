@@ -57,20 +57,15 @@ def pytest_configure(config):
 # Files that take longest, longest first: a run of two processes ends when the longer one does.
 LONGEST = (
     "cli/test_recipes.py",
-    "test_site.py",
-    "faults/test_kills.py",
-    "training/test_distributed.py",
     "cli/test_bench.py",
-    "training/test_sharding.py",
+    "faults/test_kills.py",
     "cli/test_kill.py",
     "runs/test_warm_start.py",
     "tasks/test_overfit.py",
-    "samplers/test_contracts.py",
-    "cli/test_patches.py",
-    "parity/test_parity.py",
-    "faults/test_storage.py",
-    "planning/test_aot.py",
     "planning/test_hlo.py",
+    "planning/test_aot.py",
+    "training/test_sharding.py",
+    "training/test_distributed.py",
 )
 
 

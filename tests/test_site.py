@@ -176,7 +176,7 @@ SEEN = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", TUTORIALS)
-def test_a_tutorial_runs_as_written(empty, page):
+def test_a_tutorial_runs_as_written(empty, own_registry, page):
     words, files = SEEN[page]
     said = walked(page)
     assert [w for w in words if w not in said] == [], said
