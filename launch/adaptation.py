@@ -1,7 +1,7 @@
 """An autoregressive model becomes masked diffusion, in five ways at equal operations.
 
     python launch/adaptation.py --folder=runs/adaptation [--seeds=0,1,2] [--first=3000] \
-        [--updates=1000] [--lr=1e-3] [--cells=scratch,annealed,...] [--only_found]
+        [--updates=1000] [--lr=5e-3] [--cells=scratch,annealed,...] [--only_found]
 
 FOLDER/ar-SEED is a llama that is trained from left to right (configs/quickstart.py:method=ar,
 network=llama). From it, each an ordinary run in FOLDER/NAME-SEED:
@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import cells as series
-from cells import command, finished, logged, mean_and_error
+from cells import command, finished, logged, mean_and_error, paired
 
 from ldd_jax.core import writing
 from ldd_jax.data import load_tokenizer
@@ -41,6 +41,11 @@ SAMPLES, STEPS = 64, 64
 Cell = tuple[str, str, dict[str, Any]]  # config, its argument, fields that are set
 CELLS = ("scratch", "annealed", "open", "latent", "more", "added", "half", "masked", "soft",
          "rollout")  # fmt: skip
+
+
+# What is compared by seed.
+PAIRS = [(n, "scratch") for n in CELLS[1:4]] + [(n, "annealed") for n in CELLS[2:4]]
+PAIRS += [(n, "more") for n in CELLS[5:]]
 
 
 def cell_of(name: str, folder: Path, seed: str, lr: float) -> Cell:
@@ -137,7 +142,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--first", type=int, default=3000, help="updates of the first model")
     parser.add_argument("--updates", type=int, default=1000)
-    parser.add_argument("--lr", type=float, default=1e-3, help="of all cells but scratch")
+    parser.add_argument("--lr", type=float, default=5e-3, help="of all cells but scratch")
     parser.add_argument("--cells", default=",".join(CELLS))
     parser.add_argument("--only_found", action="store_true", help="train nothing")
     parser.add_argument("overrides", nargs="*")
@@ -167,6 +172,17 @@ def main() -> None:
     )
     for name, records in found.items():
         print(row(name, records))
+    read = {
+        "bound": lambda r: r["nelbo_nats_per_token"],
+        "judge": lambda r: r["judge"]["nats"],
+        "entropy": lambda r: r["judge"]["entropy"],
+    }
+    print("\nBy seed, nats:")
+    for name, base in PAIRS:
+        if {name, base} <= found.keys() and len(found[name]) == len(found[base]) > 1:
+            for what, of in read.items():
+                both = [list(map(of, found[n])) for n in (name, base)]
+                print(what, paired(name, both[0], base, both[1]))
 
 
 if __name__ == "__main__":

@@ -62,6 +62,9 @@ VARIANTS = {
     "full": ("quickstart", "method=mdlm"),
     "full_latent": ("quickstart", "method=lddm_m"),
 }
+# What is compared by seed.
+PAIRS = [("block4", "full"), ("block16", "full"), ("block4", "block16")]
+PAIRS += [(f"{name}_latent", name) for name in ("block4", "block16", "full")]
 VOCABULARY = 96
 FIELDS = dict(width=96, depth=3, heads=4, cond_width=32, unroll=3)  # of --speed
 
@@ -223,6 +226,15 @@ def main() -> None:
                 stream.writelines(json.dumps(r) + "\n" for r in found.values())
             print(*one, found[one]["score"]["nelbo_nats_per_token"], flush=True)
     print(table([found[one] for one in asked]))
+    bound = lambda variant: [
+        r["score"]["nelbo_nats_per_token"]
+        for one in asked
+        if (r := found[one])["variant"] == variant
+    ]
+    print("\nBy seed, nats a character:")
+    for name, base in PAIRS:
+        if len(bound(name)) == len(bound(base)) > 1:
+            print(cells.paired(name, bound(name), base, bound(base)))
 
 
 if __name__ == "__main__":

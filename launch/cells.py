@@ -78,6 +78,19 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     return statistics.mean(values), error
 
 
+def paired(name: str, values: Sequence[float], base: str, others: Sequence[float]) -> str:
+    """A line: the mean difference of two cells by seed, and its standard error.
+
+    Args:
+      name: of the first.
+      values: of it, by seed.
+      base: of the second.
+      others: of it, for the same seeds.
+    """
+    mean, error = mean_and_error([a - b for a, b in zip(values, others, strict=True)])
+    return f"{name} - {base}: {mean:+.4f} +- {error:.4f}"
+
+
 def save_bounds(figure: Any, path: Path, **legend: Any) -> None:
     """Finish a row of panels of validation bounds, and write it whole or not at all."""
     first = figure.axes[0]
