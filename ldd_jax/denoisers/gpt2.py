@@ -15,7 +15,8 @@ from ldd_jax.core.logical import constrain
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Attend
 from ldd_jax.denoisers.attention import apart, kernel
-from ldd_jax.denoisers.decoder import Decoder, DecoderBlock
+from ldd_jax.denoisers.decoder import Decoder
+from ldd_jax.denoisers.decoder_network import DecoderBlock
 from ldd_jax.denoisers.linears import QKV, Adapter
 
 

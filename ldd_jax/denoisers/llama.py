@@ -20,7 +20,8 @@ from ldd_jax.core.logical import constrain
 from ldd_jax.core.registry import component, register
 from ldd_jax.core.types import Array, Attend
 from ldd_jax.denoisers.attention import kernel, turned
-from ldd_jax.denoisers.decoder import Decoder, DecoderBlock
+from ldd_jax.denoisers.decoder import Decoder
+from ldd_jax.denoisers.decoder_network import DecoderBlock
 from ldd_jax.denoisers.frequencies import Plain
 from ldd_jax.denoisers.linears import Adapter
 
