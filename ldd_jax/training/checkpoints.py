@@ -21,7 +21,7 @@ from absl import logging
 from ldd_jax.core import kept, lease, reading, storage, writing
 from ldd_jax.core.checks import RunError, UserError, is_number
 from ldd_jax.core.console import say
-from ldd_jax.training import digests, distributed, shapes
+from ldd_jax.training import digests, distributed, handlers, shapes
 from ldd_jax.training.retention import Retention
 from ldd_jax.training.state import TrainState
 
@@ -92,8 +92,8 @@ class Checkpoints:
         )
         try:
             with _quiet() if read_only else contextlib.nullcontext():
-                handlers = _handlers(primary) if together else None
-                self.manager = _Manager(self.kept.local, options=options, item_handlers=handlers)
+                parts = handlers.by_item(primary, apart=together)
+                self.manager = _Manager(self.kept.local, options=options, item_handlers=parts)
         except Exception as error:  # as in `_read`
             raise UserError(f"{self.directory} cannot be opened: {_reason(error)}") from error
 
@@ -152,7 +152,7 @@ class Checkpoints:
             begun = f"{self.saving}.orbax-checkpoint-tmp"
             for folder in self.kept.local.iterdir():  # every new glob stays in Python's caches
                 if folder.name.startswith(begun):
-                    digests.write(folder)
+                    digests.write(folder, 1 if self.kept.apart else jax.process_count())
                     lease.check(self.directory.parent)
                     self.kept.publish(folder, self.saving, self.retention.stay, self.share)
 
@@ -321,13 +321,6 @@ class Checkpoints:
         if not self.closed:
             with contextlib.suppress(RunError):
                 self.close()
-
-
-def _handlers(primary: Any) -> dict[str, Any]:
-    """A file for each shard of an array, so that what the processes wrote is one set of files."""
-    arrays = lambda: ocp.StandardCheckpointHandler(multiprocessing_options=primary, use_ocdbt=False)
-    items = {name: arrays() for name in ("params", "ema", "optim", "aux")}
-    return items | {"meta": ocp.JsonCheckpointHandler(multiprocessing_options=primary)}
 
 
 @contextlib.contextmanager

@@ -1,33 +1,75 @@
-"""Digests of a folder's files, written into it before it gets its name."""
+"""Digests of a folder's files, written into it before it gets its name.
+
+Of what several processes write into one folder each hashes its own share, and the first joins them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from ldd_jax.core import reading, writing
 
 MOST = 16  # files that are read at a time
 FILE, _STAMP = "digests.json", "_CHECKPOINT_METADATA"
+SHARE = ".digests-{}.json"
 
 
-def write(folder: Path) -> None:
+def share(item: Path, rank: int) -> None:
+    """Write digests of the arrays that process `rank` wrote below `item`, for `write` to join.
+
+    Args:
+      item: folder of one item of a checkpoint.
+      rank: number of the process, whose arrays Orbax keeps apart (`ocdbt.process_N`).
+    """
+    found = _hashed(item, list(_files(item / f"ocdbt.process_{rank}")))
+    writing.write(item / SHARE.format(rank), json.dumps({"sha256": found}))
+
+
+def write(folder: Path, count: int = 1, patience: float = 60.0) -> None:
     """Write size and SHA-256 of every file below `folder` into its `digests.json`.
 
-    Orbax stamps its own note of the time later; nothing is read from it.
+    What is in a share is taken from there, and what is in none is hashed here. Orbax stamps its own
+    note of the time later; nothing is read from it.
+
+    Args:
+      folder: of a checkpoint, with items below it.
+      count: processes that have a share of every item in which the first has one.
+      patience: seconds to wait until a network's file system shows a share.
+
+    Raises:
+      OSError: if a share is not there.
     """
-    files = list(_files(folder))
+    items = [p for p in sorted(folder.iterdir()) if (p / SHARE.format(0)).exists()]
+    shares = [item / SHARE.format(rank) for item in items for rank in range(count)]
+    until = time.monotonic() + patience
+    found: dict[str, Any] = {}
+    for one in shares:
+        while not one.exists() and time.monotonic() < until:
+            time.sleep(0.2)
+        stated = reading.read_json(one)["sha256"]
+        found |= {f"{one.parent.name}/{name}": facts for name, facts in stated.items()}
+    for one in shares:
+        one.unlink()
+    rest = [p for p in _files(folder) if str(p.relative_to(folder)) not in found]
+    found = dict(sorted((found | _hashed(folder, rest)).items()))
+    writing.write(folder / FILE, json.dumps({"sha256": found}, indent=0) + "\n")
+
+
+def _hashed(folder: Path, files: list[Path]) -> dict[str, tuple[int, str]]:
+    """Size and digest of each file, by its name below `folder`."""
     with _threads() as threads:
         digests = list(threads.map(_sha256, files))
-    found = {
-        str(path.relative_to(folder)): [path.stat().st_size, digest]
+    return {
+        str(path.relative_to(folder)): (path.stat().st_size, digest)
         for path, digest in zip(files, digests, strict=True)
     }
-    writing.write(folder / FILE, json.dumps({"sha256": found}, indent=0) + "\n")
 
 
 def fault(folder: Path, parts: Collection[str] = ()) -> str:
