@@ -32,7 +32,8 @@ from ldd_jax.core.memory import keep_freed_memory
 from ldd_jax.core.types import Attend, Trunk
 from ldd_jax.data.characters import CharacterTokenizer
 from ldd_jax.denoisers import layers
-from ldd_jax.denoisers.dit import BoundDiT, DiT
+from ldd_jax.denoisers.dit import DiT
+from ldd_jax.denoisers.dit_bound import BoundDiT
 from ldd_jax.denoisers.transformer import Network
 from ldd_jax.inference import generate, programs
 from ldd_jax.samplers.loop import start

@@ -16,13 +16,12 @@ from flax import struct
 from ldd_jax.core.checks import UserError, at_least_one
 from ldd_jax.core.registry import register, runtime
 from ldd_jax.core.types import Array, Cond, TokenSpace, Trunk
-from ldd_jax.denoisers import layers, padding
+from ldd_jax.denoisers import layers
 from ldd_jax.denoisers.attention import kernel
-from ldd_jax.denoisers.base import BoundNetwork
 from ldd_jax.denoisers.linears import QKV
 from ldd_jax.denoisers.patch_network import PatchNetwork
 from ldd_jax.denoisers.patched import window_keys
-from ldd_jax.denoisers.transformer import LinearHead
+from ldd_jax.denoisers.tokens import BoundTokens, TokenModel
 
 
 class Read(NamedTuple):
@@ -33,16 +32,10 @@ class Read(NamedTuple):
 
 
 @struct.dataclass
-class BoundBlt(BoundNetwork):
+class BoundBlt(BoundTokens):
     """A network over patches with its parameters."""
 
-    params: Any
     config: Blt = struct.field(pytree_node=False)
-
-    @property
-    def head(self) -> LinearHead:
-        """The vocabulary projection."""
-        return LinearHead(**self.params["head"], size=self.config.tokens.size)
 
     def trunk(
         self, z: Any, cond: Cond, h: Any = None, *, key: Array | None = None, cache: Any = None
@@ -118,7 +111,7 @@ class BoundBlt(BoundNetwork):
 
 @register("model", "blt")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Blt:
+class Blt(TokenModel):
     """Byte-latent transformer: local blocks of width d by byte, between them a DiT over patches.
 
     The latent is that of the DiT over patches, [B, P, D]. One row of it stands for a whole patch:
@@ -173,6 +166,13 @@ class Blt:
     vocab_multiple: int = 1
     tokens: TokenSpace = runtime()
 
+    bound = BoundBlt
+    cut = {
+        QKV: ("width", None, "heads", None),
+        "out": ("heads", "width"),
+        "mlp_in": ("width", "mlp"),
+        "mlp_out": ("mlp", "width"),
+    }
     num_classes = 0
     dropout = 0.0
     points = False
@@ -217,28 +217,18 @@ class Blt:
         return -(-length // self.patch) if self.patch else self.patches
 
     @property
-    def table_rows(self) -> int:
-        """Of the token table: the states, rounded up to a multiple of `vocab_multiple`."""
-        return padding.rounded(self.tokens, self.vocab_multiple)
+    def features(self) -> int:
+        """Channels of a byte."""
+        return self.local
 
-    def init(self, key: Array) -> Any:
-        """{"trunk": ..., "head": {"kernel", "bias"}}; the head starts at zero."""
+    def new_trunk(self, key: Array) -> Any:
+        """Of the modules of `patch_network`."""
         z = jnp.zeros((1, 2), jnp.int32)
-        trunk: Any = PatchNetwork(self).init(key, z, z, None)["params"]
-        head = {
-            "kernel": jnp.zeros((self.local, self.table_rows)),
-            "bias": jnp.zeros(self.table_rows),
-        }
-        return {"trunk": trunk, "head": head}
+        return PatchNetwork(self).init(key, z, z, None)["params"]
 
-    def bind(self, params: Any) -> BoundBlt:
-        """The denoiser with these parameters."""
-        return BoundBlt(params=params, config=self)
-
-    def axes(self) -> Any:
-        """Logical axes of every parameter; blocks over patches have their layer in front."""
-        shapes = jax.eval_shape(self.init, jax.random.key(0))
-        return jax.tree_util.tree_map_with_path(_axes, shapes)
+    def divides(self, names: list[str]) -> bool:
+        """In blocks alone: what goes between bytes and patches is whole."""
+        return "blocks" in names or any("coder_" in n for n in names)
 
     def operations(self, length: int) -> dict[str, float]:
         """Of one byte, forward: those of `trunk_operations`, and 2 d V of the head."""
@@ -289,23 +279,3 @@ def equal_size(model: Blt, length: int, vocabulary: int) -> dict[str, int]:
             return {"width": best, "heads": heads}
     _, best, heads = min(found)
     return {"width": best, "heads": heads}
-
-
-def _axes(path: Any, leaf: Any) -> tuple[str | None, ...]:
-    """By the parameter's name: products are cut as in a DiT, all else is whole."""
-    names = [k.key for k in path]
-    lead: tuple[str | None, ...] = ("layer",) if "blocks" in names else ()
-    cut: dict[str, tuple[str | None, ...]] = {
-        QKV: ("width", None, "heads", None),
-        "out": ("heads", "width"),
-        "mlp_in": ("width", "mlp"),
-        "mlp_out": ("mlp", "width"),
-    }
-    if names[-1] == "table" and "embed" in names:
-        return ("vocabulary", "width")
-    if names[0] == "head":
-        return ("width", "vocabulary") if names[-1] == "kernel" else ("vocabulary",)
-    inside = "blocks" in names or any("coder_" in n for n in names)
-    if names[-1] == "kernel" and names[-2] in cut and inside:
-        return lead + cut[names[-2]]
-    return lead + (None,) * (leaf.ndim - len(lead))

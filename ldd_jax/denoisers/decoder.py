@@ -19,13 +19,14 @@ from ldd_jax.denoisers.decoder_bound import BoundDecoder
 from ldd_jax.denoisers.decoder_network import Network
 from ldd_jax.denoisers.linears import QKV, Adapter, normal
 from ldd_jax.denoisers.stack import REMAT, check_block
+from ldd_jax.denoisers.tokens import TokenModel
 
 SHIFTS = ("none", "repeat", "start")
 DTYPES = ("float32", "bfloat16", "float64")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Decoder:
+class Decoder(TokenModel):
     """Fields and defaults of all decoders.
 
     Attributes:
@@ -84,6 +85,7 @@ class Decoder:
     tokens: TokenSpace = runtime()
 
     linears: ClassVar[tuple[str, ...]] = ()
+    bound = BoundDecoder
     num_classes = 0
     dropout = 0.0
     points = False
@@ -129,11 +131,6 @@ class Decoder:
     def latent_type(self) -> Any:
         """Of what is carried: soft signals are made in float32."""
         return layers.carried_type("float32" if self.carry.soft else self.dtype)
-
-    @property
-    def table_rows(self) -> int:
-        """Of the token table: the states, rounded up to a multiple of `vocab_multiple`."""
-        return padding.rounded(self.tokens, self.vocab_multiple)
 
     @property
     def adapter(self) -> Adapter:
@@ -190,10 +187,6 @@ class Decoder:
             head = {"kernel": padding.widened(kernel, self.table_rows, 1)}
         kind = jnp.dtype(self.param_dtype)
         return jax.tree.map(lambda a: a.astype(kind), {"trunk": trunk, "head": head})
-
-    def bind(self, params: Any) -> BoundDecoder:
-        """The denoiser with these parameters."""
-        return BoundDecoder(params=params, config=self)
 
     def axes(self) -> Any:
         """Logical axes of every parameter; the leading axis of a block is its layer."""

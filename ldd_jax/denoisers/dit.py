@@ -10,140 +10,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
-from ldd_jax.core.checks import UserError, at_least_one
+from ldd_jax.core.checks import at_least_one
 from ldd_jax.core.registry import component, register, runtime
-from ldd_jax.core.types import Array, Cond, TokenSpace, Trunk
-from ldd_jax.denoisers import layers, padding
+from ldd_jax.core.types import Array, Cond, TokenSpace
+from ldd_jax.denoisers import layers
 from ldd_jax.denoisers.attention import kernel
-from ldd_jax.denoisers.caches import Around, Cache, around
 from ldd_jax.denoisers.carry import Hidden, check_carried
-from ldd_jax.denoisers.inputs import Tokens, by_digit, by_token
+from ldd_jax.denoisers.dit_bound import BoundDiT
+from ldd_jax.denoisers.inputs import Tokens
 from ldd_jax.denoisers.linears import QKV
 from ldd_jax.denoisers.stack import REMAT, check_block
-from ldd_jax.denoisers.transformer import LinearHead, Network
-
-
-@struct.dataclass
-class BoundDiT:
-    """A DiT with its parameters; a pytree whose leaves are those parameters."""
-
-    params: Any
-    config: DiT = struct.field(pytree_node=False)
-
-    @property
-    def head(self) -> LinearHead:
-        """The vocabulary projection."""
-        return LinearHead(**self.params["head"], size=self.config.tokens.size)
-
-    @property
-    def heads(self) -> dict[str, LinearHead]:
-        """No projection but that of the vocabulary."""
-        return {}
-
-    @property
-    def timed(self) -> bool:
-        """Whether the network is told the time."""
-        return self.config.time_conditioning
-
-    @property
-    def hollow(self) -> bool:
-        """It sees its own place."""
-        return False
-
-    @property
-    def block(self) -> int:
-        """Positions of a block."""
-        return self.config.block
-
-    def trunk(
-        self, z: Any, cond: Cond, h: Any = None, *, key: Array | None = None, cache: Any = None
-    ) -> Trunk:
-        """See `Denoiser.trunk`; `key` holds a key per example, [B]."""
-        config = self.config
-        z, cond = config.shown(z, cond)
-        if cond.attend is not None:
-            cond.attend.check()
-        if h is not None and not config.latent:
-            raise ValueError("this network takes no latent (model.latent is False)")
-        if cond.label is not None and not config.num_classes:
-            raise ValueError("this network takes no class label (model.num_classes is 0)")
-        if cond.unit is not None or cond.told is not None:
-            raise ValueError("this network has no patches (model: blt has); no unit, no told")
-        if config.time_conditioning and cond.clock is None:
-            raise ValueError("this network is conditioned on time; cond.clock is missing")
-        if cond.chance is not None and config.loops == 1:
-            raise ValueError("this network has no loops to draw (model.loops is 1)")
-        if cache is not None:
-            cache.check(config.causal or config.block > 0)
-            if cond.segment is not None or cond.attend is not None:
-                raise ValueError(
-                    "a cache holds one document, read from left to right; cond.segment and "
-                    "cond.attend do not apply"
-                )
-            if cond.position is None:
-                cond = cond._replace(position=cache.begin + jnp.arange(z.shape[1]))
-        digits = config.tokens.digits
-        if digits > 1:
-            z, cond, h = by_digit(z, cond, h, digits)
-        out: Any = Network(config).apply({"params": self.params["trunk"]}, z, cond, h, key, cache)
-        if config.latent:
-            out = out._replace(latent=config.carry.made(self, out))
-        return out if digits == 1 else by_token(out, digits)
-
-    def parts(self, z: Array, h: Array) -> tuple[Array, Array]:
-        """E(z) and LayerNorm(h), whose sum enters the first block; float32 [B, L, D] both."""
-        out: Any = Network(self.config).apply(
-            {"params": self.params["trunk"]}, z, h, method=Network.parts
-        )
-        return out
-
-    def cache(self, batch: int, length: int) -> Cache:
-        """An empty cache for `length` positions of a network that looks back only."""
-        config = self.config
-        if not (config.causal or config.block):
-            raise UserError(
-                "a bidirectional network keeps no cache (model.causal is False); step next_token "
-                "samples models trained with method=ar"
-            )
-        return self._empty(batch, length)
-
-    def _empty(self, batch: int, length: int) -> Cache:
-        config = self.config
-        heads = config.heads, config.width // config.heads
-        return Cache.empty(config.depth, batch, length, *heads, config.dtype)
-
-    @property
-    def lead(self) -> int:
-        """No row before a position predicts it."""
-        return 0
-
-    def around(self, batch: int, length: int) -> Around:
-        """An empty cache of a row that is seen both ways.
-
-        Raises:
-          ValueError: for a network that keeps none of that kind.
-        """
-        config = self.config
-        if config.loops > 1 or config.tokens.digits > 1:
-            raise ValueError("a network with loops, or of digits, keeps no cache of a row")
-        kept = around(self._empty(batch, length))
-        kept.check(config.causal or config.block > 0)
-        return kept
-
-    def latent(self, batch: int, length: int) -> Array | None:
-        """Zeros [B, L, K], of m digits [B, L, m, K], or None."""
-        if not self.config.latent:
-            return None
-        m = self.config.tokens.digits
-        shape = (batch, length, *((m,) if m > 1 else ()), self.config.latent_size)
-        return jnp.zeros(shape, self.config.latent_type)
+from ldd_jax.denoisers.tokens import TokenModel
+from ldd_jax.denoisers.transformer import Network
 
 
 @register("model", "dit")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DiT:
+class DiT(TokenModel):
     """Diffusion transformer with a loophole.
 
     `causal` without `adaln` is the autoregressive network of the MDLM and Duo references. `remat`,
@@ -211,6 +95,8 @@ class DiT:
     vocab_multiple: int = 1
     tokens: TokenSpace = runtime()
 
+    bound = BoundDiT
+
     def __post_init__(self):
         at_least_one(self, "width", "depth", "heads", "cond_width", "mlp_ratio", "chunks", "unroll")
         at_least_one(self, "loops", "least_loops", "vocab_multiple")
@@ -255,11 +141,6 @@ class DiT:
         kernel(self.attention)
 
     @property
-    def table_rows(self) -> int:
-        """Of the token table: the states, rounded up to a multiple of `vocab_multiple`."""
-        return padding.rounded(self.tokens, self.vocab_multiple)
-
-    @property
     def latent_size(self) -> int:
         """K, channels of the carried latent."""
         return self.carry.channels(self.width, self.latent_width)
@@ -301,22 +182,16 @@ class DiT:
         """Whether the states that enter are points."""
         return self.input.points
 
+    def new_trunk(self, key: Array) -> Any:
+        """Of the modules of `transformer`."""
+        cond = Cond(clock=jnp.zeros(1), label=jnp.zeros(1, jnp.int32) if self.num_classes else None)
+        return Network(self).init(key, self.example(), cond, None, None)["params"]
+
     def init(self, key: Array) -> Any:
         """{"trunk": ..., "head": {"kernel", "bias"}}; the head starts at zero."""
-        z = self.example()
-        cond = Cond(clock=jnp.zeros(1), label=jnp.zeros(1, jnp.int32) if self.num_classes else None)
-        trunk: Any = Network(self).init(key, z, cond, None, None)["params"]
-        head = {
-            "kernel": jnp.zeros((self.width, self.table_rows)),
-            "bias": jnp.zeros(self.table_rows),
-        }
         kind = jnp.dtype(self.param_dtype)
         cast = lambda a: a.astype(kind) if a.dtype == jnp.float32 else a
-        return jax.tree.map(cast, {"trunk": trunk, "head": head})
-
-    def bind(self, params: Any) -> BoundDiT:
-        """The denoiser with these parameters."""
-        return BoundDiT(params=params, config=self)
+        return jax.tree.map(cast, super().init(key))
 
     def operations(self, length: int) -> dict[str, float]:
         """Of one position, forward: trunk 2 (12 D^2 + 2 L D) a layer, head 2 D V; of each digit.

@@ -9,7 +9,6 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from flax import struct
 
@@ -17,11 +16,10 @@ from ldd_jax.core.checks import at_least_one
 from ldd_jax.core.logical import constrain
 from ldd_jax.core.registry import register, runtime
 from ldd_jax.core.types import Array, Attend, Cond, TokenSpace, Trunk
-from ldd_jax.denoisers import layers, padding
+from ldd_jax.denoisers import layers
 from ldd_jax.denoisers.attention import masked, rotary
-from ldd_jax.denoisers.base import BoundNetwork
 from ldd_jax.denoisers.linears import QKV
-from ldd_jax.denoisers.transformer import LinearHead
+from ldd_jax.denoisers.tokens import BoundTokens, TokenModel
 
 PAST = Attend("causal")
 
@@ -160,16 +158,10 @@ class HollowNetwork(nn.Module):
 
 
 @struct.dataclass
-class BoundHollow(BoundNetwork):
+class BoundHollow(BoundTokens):
     """A hollow network with its parameters."""
 
-    params: Any
     config: Hollow = struct.field(pytree_node=False)
-
-    @property
-    def head(self) -> LinearHead:
-        """The vocabulary projection."""
-        return LinearHead(**self.params["head"], size=self.config.tokens.size)
 
     @property
     def timed(self) -> bool:  # type: ignore[override]
@@ -212,7 +204,7 @@ class BoundHollow(BoundNetwork):
 
 @register("model", "hollow")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Hollow:
+class Hollow(TokenModel):
     """Hollow transformer: two causal streams that leave a position out, and one that mixes them.
 
     Row i of the forward stream reads x_<i, row i of the backward stream x_>i; row i of the mixing
@@ -247,6 +239,17 @@ class Hollow:
     vocab_multiple: int = 1
     tokens: TokenSpace = runtime()
 
+    bound = BoundHollow
+    stack = "groups"
+    cut = {
+        QKV: ("width", None, "heads", None),
+        "q": ("width", "heads"),
+        "kv_forward": ("width", "heads"),
+        "kv_backward": ("width", "heads"),
+        "out": ("heads", "width"),
+        "mlp_in": ("width", "mlp"),
+        "mlp_out": ("mlp", "width"),
+    }
     causal = False
     num_classes = 0
     dropout = 0.0
@@ -265,26 +268,18 @@ class Hollow:
             raise ValueError(f"dtype {self.dtype!r} is not one of float32, bfloat16, float64")
 
     @property
-    def table_rows(self) -> int:
-        """Of the token table: the states, rounded up to a multiple of `vocab_multiple`."""
-        return padding.rounded(self.tokens, self.vocab_multiple)
+    def features(self) -> int:
+        """Channels of the mixing stream."""
+        return 2 * self.width
 
-    def init(self, key: Array) -> Any:
-        """{"trunk": ..., "head": {"kernel", "bias"}}; the head starts at zero."""
+    def new_trunk(self, key: Array) -> Any:
+        """Both streams and the mixing one."""
         z, cond = jnp.zeros((1, 2), jnp.int32), Cond(clock=jnp.zeros(1))
-        trunk: Any = HollowNetwork(self).init(key, z, cond, None)["params"]
-        rows = self.table_rows
-        head = {"kernel": jnp.zeros((2 * self.width, rows)), "bias": jnp.zeros(rows)}
-        return {"trunk": trunk, "head": head}
+        return HollowNetwork(self).init(key, z, cond, None)["params"]
 
-    def bind(self, params: Any) -> BoundHollow:
-        """The denoiser with these parameters."""
-        return BoundHollow(params=params, config=self)
-
-    def axes(self) -> Any:
-        """Logical axes of every parameter; the leading axis of a group is its layer."""
-        shapes = jax.eval_shape(self.init, jax.random.key(0))
-        return jax.tree_util.tree_map_with_path(_axes, shapes)
+    def divides(self, names: list[str]) -> bool:
+        """Everywhere but in what reads the time."""
+        return "time" not in names
 
     def operations(self, length: int) -> dict[str, float]:
         """Of one position, forward: two streams of width D and a mixing one of width 2 D.
@@ -297,25 +292,3 @@ class Hollow:
         mix = 2 * d * d * (16 + 8 * r) + 16 * length * d
         trunk = 2 * self.depth * stream + self.depth // self.mix_every * mix
         return {"trunk": trunk, "head": 4 * d * self.tokens.size}
-
-
-def _axes(path: Any, leaf: Any) -> tuple[str | None, ...]:
-    """By the parameter's name: products are cut as in a DiT, all else is whole."""
-    names = [k.key for k in path]
-    lead: tuple[str | None, ...] = ("layer",) if "groups" in names else ()
-    cut: dict[str, tuple[str | None, ...]] = {
-        QKV: ("width", None, "heads", None),
-        "q": ("width", "heads"),
-        "kv_forward": ("width", "heads"),
-        "kv_backward": ("width", "heads"),
-        "out": ("heads", "width"),
-        "mlp_in": ("width", "mlp"),
-        "mlp_out": ("mlp", "width"),
-    }
-    if names[-1] == "table":
-        return ("vocabulary", "width")
-    if names[0] == "head":
-        return ("width", "vocabulary") if names[-1] == "kernel" else ("vocabulary",)
-    if names[-1] == "kernel" and names[-2] in cut and "time" not in names:
-        return lead + cut[names[-2]]
-    return lead + (None,) * (leaf.ndim - len(lead))

@@ -14,7 +14,7 @@ from ldd_jax.core.types import Array, Cond, Trunk
 from ldd_jax.denoisers import layers
 from ldd_jax.denoisers.base import BoundNetwork
 from ldd_jax.denoisers.caches import Cache
-from ldd_jax.denoisers.dit import BoundDiT
+from ldd_jax.denoisers.dit_bound import BoundDiT
 from ldd_jax.denoisers.inputs import Tokens
 from ldd_jax.denoisers.transformer import LinearHead
 

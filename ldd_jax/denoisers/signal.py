@@ -14,7 +14,8 @@ from ldd_jax.core.positions import SIGNAL, TEXT
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Cond
 from ldd_jax.denoisers import layers
-from ldd_jax.denoisers.dit import BoundDiT, DiT
+from ldd_jax.denoisers.dit import DiT
+from ldd_jax.denoisers.dit_bound import BoundDiT
 from ldd_jax.denoisers.transformer import LinearHead
 
 TICKS = 1000  # of the time embedding from t = 0 to 1: it tells whole numbers apart
@@ -62,6 +63,8 @@ class SignalDiT(DiT):
     """
 
     channels: int = 1
+
+    bound = BoundSignalDiT
 
     def __post_init__(self):
         super().__post_init__()
@@ -117,10 +120,6 @@ class SignalDiT(DiT):
         """Those of a DiT, and "signal", the second head, which starts at zero."""
         head = {"kernel": jnp.zeros((self.width, self.channels)), "bias": jnp.zeros(self.channels)}
         return super().init(key) | {SIGNAL: head}
-
-    def bind(self, params: Any) -> BoundSignalDiT:
-        """The denoiser with these parameters."""
-        return BoundSignalDiT(params=params, config=self)
 
     def operations(self, length: int) -> dict[str, float]:
         """Those of a DiT, the way in and the second head among its trunk."""

@@ -11,7 +11,7 @@ from ldd_jax.core.registry import register, section
 from ldd_jax.core.types import Attend
 from ldd_jax.data import Characters
 from ldd_jax.denoisers import DiT, Linear
-from ldd_jax.denoisers.dit import BoundDiT
+from ldd_jax.denoisers.dit_bound import BoundDiT
 from ldd_jax.objectives import Nelbo
 from ldd_jax.processes import Masked
 from ldd_jax.processes.base import Diffusion
