@@ -86,6 +86,12 @@ BASELINES: dict[str, Callable[[Corpus, np.ndarray, int, int, int], np.ndarray]] 
 }
 
 
+def place(name: str) -> int:
+    """Where a baseline stands among all; one that this version does not know stands behind."""
+    known = list(BASELINES)
+    return known.index(name) if name in known else len(known)
+
+
 # Those whose samples are documents of the corpus, which may be private.
 QUOTES = {"data"}
 

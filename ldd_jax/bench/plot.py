@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ldd_jax.bench import baselines
 from ldd_jax.bench.cells import NO_LATENT
 from ldd_jax.bench.rows import Row
 from ldd_jax.core import writing
@@ -12,6 +13,8 @@ from ldd_jax.core.colours import colours
 from ldd_jax.core.pictures import pyplot
 
 LEGEND_COLUMNS, MARKERS = 4, "oDs^vP*X"
+# Of the baselines, in their order; far from the colours of models.
+GREYS = ("black", "grey", "firebrick", "darkslateblue", "saddlebrown")
 
 
 def plot(found: list[Row], path: Path) -> None:
@@ -47,13 +50,13 @@ def plot(found: list[Row], path: Path) -> None:
             by_calls.errorbar(calls, nats, yerr=errors, label=name, **look)
             by_entropy.errorbar([r.mean("entropy") for r in members], nats, yerr=errors, **look)
         # Nonsense may lie far off: its star then stands at the edge, with its entropy beside it.
-        real_x = [r.mean("entropy") for r in found if r.model or r.sampler == "data"]
+        real_x = [r.mean("entropy") for r in found if r.model or r.sampler in baselines.QUOTES]
         pad = 0.25 * (max(real_x) - min(real_x)) + 0.01
         low, high = min(real_x) - pad, max(real_x) + pad
         for row in (r for r in found if not r.model):
             nats_, _ = row.nats(judge)
             entropy = row.mean("entropy")
-            grey = {"data": "black", "unigram": "grey", "frequent": "firebrick"}[row.sampler]
+            grey = GREYS[baselines.place(row.sampler) % len(GREYS)]
             by_calls.axhline(
                 nats_, color=grey, lw=1, ls=(0, (1, 2)), label=f"{row.sampler} (no model)"
             )

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ldd_jax.bench.baselines import BASELINES
+from ldd_jax.bench import baselines
 from ldd_jax.bench.cells import NO_LATENT
 
 Cell = dict[str, Any]
@@ -80,12 +80,11 @@ def gathered(cells: list[Cell]) -> list[Row]:
     for c in cells:
         key = (names.get(c["group"], ""), c["sampler"], c["temperature"], c["latent"], c["steps"])
         groups.setdefault(key, Row(*key, [])).cells.append(c)
-    place = list(BASELINES).index
     return sorted(
         groups.values(),
         key=lambda r: (
             r.model,
-            place(r.sampler) if r.model == "" else 0,
+            baselines.place(r.sampler) if r.model == "" else 0,
             r.sampler,
             r.temperature or 0,
             r.latent,
