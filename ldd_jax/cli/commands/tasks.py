@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 
 from absl import flags
@@ -53,9 +52,8 @@ def _solve(values: flags.FlagValues) -> None:
     problem, workdir = need(values, "problem"), at(need(values, "workdir"))
     require(values.steps is None or values.steps >= 1, f"--steps={values.steps}; at least 1")
     check_seed(values.seed)
-    from ldd_jax.core import registry
     from ldd_jax.inference import loading, solve
-    from ldd_jax.inference.settings import LATENTS
+    from ldd_jax.inference.settings import overlaid
     from ldd_jax.report import terminal
 
     experiment, params, step = loading.load_trained(workdir)
@@ -63,10 +61,8 @@ def _solve(values: flags.FlagValues) -> None:
         experiment.model.latent or values.latent == "carry",  # type: ignore[attr-defined]
         f"this network takes no latent; --latent={values.latent} does not apply",
     )
-    sampling = experiment.sampling
-    rule = registry.parse("step", values.sampler) if values.sampler else sampling.step
-    latent = dataclasses.replace(sampling.latent, **LATENTS[values.latent])
-    sampling = dataclasses.replace(sampling, step=rule, latent=latent, batch_size=1)
+    asked = dict(sampler=values.sampler or None, latent=values.latent, batch_size=1)
+    sampling = overlaid(experiment.sampling, **asked)
     solver = solve.Solver.make(experiment, sampling, solve.tokens_of)
     num_steps = values.steps or sampling.num_steps
     (answer,) = solver.answers(params, [problem], seed=values.seed, num_steps=num_steps)
