@@ -12,17 +12,15 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ldd_jax.core.checks import UserError
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Draw, Process
 from ldd_jax.samplers.base import Step
-from ldd_jax.samplers.blocks import Blocks, Whole
+from ldd_jax.samplers.keeping import Keeping
 from ldd_jax.samplers.latents import Latent
-from ldd_jax.samplers.loop import check_lawful, sample
+from ldd_jax.samplers.loop import sample
 from ldd_jax.samplers.net import Net
-from ldd_jax.samplers.sliding import Spans
+from ldd_jax.samplers.rows import Rows
 from ldd_jax.samplers.state import Clamp, SampleState
 from ldd_jax.samplers.windows import Window
 
@@ -31,7 +29,7 @@ WINDOWS = "sampling_windows"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Approximate(Blocks):
+class Approximate(Keeping):
     """Left to right by blocks of `size`, all masks ahead in view, as `fill` goes.
 
     A pass over the whole row before a block's first step, and before each `refresh`-th (0 = no
@@ -44,8 +42,8 @@ class Approximate(Blocks):
 
     size: int = 32
     refresh: int = 0
-    latent: str = "reset"
     exact: ClassVar[bool] = False
+    unshifted: ClassVar[str] = "no latent is carried beside a cache that is kept"
 
     def __post_init__(self):
         super().__post_init__()
@@ -54,8 +52,6 @@ class Approximate(Blocks):
                 f"size is {self.size}, refresh {self.refresh}; a block has at least 1 position, "
                 "and refresh is 0 (once a block) or a number of steps"
             )
-        if self.latent != "reset":
-            raise ValueError("no latent is carried beside a cache that is kept; latent is reset")
 
     def check(self, process: Process, block: int = 0) -> None:
         """Masked diffusion of a network that sees both ways.
@@ -100,10 +96,6 @@ class Approximate(Blocks):
         """
         del window, block
         return min(self.size, length)
-
-    def spans(self, length: int, window: int) -> Spans:
-        """The row: the network sees it whole."""
-        return Whole().spans(length, window)
 
     def kept(self, denoiser: Any, batch: int, length: int) -> Any:
         """Keys and values of a row.
@@ -162,31 +154,20 @@ class Approximate(Blocks):
         are those of `sample_blocks`.
         """
         del window, eos
-        (z, clock), (batch, length) = prior, prior[0].shape
-        carried = bool(jax.tree.leaves(net.latent(1, 1))) and not latent.off
-        self.check(net.process, net.denoiser.block)
-        self.check_network(latent=carried, timed=net.denoiser.timed)
-        if record is not None:
-            raise ValueError("a record is of one block, and a row has several")
-        if clamp is not None and clamp.segment is not None:
-            raise ValueError("a cache holds one document a row; segment does not apply")
-        if net.passes != 1:
-            raise UserError("guidance asks twice, and there is one cache; use guidance 1")
-        if clamp is None:
-            clamp = Clamp(z, jnp.zeros(z.shape, bool))
-        prompt = clamp.fixed if clamp.prompt is None else clamp.prompt
-        z, place = jnp.where(clamp.fixed, clamp.tokens, z), jnp.arange(length)
+        clock, (batch, length) = prior[1], prior[0].shape
+        self.check_run(net, latent=latent, clamp=clamp, record=record)
+        rows, place = Rows.of(prior[0], clamp), jnp.arange(length)
         widths = self.widths(length)
 
         def block(k: Array, carry: Any) -> Any:
             begin, (z, calls, lawless) = k * self.size, carry
             active = (place >= begin) & (place < begin + self.size)
-            fixed = clamp.fixed | ~active
+            fixed = rows.fixed | ~active
 
             def ask(width: int, z: Array) -> tuple[Array, Array, Array]:
                 start = jnp.minimum(begin, length - width)
                 cut = lambda a: jax.lax.dynamic_slice_in_dim(a, start, width, axis=1)
-                given = Clamp(cut(z), cut(fixed), None, cut(prompt))
+                given = Clamp(cut(z), cut(fixed), None, cut(rows.prompt))
                 state, _ = sample(
                     net,
                     step,
@@ -208,19 +189,9 @@ class Approximate(Blocks):
             return z, calls + own, lawless | none
 
         nobody = jnp.zeros(batch, jnp.int32)
-        first = (z, nobody, nobody > 0)
+        first = (rows.z, nobody, nobody > 0)
         z, calls, lawless = jax.lax.fori_loop(0, -(-length // self.size), block, first)
-        if not isinstance(lawless, jax.core.Tracer):
-            check_lawful(np.asarray(lawless))
-        return SampleState(
-            z=z,
-            clock=net.process.clock(jnp.zeros(batch), length),
-            h=None,
-            free=~clamp.fixed,
-            calls=calls,
-            prompt=prompt,
-            lawless=lawless,
-        ), None
+        return rows.ended(net, z, None, calls, lawless), None
 
 
 def _of(ask: Any, width: int) -> Any:

@@ -12,21 +12,19 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
 from ldd_jax.core import positions
-from ldd_jax.core.checks import UserError
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Cond, Draw, Process, Trunk
 from ldd_jax.denoisers.base import Around, few
 from ldd_jax.samplers.base import Step
-from ldd_jax.samplers.blocks import Blocks, Whole
+from ldd_jax.samplers.keeping import Keeping
 from ldd_jax.samplers.latents import Latent
-from ldd_jax.samplers.loop import check_lawful, sample
+from ldd_jax.samplers.loop import sample
 from ldd_jax.samplers.net import Net
 from ldd_jax.samplers.next_token import PROMPT
-from ldd_jax.samplers.sliding import Spans
+from ldd_jax.samplers.rows import Rows
 from ldd_jax.samplers.state import Clamp, SampleState
 
 # Scope of the loop over blocks.
@@ -79,7 +77,7 @@ class WithinRow(AfterCache):
 
 @register("blocks", "cached")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Cached(Blocks):
+class Cached(Keeping):
     """The blocks of the network (`model.block`), each `num_steps` steps, finished ones in a cache.
 
     A prompt's whole blocks fill the cache in one call; a finished block enters by one more. Both
@@ -92,13 +90,8 @@ class Cached(Blocks):
     """
 
     stop: bool = False
-    latent: str = "reset"
     whole_rows: ClassVar[bool] = False
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.latent != "reset":
-            raise ValueError("a block begins with h = 0, as in training; latent is reset")
+    unshifted: ClassVar[str] = "a block begins with h = 0, as in training"
 
     @property
     def stops(self) -> bool:
@@ -129,10 +122,6 @@ class Cached(Blocks):
         del window
         return min(block, length)
 
-    def spans(self, length: int, window: int) -> Spans:
-        """The row: the network says what its blocks are."""
-        return Whole().spans(length, window)
-
     def sample(
         self,
         net: Net,
@@ -154,13 +143,7 @@ class Cached(Blocks):
         are those of `sample_blocks`.
         """
         del window
-        self.check(net.process, net.denoiser.block)
-        if record is not None:
-            raise ValueError("a record is of one block, and this network goes by several")
-        if clamp is not None and clamp.segment is not None:
-            raise ValueError("a cache holds one document a row; segment does not apply")
-        if net.passes != 1:
-            raise UserError("guidance asks twice, and there is one cache; use guidance 1")
+        self.check_run(net, latent=latent, clamp=clamp, record=record)
         run = Run.of(self, net, prior, clamp, eos)
         one = lambda net, z, clock, given, draw: sample(
             net, step, draw, (z, clock), num_steps, clamp=given, latent=latent, **settings
@@ -181,13 +164,11 @@ class Recomputed(Cached):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One batch of rows: `z` [B, L] with what is given in its place, blocks of `size`."""
+    """One batch of rows, z [B, L], in blocks of `size`."""
 
     blocks: Cached
     net: Net
-    z: Array
-    fixed: Array
-    prompt: Array
+    begun: Rows
     size: int
     eos: int | None
 
@@ -208,21 +189,17 @@ class Run:
         z, size = prior[0], net.denoiser.block
         if z.shape[1] % size:
             raise ValueError(f"a row of {z.shape[1]} is not made of whole blocks of {size}")
-        if clamp is None:
-            clamp = Clamp(z, jnp.zeros(z.shape, bool))
-        prompt = clamp.fixed if clamp.prompt is None else clamp.prompt
-        z = jnp.where(clamp.fixed, clamp.tokens, z)
-        return cls(blocks, net, z, clamp.fixed, prompt, size, eos if blocks.stops else None)
+        return cls(blocks, net, Rows.of(z, clamp), size, eos if blocks.stops else None)
 
     @property
     def ended(self) -> Array:
         """What the network is told of time 0, [B]."""
-        zero = jnp.zeros(self.z.shape[0], jnp.result_type(float))
+        zero = jnp.zeros(self.begun.z.shape[0], jnp.result_type(float))
         return self.net.process.clock(zero, self.size)
 
     def read(self, z: Array, cache: Any) -> Any:
         """The cache with clean tokens after those that it holds; no latent."""
-        ended = SampleState(z, self.ended, None, self.fixed, self.fixed)
+        ended = SampleState(z, self.ended, None, self.begun.fixed, self.begun.fixed)
         cond = self.net.cond(ended, None)  # which reads the clock alone
         return self.net.denoiser.trunk(z, cond, cache=cache).cache
 
@@ -252,8 +229,8 @@ class Run:
           draw: block k draws from draw.at(step=k).
           clock: of the prior.
         """
-        batch, length = self.z.shape
-        whole = jnp.all(self.fixed.reshape(batch, -1, self.size), axis=(0, 2))  # nothing to make
+        (z, given, prompts), (batch, length) = self.begun, self.begun.z.shape
+        whole = jnp.all(given.reshape(batch, -1, self.size), axis=(0, 2))  # nothing to make
         begin = jnp.sum(jnp.cumprod(whole), dtype=jnp.int32)
         number = jnp.arange(1, whole.size + 1, dtype=jnp.int32)
         end = jnp.max(jnp.where(whole, 0, number))
@@ -261,7 +238,7 @@ class Run:
         if not self.blocks.whole_rows:
             cache = self.net.denoiser.cache(batch, length)
             with jax.named_scope(PROMPT):
-                cache = jax.lax.cond(begin > 0, lambda c: self.read(self.z, c), lambda c: c, cache)
+                cache = jax.lax.cond(begin > 0, lambda c: self.read(z, c), lambda c: c, cache)
             cache = cache._replace(seen=jnp.full_like(cache.seen, begin * self.size))
         asked = jnp.broadcast_to(begin > 0, batch) & (not self.blocks.whole_rows)
 
@@ -270,11 +247,11 @@ class Run:
 
         def block(carry):
             k, z, cache, calls, lawless, over = carry
-            fixed = self.at(self.fixed, k) | over[:, None]
-            mine, prompt = self.at((z, self.prompt), k)
+            fixed = self.at(given, k) | over[:, None]
+            mine, prompt = self.at((z, prompts), k)
             net = dataclasses.replace(self.net, denoiser=self.past(z, cache, k))
-            given = Clamp(mine, fixed, None, prompt)
-            state = one(net, mine, self.at(clock, k), given, draw.at(step=k))
+            clamp = Clamp(mine, fixed, None, prompt)
+            state = one(net, mine, self.at(clock, k), clamp, draw.at(step=k))
             calls = calls + state.calls
             if not self.blocks.whole_rows:
                 cache = self.read(state.z, cache)
@@ -285,21 +262,11 @@ class Run:
             return k + 1, z, cache, calls, lawless | state.lawless, over | state.lawless
 
         none = jnp.zeros(batch, bool)
-        first = (begin, self.z, cache, asked.astype(jnp.int32), none, none)
+        first = (begin, z, cache, asked.astype(jnp.int32), none, none)
         with jax.named_scope(BLOCKS):
             _, z, _, calls, lawless, _ = jax.lax.while_loop(more, block, first)
-        if not isinstance(lawless, jax.core.Tracer):
-            check_lawful(np.asarray(lawless))
         if self.eos is not None:
-            hit = (z == self.eos) & ~self.fixed
+            hit = (z == self.eos) & ~given
             after = jnp.cumsum(hit, axis=1) - hit > 0
-            z = jnp.where(after & ~self.fixed, jnp.asarray(self.eos, z.dtype), z)
-        return SampleState(
-            z=z,
-            clock=self.net.process.clock(jnp.zeros(batch), length),
-            h=None,
-            free=~self.fixed,
-            calls=calls,
-            prompt=self.prompt,
-            lawless=lawless,
-        )
+            z = jnp.where(after & ~given, jnp.asarray(self.eos, z.dtype), z)
+        return self.begun.ended(self.net, z, None, calls, lawless)

@@ -105,12 +105,15 @@ def noisy(process: Any, state: SampleState) -> Array:
     return jnp.any(left, axis=1)
 
 
-def check_lawful(lawless_B: np.ndarray) -> None:
-    """Refuse samples that were not drawn from a law.
+def check_lawful(lawless_B: Any) -> None:
+    """Refuse samples that were not drawn from a law; while a program is traced nothing is known.
 
     Raises:
       FloatingPointError: with their number.
     """
+    if isinstance(lawless_B, jax.core.Tracer):
+        return
+    lawless_B = np.asarray(lawless_B)
     if lawless_B.any():
         raise FloatingPointError(
             f"{int(lawless_B.sum())} of {lawless_B.size} samples could not be drawn: the network's "
@@ -209,8 +212,7 @@ def sample(
     state = state._replace(memory=step.init(net, state))
 
     def end(state, trace):
-        if not isinstance(state.lawless, jax.core.Tracer):
-            check_lawful(np.asarray(state.lawless))
+        check_lawful(state.lawless)
         return state, trace
 
     carry, trace = (watch.begin(net, state), window and window.empty(net)), None

@@ -11,8 +11,8 @@ import numpy as np
 
 from ldd_jax.core import positions
 from ldd_jax.core.types import Array, Draw
-from ldd_jax.samplers.loop import check_lawful
 from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.rows import Rows
 from ldd_jax.samplers.state import Clamp, SampleState
 
 
@@ -66,10 +66,7 @@ def slide(
       The state of the whole row; h is that of the last window.
     """
     batch, length = positions.shape(prior[0])
-    if clamp is None:
-        clamp = Clamp(prior[0], jnp.zeros((batch, length), bool))
-    prompt = clamp.fixed if clamp.prompt is None else clamp.prompt
-    z = positions.where(clamp.fixed, clamp.tokens, prior[0])
+    rows, documents = Rows.of(prior[0], clamp), None if clamp is None else clamp.segment
     start, end, offset = (jnp.asarray(a) for a in spans)
     view: Callable = lambda tree, o: jax.tree.map(
         lambda a: jax.lax.dynamic_slice_in_dim(a, o, seen, axis=1) if a.ndim > 1 else a, tree
@@ -81,10 +78,10 @@ def slide(
         z, h, calls, lawless = carry
         o = offset[k]
         active = (place >= start[k]) & (place < end[k])
-        fixed = clamp.fixed | ~active
-        segment = None if clamp.segment is None else view(clamp.segment, o)
+        fixed = rows.fixed | ~active
+        segment = None if documents is None else view(documents, o)
         fixed = view(jnp.broadcast_to(fixed, (batch, length)), o)
-        given = Clamp(view(z, o), fixed, segment, prompt=view(prompt, o))
+        given = Clamp(view(z, o), fixed, segment, prompt=view(rows.prompt, o))
         moved = o - offset[jnp.maximum(k - 1, 0)]
         h = jax.tree.map(lambda a: _shift(a, moved), h) if shift else zero(h)
         state, _ = run(draw.at(step=k), (view(z, o), view(prior[1], o)), given, h)
@@ -93,14 +90,9 @@ def slide(
         return z, state.h, calls + state.calls, lawless | state.lawless
 
     none = jnp.zeros(batch, jnp.int32)
-    first = (z, net.latent(batch, seen), none, none > 0)
+    first = (rows.z, net.latent(batch, seen), none, none > 0)
     z, h, calls, lawless = jax.lax.fori_loop(0, len(spans.end), block, first)
-    if not isinstance(lawless, jax.core.Tracer):
-        check_lawful(np.asarray(lawless))
-    ended = net.process.clock(jnp.zeros(batch), length)
-    return SampleState(
-        z=z, clock=ended, h=h, free=~clamp.fixed, calls=calls, prompt=prompt, lawless=lawless
-    )
+    return rows.ended(net, z, h, calls, lawless)
 
 
 def _shift(a: Array, by: Array) -> Array:
