@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,22 +12,13 @@ from ldd_jax.config import experiment as experiments
 from ldd_jax.config import refusals
 from ldd_jax.config.experiment import Experiment
 from ldd_jax.core import registry
-from ldd_jax.core.checks import UserError, is_whole, require
-from ldd_jax.denoisers.stack import REMAT
-from ldd_jax.planning import aot, chips, cost, hlo
+from ldd_jax.core.checks import require
+from ldd_jax.planning import aot, chips, cost, fitting, hlo
 from ldd_jax.training import sharding
 from ldd_jax.training import state as states
 
-# What the compiler says that it needs and has, by versions of libtpu.
-FIGURES = (
-    r"\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)",
-    r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT])",
-)
 AHEAD = 6  # batches of a host: four are read ahead, one is sent and one is kept
 HALF = 0.5  # of the published peak, in estimates
-
-# Remat policy and chunks, from what keeps most to what keeps least.
-SAVING = (("none", 1), ("dots", 1), ("full", 1), ("full", 4), ("full", 16))
 
 
 def build(config: ConfigDict, vocabulary: int, devices: list | None) -> Experiment:
@@ -172,61 +161,6 @@ def on_slice(
     return build(with_fields(config, training__batch_size=batch), vocabulary, devices), batch
 
 
-class DoesNotFit(UserError):
-    """A program that the compiler finds no memory for."""
-
-
-def _fitting(made: Callable[[], aot.Compiled], per_chip: int) -> aot.Compiled:
-    """The compiled program.
-
-    Args:
-      made: makes it.
-      per_chip: sequences a chip, for the message.
-
-    Raises:
-      DoesNotFit: with the compiler's own figures.
-      UserError: for whatever else the compiler says.
-    """
-    try:
-        return made()
-    except UserError:
-        raise
-    except Exception as error:  # XLA's own kinds
-        text = str(error)
-        require("RESOURCE_EXHAUSTED" in text, (text.splitlines() or [type(error).__name__])[0])
-        used = next(filter(None, (re.search(p, text) for p in FIGURES)), None)
-        unit = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-        told = [float(used[i]) * unit[used[i + 1]] / aot.GIB if used else None for i in (1, 3)]
-        raise DoesNotFit(too_much(per_chip, *told)) from error
-
-
-def too_much(per_chip: int, needed: float | None, capacity: float | None) -> str:
-    """What is said of a batch that does not fit.
-
-    Args:
-      per_chip: sequences a chip.
-      needed: GiB of a device, as far as the compiler says; None = it does not.
-      capacity: that it has.
-    """
-    figures = f" ({needed:.1f} of {capacity:.1f} GiB a device)" if needed and capacity else ""
-    return (
-        f"--per_chip={per_chip} does not fit{figures}; lower it, keep less "
-        "(--config.model.remat=full, --config.model.chunks=4), take more chips, or let --search "
-        "find the largest that does"
-    )
-
-
-def unfit(record: dict[str, Any]) -> str:
-    """Why a record's batch, or each of a search, does not fit; "" = it does."""
-    if "tried" in record:
-        sizes = [entry["sequences_per_chip"] for entry in record["tried"]]
-        return "" if record["best"] else f"no batch fits, from {max(sizes)} sequences a chip down"
-    memory = record.get("gib_per_device", {})
-    if record.get("fits", True):
-        return ""
-    return too_much(record["sequences_per_chip"], memory["peak"], memory["capacity"])
-
-
 def hosts(experiment: Experiment, batch: int) -> dict[str, Any]:
     """What a host of the slice holds: memory for a save under way and for batches read ahead.
 
@@ -270,7 +204,7 @@ def train(config: ConfigDict, vocabulary: int, topology: str, per_chip: int) -> 
     _no_target(config)
     chip = chips.chip(topology)
     experiment, batch = on_slice(config, vocabulary, topology, per_chip)
-    found = _fitting(lambda: aot.train_step(experiment, batch), per_chip)
+    found = fitting.fitting(lambda: aot.train_step(experiment, batch), per_chip)
     expected = cost.expectations(experiment, batch)
     collectives = hlo.Program.read(found.text, expected).collectives() if found.text else None
     wire = None if collectives is None else sum(e["bytes"] for e in collectives.values())
@@ -310,7 +244,7 @@ def sample(
     chip = chips.chip(topology)
     num_steps = num_steps or config.sampling.num_steps
     experiment, batch = on_slice(config, vocabulary, topology, per_chip)
-    found = _fitting(lambda: aot.sampler(experiment, batch, config.data.length), per_chip)
+    found = fitting.fitting(lambda: aot.sampler(experiment, batch, config.data.length), per_chip)
     step = cost.sampler_step_count(experiment, batch, num_steps)
     whole = cost.sampler_step_count(cost.plain_sampler(experiment), batch, num_steps)
     return {
@@ -331,83 +265,6 @@ def sample(
         "largest_float32_elements": hlo.largest_float32(found.text) if found.text else None,
         "compile_seconds": found.seconds,
     }
-
-
-def policies(text: str) -> tuple[tuple[str, int], ...]:
-    """Parse `full:4,full:16`; "" = `SAVING`.
-
-    Raises:
-      UserError: for anything else.
-    """
-    pairs = [item.partition(":") for item in filter(None, text.split(","))]
-    good = all(remat in REMAT and is_whole(chunks, 1) for remat, _, chunks in pairs)
-    require(good, f"--policies={text} is not remat:chunks,...; remat is one of {', '.join(REMAT)}")
-    return tuple((remat, int(chunks)) for remat, _, chunks in pairs) or SAVING
-
-
-def search(
-    config: ConfigDict, vocabulary: int, topology: str, start: int, policies: tuple = SAVING
-) -> dict[str, Any]:
-    """The largest batch a chip that fits, and the remat policy and chunks that allow it.
-
-    `config`, `vocabulary` and `topology` are those of `on_slice`. Each of the `policies`, (remat,
-    chunks), begins at `start` sequences a chip; see `largest`.
-    """
-    best: dict[str, Any] = {}
-    tried: list[dict[str, Any]] = []
-    for remat, chunks in policies:
-        chosen = with_fields(config, model__remat=remat, model__chunks=chunks)
-
-        def attempt(per_chip: int, chosen=chosen, remat=remat, chunks=chunks) -> float | None:
-            nonlocal best
-            entry = {"remat": remat, "chunks": chunks, "sequences_per_chip": per_chip}
-            tried.append(entry)
-            try:
-                found = train(chosen, vocabulary, topology, per_chip)
-            except DoesNotFit:
-                entry["peak"] = None
-                entry["fits"] = False
-                return None
-            entry["peak"] = found["gib_per_device"]["peak"]
-            if not found["fits"]:
-                return None
-            if per_chip > best.get("sequences_per_chip", 0):
-                best = found
-            return entry["peak"]
-
-        chip = chips.chip(topology)
-        largest(attempt, start, chip.memory_gib / chip.cores)
-    return {"best": best, "tried": tried}
-
-
-def largest(attempt: Callable[[int], float | None], start: int, capacity: float) -> int:
-    """The largest size with a peak, to within an eighth; 0 if there is none.
-
-    Doubles `start` once, then goes where the line through the last two peaks meets the `capacity`;
-    `attempt` makes a size a peak in its unit, or None where it does not fit.
-    """
-    fits: list[tuple[int, float]] = []
-    over, size = 0, start
-    for _ in range(8):
-        peak = attempt(size)
-        if peak is None:
-            over = size
-        else:
-            fits.append((size, peak))
-        low = fits[-1][0] if fits else 0
-        step = max(1, 2 ** (low.bit_length() - 4))
-        if over and over - low <= step:
-            break
-        size = 2 * low if fits else size // 2
-        if len(fits) > 1 and fits[-1][1] > fits[-2][1]:
-            (a, pa), (b, pb) = fits[-2:]
-            reach = b + int((capacity - pb) * (b - a) / (pb - pa)) // step * step
-            size = min(max(reach, b + step), 8 * b)
-        if over and size >= over:
-            size = (low + over) // 2 // step * step
-        if size <= low:
-            break
-    return fits[-1][0] if fits else 0
 
 
 def table(record: dict[str, Any], prefix: str = "") -> str:

@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from ldd_jax.core.checks import UserError
-from ldd_jax.planning import aot, plan
+from ldd_jax.planning import aot, fitting, plan
 from tests.training.common import experiment
 
 SAID = (
@@ -31,26 +31,26 @@ def raising(error):
 
 
 def test_what_does_not_fit_is_said_in_words():
-    with pytest.raises(plan.DoesNotFit, match=r"--per_chip=64 does not fit \(23.2 of 15.8 GiB"):
-        plan._fitting(raising(RuntimeError(SAID)), 64)
-    with pytest.raises(plan.DoesNotFit, match=r"does not fit \(128.0 of 15.8 GiB a device\)"):
-        plan._fitting(raising(RuntimeError(NEWER)), 64)
-    with pytest.raises(plan.DoesNotFit, match="--per_chip=64 does not fit; lower it"):
-        plan._fitting(raising(RuntimeError("RESOURCE_EXHAUSTED: no figures")), 64)
+    with pytest.raises(fitting.DoesNotFit, match=r"--per_chip=64 does not fit \(23.2 of 15.8 GiB"):
+        fitting.fitting(raising(RuntimeError(SAID)), 64)
+    with pytest.raises(fitting.DoesNotFit, match=r"does not fit \(128.0 of 15.8 GiB a device\)"):
+        fitting.fitting(raising(RuntimeError(NEWER)), 64)
+    with pytest.raises(fitting.DoesNotFit, match="--per_chip=64 does not fit; lower it"):
+        fitting.fitting(raising(RuntimeError("RESOURCE_EXHAUSTED: no figures")), 64)
     with pytest.raises(UserError, match="^INTERNAL: broken$"):
-        plan._fitting(raising(RuntimeError("INTERNAL: broken\ntrace")), 64)
+        fitting.fitting(raising(RuntimeError("INTERNAL: broken\ntrace")), 64)
     with pytest.raises(UserError, match="not a multiple"):
-        plan._fitting(raising(UserError("not a multiple")), 64)
+        fitting.fitting(raising(UserError("not a multiple")), 64)
 
 
 def test_a_record_says_whether_it_fits():
     memory = {"peak": 17.0, "capacity": 16.0}
     record = {"fits": False, "gib_per_device": memory, "sequences_per_chip": 8}
-    assert "--per_chip=8 does not fit (17.0 of 16.0 GiB a device)" in plan.unfit(record)
-    assert plan.unfit(record | {"fits": True}) == plan.unfit({"step": 1.0}) == ""
+    assert "--per_chip=8 does not fit (17.0 of 16.0 GiB a device)" in fitting.unfit(record)
+    assert fitting.unfit(record | {"fits": True}) == fitting.unfit({"step": 1.0}) == ""
     tried = [{"sequences_per_chip": 8}, {"sequences_per_chip": 4}]
-    assert plan.unfit({"best": {}, "tried": tried}).startswith("no batch fits, from 8 sequences")
-    assert plan.unfit({"best": record, "tried": tried}) == ""
+    assert fitting.unfit({"best": {}, "tried": tried}).startswith("no batch fits, from 8 sequences")
+    assert fitting.unfit({"best": record, "tried": tried}) == ""
 
 
 @pytest.fixture(scope="module")

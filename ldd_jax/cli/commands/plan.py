@@ -50,7 +50,7 @@ def _plan(values: flags.FlagValues) -> None:
         "TPU_WORKER_HOSTNAMES": "localhost",
     }
     os.environ.update({k: os.environ.get(k, v) for k, v in quiet.items()})
-    from ldd_jax.planning import plan
+    from ldd_jax.planning import fitting, plan, search
 
     require(values.per_chip >= 1, f"--per_chip={values.per_chip}; it must be at least 1")
     given = values.vocabulary
@@ -67,14 +67,14 @@ def _plan(values: flags.FlagValues) -> None:
     if values.what == "flops":
         record = plan.flops(config, size)
     elif values.search:
-        policies = plan.policies(values.policies)
-        record = plan.search(config, size, values.topology, values.per_chip, policies)
+        policies = search.policies(values.policies)
+        record = search.search(config, size, values.topology, values.per_chip, policies)
     else:
         make = {"train": plan.train, "sample": plan.sample}[values.what]
         record = make(config, size, values.topology, values.per_chip)
     record = {"vocabulary": size, "vocabulary_from": source} | record
     say(json.dumps(record, indent=2) if values.json else plan.table(record))
-    why = plan.unfit(record)
+    why = fitting.unfit(record)
     require(not why, why)
 
 
