@@ -30,9 +30,9 @@ from ldd_jax.core.types import Model, Process, TokenSpace
 from ldd_jax.data import Corpus, Tokenizer, load_tokenizer
 from ldd_jax.data.instructions import PLACE
 from ldd_jax.samplers.base import Step
-from ldd_jax.training import sharding
+from ldd_jax.training import optimizers, sharding  # noqa: F401  (optimizers register)
 from ldd_jax.training import state as states
-from ldd_jax.training.optimizers import Optimizer
+from ldd_jax.training.optimizer import Optimizer
 from ldd_jax.training.sharding import MeshShape
 from ldd_jax.training.step import Update
 

@@ -12,7 +12,7 @@ import optax
 
 from ldd_jax.core.types import Array, Batch, Loss, Model, Objective, as_batch
 from ldd_jax.training import rounding
-from ldd_jax.training.optimizers import skipped
+from ldd_jax.training.optimizer import skipped
 from ldd_jax.training.state import TrainState, update_ema
 
 ROUNDED = 0x726E64  # within the update's key, of which objectives fold in small numbers

@@ -11,7 +11,8 @@ from ldd_jax.config.recipes import arguments, make
 from ldd_jax.core.checks import UserError
 from ldd_jax.core.registry import section
 from ldd_jax.data.characters import CharacterTokenizer
-from ldd_jax.training.optimizers import OPTIMIZERS, Adafactor, AdamW, Lion, Muon, skipped
+from ldd_jax.training.optimizer import skipped
+from ldd_jax.training.optimizers import OPTIMIZERS, Adafactor, AdamW, Lion, Muon
 from ldd_jax.training.state import update_ema
 from tests.training.common import experiment
 
