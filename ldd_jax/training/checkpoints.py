@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import secrets
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,12 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging
 
-from ldd_jax.core import kept, lease, reading, storage, writing
+from ldd_jax.core import kept, lease, storage, writing
 from ldd_jax.core.checks import RunError, UserError, is_number
-from ldd_jax.core.console import say
-from ldd_jax.training import digests, distributed, handlers, shapes
+from ldd_jax.training import digests, distributed, handlers, shapes, whole
 from ldd_jax.training.retention import Retention
 from ldd_jax.training.state import TrainState
 
-# 1 had no digests and said less of the run; it is still read.
-FORMAT = 2
-READABLE = (1, 2)
-DAMAGED = "damaged"
 SCORE = "score"
 ALONE = "parameters_alone"  # in the record of a save that holds no average beside them
 
@@ -62,13 +57,14 @@ class Checkpoints:
     ):
         self.directory = storage.at(workdir).absolute() / "checkpoints"
         self.kept = kept.kept(self.directory)
+        self.found = whole.Whole(self.directory, self.kept)
         self.retention = Retention(keep, every, best)
         if read_only and not self.directory.is_dir():
             raise UserError(f"{workdir} holds no checkpoints; train there first")
         if not read_only:
             if distributed.leader():
-                writing.refuse_links([self.directory, self.directory.parent / DAMAGED])
-                self._set_aside()
+                writing.refuse_links([self.directory, self.directory.parent / whole.DAMAGED])
+                self.found.set_aside()
             distributed.barrier("checkpoints")
             if self.kept.apart and not distributed.leader():
                 for step in self.kept.steps()[-1:]:
@@ -99,7 +95,7 @@ class Checkpoints:
 
         if not read_only and best:
             for step in self.kept.steps():
-                self._score(step, _meta(self.kept.folder(step, ["meta"])).get(SCORE))
+                self._score(step, whole.record(self.kept.folder(step, ["meta"])).get(SCORE))
 
     def _score(self, step: int, score: Any) -> None:
         if is_number(score):
@@ -111,8 +107,7 @@ class Checkpoints:
 
     def beyond(self, step: int) -> int | None:
         """The newest whole checkpoint if it is after `step`, else None; others are not read."""
-        later = sorted((s for s in self.kept.steps() if s > step), reverse=True)
-        return next((s for s in later if not self._fault(s)), None)
+        return self.found.beyond(step)
 
     def save(self, state: TrainState, meta: dict[str, Any], score: float | None = None) -> None:
         """Start a save of `state`; returns before it is on disk.
@@ -125,7 +120,7 @@ class Checkpoints:
         Raises:
           RunError: if this save, or the one before, cannot be written.
         """
-        record = {"format": FORMAT, ALONE: state.ema is None, SCORE: score, **meta}
+        record = {"format": whole.FORMAT, ALONE: state.ema is None, SCORE: score, **meta}
         self._score(int(state.step), score)
         items = dict(
             params=ocp.args.StandardSave(state.params),
@@ -180,7 +175,7 @@ class Checkpoints:
         items = {"params": params} | ({} if ema is None else {"ema": ema})
         args = ocp.args.Composite(
             **{name: ocp.args.StandardSave(item) for name, item in items.items()},
-            meta=ocp.args.JsonSave({"format": FORMAT, ALONE: ema is None, **meta}),
+            meta=ocp.args.JsonSave({"format": whole.FORMAT, ALONE: ema is None, **meta}),
         )
         self._save(step, args)
 
@@ -224,17 +219,17 @@ class Checkpoints:
         """
         newest = max(self.kept.steps(), default=0)
         record = self.kept.folder(newest if step is None else step, ["meta"])
-        alone = _meta(record).get(ALONE) is True
+        alone = whole.record(record).get(ALONE) is True
         item = "ema" if ema and not alone else "params"
         found = self._read({item: like}, step, states)
         return found[item], found["meta"]
 
     def _read(self, items: dict[str, Any], step: int | None, states: int) -> dict[str, Any]:
         """Each item as wanted, and "meta"."""
-        step = self._choose([*items, "meta"], step)
+        step = self.found.choose([*items, "meta"], step, trusted=not self.read_only)
         try:
             folder = self.kept.folder(step, [*items, "meta"])
-            rows = shapes.rows_of(_meta(folder), states)
+            rows = shapes.rows_of(whole.record(folder), states)
             args = {"meta": ocp.args.JsonRestore()}
             for name, like in items.items():
                 there = shapes.as_stored(like, shapes.stored(folder / name), states, rows)
@@ -248,63 +243,6 @@ class Checkpoints:
                 f"checkpoint {step} in {self.directory.parent} does not fit the config (another "
                 f"architecture, vocabulary or method?): {first}"
             ) from error
-
-    def _choose(self, parts: Collection[str], step: int | None) -> int:
-        """`step`, or the newest whose parts are whole; what is passed over is said."""
-        have = sorted(self.kept.steps(), reverse=True)
-        if not have or step not in (None, *have):
-            listed = ", ".join(map(str, sorted(have))) or "none"
-            raise UserError(f"{self.directory.parent}: no checkpoint {step}; there are: {listed}")
-        passed: list[str] = []
-        for number in have if step is None else [step]:
-            why = self._fault(number, parts) if self.read_only else ""  # a writer has looked
-            if not why:
-                for damage in passed:
-                    _say(f"{damage}; checkpoint {number} is used")
-                return number
-            passed.append(f"checkpoint {number} in {self.directory.parent} is damaged ({why})")
-        raise UserError("; ".join(passed))
-
-    def _fault(self, step: int, parts: Collection[str] = ()) -> str:
-        """What is wrong with a checkpoint; formats that this library cannot read are refused."""
-        folder = self.kept.folder(step, parts)
-        meta = _meta(folder)
-        version = meta.get("format")
-        newer = isinstance(version, int) and version > FORMAT
-        if newer:
-            raise UserError(
-                f"checkpoint {step} in {self.directory.parent} has format {version}; this library "
-                f"reads {READABLE[0]} to {READABLE[-1]}: use the version that wrote it, or later"
-            )
-        if version not in READABLE:
-            return "its record (meta) is missing or damaged"
-        for place, _, names in os.walk(folder):  # Orbax would wait for a pipe
-            for name in names:
-                if not os.path.isfile(os.path.join(place, name)):
-                    return f"{name} is no regular file"
-        return digests.fault(folder, parts) if version > 1 else ""
-
-    def _set_aside(self) -> None:
-        """Move damaged checkpoints that are newer than the newest whole one out of the way."""
-        steps = self.kept.steps()
-        damaged = {}
-        for step in sorted(steps, reverse=True):
-            why = self._fault(step)
-            if not why:
-                break
-            damaged[step] = why
-        if damaged and len(damaged) == len(steps):
-            words = "; ".join(f"{s}: {why}" for s, why in damaged.items())
-            raise UserError(
-                f"none of the checkpoints in {self.directory} is whole ({words}); put a copy back, "
-                "or give another --workdir"
-            )
-        place = self.directory.parent / DAMAGED
-        for step, why in damaged.items():
-            place.mkdir(exist_ok=True)
-            number = sum(1 for _ in place.glob(f"{step}.*"))
-            self.kept.move(step, place / f"{step}.{number}")
-            _say(f"checkpoint {step} is damaged ({why}); moved to {place / f'{step}.{number}'}")
 
     def close(self) -> None:
         """Wait until everything is on disk.
@@ -334,15 +272,6 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def _meta(folder: Path) -> dict[str, Any]:
-    """The record of a checkpoint, read by this process alone; empty if it cannot be."""
-    try:
-        found = reading.read_json(folder / "meta" / "metadata")
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _reason(error: BaseException | None) -> str:
     """What the operating system said, through Orbax and TensorStore; else the error's own words."""
     text = " ".join(str(error).split())[:200]
@@ -353,8 +282,3 @@ def _reason(error: BaseException | None) -> str:
             return os.strerror(int(found[1]))
         error = error.__cause__ or error.__context__
     return text
-
-
-def _say(text: str) -> None:
-    if jax.process_index() == 0:
-        say(f"ldd_jax: {text}", error=True)

@@ -12,7 +12,8 @@ from ldd_jax.config.refusals import check_batch
 from ldd_jax.core.checks import UserError
 from ldd_jax.training import sharding
 from ldd_jax.training import state as states
-from ldd_jax.training.checkpoints import FORMAT, Checkpoints
+from ldd_jax.training.checkpoints import Checkpoints
+from ldd_jax.training.whole import FORMAT
 from tests import children
 from tests.training import sharded
 from tests.training.common import experiment, run
