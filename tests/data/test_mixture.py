@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import runpy
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from ldd_jax.core.registry import build, section
 from ldd_jax.data import Bytes, Mixture, TextData, batches, prepare
 from ldd_jax.data.mixture import Mixed
 from ldd_jax.data.packing import MemoryRows
+from tests.children import ROOT
 
 
 def rows(first, count):
@@ -123,3 +125,13 @@ def test_what_is_refused(texts):
             Mixture(path="a", **fields)
     with pytest.raises(UserError, match="nothere"):
         Mixture(path=texts[0], others=("nothere.txt",)).check()
+
+
+@pytest.mark.parametrize("name", ["text", "openwebtext"])
+def test_recipes_take_it(name):
+    module = runpy.run_path(str(ROOT / "configs" / f"{name}.py"))
+    assert module["get_config"]().data["name"] == "text"
+    data = module["get_config"]("method=mdlm,source=mixture").data
+    assert data["name"] == "mixture"
+    data.update(dict(path="a", others=("b", "c"), weights=(0.5, 0.3, 0.2)))
+    assert [source.path for source in build("data", data).sources] == ["a", "b", "c"]
