@@ -11,7 +11,7 @@ import numpy as np
 from ldd_jax.bench.baselines import training_tokens
 from ldd_jax.config.experiment import Experiment, read_corpus
 from ldd_jax.config.stored import fingerprint
-from ldd_jax.core import reading
+from ldd_jax.core import reading, storage
 from ldd_jax.core.checks import UserError, parse_json, require
 from ldd_jax.core.types import Cond
 from ldd_jax.data import Corpus
@@ -82,14 +82,15 @@ def make_judge(name: str, corpus: Any) -> Judge:
     """`ngram`, a GPT-2 folder or an autoregressive workdir; `corpus()` is called for the first."""
     if name == NGRAM:
         return ngram_judge(corpus())
-    if any(Path(name).glob("*.safetensors")):
-        return gpt2.load(Path(name))
+    place = storage.at(name)
+    if any(place.glob("*.safetensors")):
+        return gpt2.load(storage.local(place))
     require(
-        (Path(name) / "config.json").is_file(),
+        (place / "config.json").is_file(),
         f"--judge={name}: give {NGRAM!r}, the workdir of an autoregressive run, or a folder with "
         "a GPT-2 (config.json, *.safetensors)",
     )
-    return network_judge(Path(name))
+    return network_judge(place)
 
 
 def validation_samples(

@@ -86,6 +86,9 @@ def test_prepared_shards_and_sources_are_those_of_a_folder(bucket, text, tmp_pat
         (rows[0][i]["tokens"] == rows[1][i]["tokens"]).all() for i in range(0, len(rows[0]), 50)
     )
     refused(tools.call(*prepare, f"--config.data.path={text}", "--output=memory://b/d"), "empty")
+    plan = ("plan", "--config=text", "--what=parameters", "--json")
+    planned = [tools.good(*plan, f"--config.data.path={p}").out for p in ("memory://b/d", "d")]
+    assert planned[0] == planned[1]
     (bucket / "d" / "train-00000-of-00004.array_record").put(b"torn")
     with pytest.raises(UserError, match="its manifest says"):
         read_prepared("memory://b/d")
@@ -128,3 +131,57 @@ def test_what_is_made_of_a_run(bucket, trained, tmp_path, monkeypatch):
     assert b"<html" in (bucket / "run" / "report.html").read_bytes()[:400]
     assert "mdlm" in tools.good("watch", "--once", "--workdir=memory://b/run").out
     assert {p.name for p in tmp_path.iterdir()} == {"out"}
+
+
+@pytest.mark.slow
+def test_samples_are_judged_and_runs_compared(bucket, trained, tmp_path, monkeypatch):
+    """What is read may lie in a bucket, a judge's folder too; the figures are those of a folder."""
+    monkeypatch.chdir(tmp_path)
+    places = {"run": trained("mdlm"), "ar": trained("ar"), "s.jsonl": tmp_path / "s.jsonl"}
+    tools.good("sample", f"--workdir={places['run']}", "--num_samples=3", "--output=s.jsonl")
+    for name, local in places.items():
+        (bucket / name).upload(local)
+    far = {name: f"memory://b/{name}" for name in places}
+    found = {}
+    for where, place in (("far", far), ("here", places)):
+        output = "memory://b/told.json" if where == "far" else tmp_path / "told.json"
+        judged = ("gen-ppl", place["s.jsonl"], f"--judge={place['ar']}", f"--output={output}")
+        said = tools.good(*judged, f"--reference={place['s.jsonl']}").out
+        told = json.loads(at(output).read_bytes())
+        assert told.pop("file") == str(place["s.jsonl"])
+        given = (f"--workdir={place['run']}", f"--judge={place['ar']}", "--latents=off")
+        tools.good("bench", *given, "--steps=2", "--num_samples=3", f"--output={where}")
+        cells = tools.json_lines(tmp_path / where / "cells.jsonl")
+        own = [(c["sampler"], c["judge_nats"], c["calls"], c["sample"]) for c in cells]
+        found[where] = said, told, own
+    assert found["far"] == found["here"]
+    assert {p.name for p in tmp_path.iterdir()} == {"s.jsonl", "told.json", "far", "here"}
+
+
+def test_what_is_written_locally_alone_is_refused_in_a_line(bucket):
+    config = ("--config=text", "--config.data.path=x")
+    for argv, flag in (
+        (("bench", "--workdir=memory://b/run", "--output=memory://b/o"), "--output"),
+        (("lm-eval", "--workdir=memory://b/run", "--tasks=t", "--include=gs://b/t"), "--include"),
+        (("lm-eval", "--workdir=s3://b/r", "--tasks=t", "--output_path=s3://b/o"), "--output_path"),
+        (("plan", *config, "--topology=gs://b/t"), "--topology"),
+        (("lab", "--plot=gs://b/p.png"), "--plot"),
+    ):
+        refused(tools.call(*argv), f"{flag}=", "only local files can be given here")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("bench", "--workdir=memory://b/run,memory://b/two", "--output=o"),
+        ("gen-ppl", "memory://b/none.jsonl", "--workdir=memory://b/run"),
+        ("gen-ppl", "memory://b/there.jsonl", "--judge=memory://b/none"),
+        ("lm-eval", "--workdir=memory://b/run", "--tasks=t"),
+    ],
+)
+def test_what_is_not_in_the_bucket_is_a_line(bucket, argv, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (bucket / "there.jsonl").put(b"a text")
+    said = tools.call(*argv)
+    refused(said)
+    assert "only local files" not in said.err, said

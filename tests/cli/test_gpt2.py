@@ -92,7 +92,7 @@ def test_nats_are_those_of_plain_numpy(folder):
 
 
 @pytest.mark.slow
-def test_gen_ppl_and_bench(folder, trained, tmp_path):
+def test_gen_ppl_and_bench(folder, trained, tmp_path, bucket):
     workdir = trained("mdlm")
     tools.good("sample", f"--workdir={workdir}", f"--output={tmp_path / 's.jsonl'}")
     output = tmp_path / "ppl.json"
@@ -103,6 +103,11 @@ def test_gen_ppl_and_bench(folder, trained, tmp_path):
     nats, tokens = judge.nats([np.asarray(judge.tokenizer.encode(t)) for t in texts])
     assert record["nats"] == pytest.approx(nats.sum() / tokens.sum())
     assert record["tokens"] == tokens.sum() and folder.name in run.out
+    (bucket / folder.name).upload(folder)
+    tools.good(
+        "gen-ppl", tmp_path / "s.jsonl", f"--judge={bucket / folder.name}", f"--output={output}"
+    )
+    assert tools.json_lines(output) == [record]
     flags = (f"--judge={folder},ngram", "--steps=2", "--num_samples=4", "--samplers=default")
     tools.good("bench", f"--workdir={workdir}", f"--output={tmp_path / 'bench'}", *flags)
     cells = tools.json_lines(tmp_path / "bench" / "cells.jsonl")

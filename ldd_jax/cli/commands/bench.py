@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from pathlib import Path
 
 from absl import flags
 
@@ -12,6 +11,7 @@ from ldd_jax.cli.command_line import Command
 from ldd_jax.cli.commands.shared import distributed_flags, start
 from ldd_jax.core.checks import require
 from ldd_jax.core.console import OUT, say
+from ldd_jax.core.storage import at
 
 
 def _bench_flags(values: flags.FlagValues) -> None:
@@ -78,8 +78,8 @@ def _bench(values: flags.FlagValues) -> None:
         max(temperatures) < math.inf, f"--temperatures={values.temperatures}; they must be finite"
     )
     settings = run.Settings(
-        workdirs=[Path(w) for w in dict.fromkeys(",".join(values.workdir).split(","))],
-        output=Path(values.output),
+        workdirs=[at(w) for w in dict.fromkeys(",".join(values.workdir).split(","))],
+        output=at(values.output),
         samplers=run.sampler_names(values.samplers),
         steps=cells.numbers("steps", values.steps),
         temperatures=temperatures,
@@ -122,7 +122,7 @@ def _gen_ppl_flags(values: flags.FlagValues) -> None:
 
 def _gen_ppl(values: flags.FlagValues) -> None:
     require(bool(values.file), "which samples? give gen-ppl FILE")
-    path, workdir = Path(values.file), values.workdir
+    path, workdir = at(values.file), values.workdir
     require(path.is_file(), f"{path}: no such file")
     if not workdir and (path.parent / "config.json").is_file():
         workdir = str(path.parent)
@@ -141,7 +141,7 @@ def _gen_ppl(values: flags.FlagValues) -> None:
 
     reference, validation = values.reference, values.reference == "validation"
     require(
-        not reference or validation or Path(reference).is_file(),
+        not reference or validation or at(reference).is_file(),
         f"--reference={reference}: no such file",
     )
     require(
@@ -150,7 +150,7 @@ def _gen_ppl(values: flags.FlagValues) -> None:
     )
     output = outputs.place(values.output) if values.output else None
     texts, tokens, digest = judging.read_samples(path)
-    corpus = functools.cache(lambda: judging.corpus_of(experiment.restore(Path(workdir))))
+    corpus = functools.cache(lambda: judging.corpus_of(experiment.restore(at(workdir))))
     found = judging.make_judge(judge, corpus)
     rows = rows_for(found, texts, tokens, digest)
     verdict = bootstrap(*found.nats(rows))
@@ -160,7 +160,7 @@ def _gen_ppl(values: flags.FlagValues) -> None:
         if validation:
             others = judging.validation_samples(corpus(), len(rows))
         else:
-            others = judging.read_samples(Path(reference))
+            others = judging.read_samples(at(reference))
         compared = mauve.mauve(found.features(rows), found.features(rows_for(found, *others)))
         measures |= compared.record()
     what = "their own ids" if by_id else "the text in the judge's tokens"
@@ -181,10 +181,16 @@ def _show(value: object) -> str:
     return f"{value:.4f}"
 
 
-BENCH = Command("compare samplers and runs: quality against network calls", _bench_flags, _bench)
+BENCH = Command(
+    "compare samplers and runs: quality against network calls",
+    _bench_flags,
+    _bench,
+    buckets=("workdir", "judge"),
+)
 GEN_PPL = Command(
     "perplexity and diversity of a sample file under a judge",
     _gen_ppl_flags,
     _gen_ppl,
     argument="file",
+    buckets=("file", "judge", "workdir", "reference", "output"),
 )

@@ -84,4 +84,6 @@ def _harness(values: flags.FlagValues) -> None:
                 stream.write(text + "\n")
 
 
-LM_EVAL = Command("tasks of lm-evaluation-harness", _harness_flags, _harness)
+LM_EVAL = Command(
+    "tasks of lm-evaluation-harness", _harness_flags, _harness, buckets=("workdir", "output")
+)

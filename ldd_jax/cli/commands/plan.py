@@ -9,7 +9,7 @@ from typing import Any
 from absl import flags
 
 from ldd_jax.cli.command_line import Command
-from ldd_jax.cli.commands.shared import config_flag, need, on_cpu
+from ldd_jax.cli.commands.shared import CONFIG_PLACES, config_flag, need, on_cpu
 from ldd_jax.core.checks import UserError, require
 from ldd_jax.core.console import say
 
@@ -122,5 +122,10 @@ def _lab(values: flags.FlagValues) -> None:
     say(json.dumps([m.record() for m in found], indent=1) if values.json else report.table(found))
 
 
-PLAN = Command("memory, operations and time on a slice, before it is rented", _plan_flags, _plan)
+PLAN = Command(
+    "memory, operations and time on a slice, before it is rented",
+    _plan_flags,
+    _plan,
+    buckets=CONFIG_PLACES,
+)
 LAB = Command("exact laws of all samplers on a small law", _lab_flags, _lab, plugins=False)
