@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import cells as series
-from cells import command, finished, logged, mean_and_error, paired
+from cells import command, finished, judged, logged, mean_and_error, paired
 
 from ldd_jax.core import writing
 from ldd_jax.data import load_tokenizer
@@ -87,17 +87,6 @@ def trained(workdir: Path, config: str, argument: str, seed: str, flags: list[st
     return json.loads((workdir / "summary.json").read_text())
 
 
-def judged(workdir: Path, judge: Path) -> dict:
-    """Nats under the judge and entropy of the run's samples."""
-    samples, output = workdir / "judged.jsonl", workdir / "judged.json"
-    if not output.is_file():
-        logged(workdir, command("sample", f"--workdir={workdir}", f"--num_samples={SAMPLES}",
-                                f"--steps={STEPS}", f"--output={samples}"))  # fmt: skip
-        logged(workdir, command("gen-ppl", str(samples), f"--judge={judge}",
-                                f"--output={output}"))  # fmt: skip
-    return json.loads(output.read_text().splitlines()[-1])
-
-
 def cell(folder: Path, name: str, seed: str, chosen: Any) -> dict:
     """One cell's record, made unless it is there."""
     path = folder / f"{name}-{seed}.json"
@@ -119,7 +108,7 @@ def cell(folder: Path, name: str, seed: str, chosen: Any) -> dict:
         "updates": updates,
         "operations": updates * cost,
         **{k: v for k, v in summary.items() if k.startswith(("nelbo", "parameters", "passes"))},
-        "judge": judged(workdir, folder / f"ar-{int(seed) + 1}"),
+        "judge": judged(workdir, folder / f"ar-{int(seed) + 1}", SAMPLES, STEPS),
     }
     writing.write(path, json.dumps(record, indent=1) + "\n")
     return record

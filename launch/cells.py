@@ -72,6 +72,25 @@ def logged(workdir: Path, argv: list[str]) -> None:
         subprocess.run(argv, check=True, stdout=log, stderr=log)
 
 
+def judged(workdir: Path, judge: Path | str, samples: int, steps: int) -> dict:
+    """What `gen-ppl` says of samples of a run, which are made unless they are there.
+
+    Args:
+      workdir: of the run.
+      judge: another run, or ngram, fitted to the run's training text.
+      samples: number of them.
+      steps: of the sampler.
+    """
+    made, output = workdir / "judged.jsonl", workdir / "judged.json"
+    if not output.is_file():
+        logged(workdir, command("sample", f"--workdir={workdir}", f"--num_samples={samples}",
+                                f"--steps={steps}", f"--output={made}"))  # fmt: skip
+        text = [f"--workdir={workdir}"] if judge == "ngram" else []
+        logged(workdir, command("gen-ppl", str(made), f"--judge={judge}", *text,
+                                f"--output={output}"))  # fmt: skip
+    return json.loads(output.read_text().splitlines()[-1])
+
+
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     """Mean over seeds, and its standard error s / sqrt(n); NaN for one seed."""
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan

@@ -2,14 +2,18 @@
 
     python launch/relatives.py --folder=runs/relatives [--methods=mdlm,lddm_m,...] [--seeds=0,1,2]
         [--updates=1500] [--steps=4,16,64] [--trajectories=4,2,1] [--sequences=64] [--draws=16]
-        [--only_operations] [--only_found] [-- --config.optim.lr=...]
+        [--lrs=2.5e-3,5e-3 [--tuning_seed=0] [--tuning_updates=500]] [--only_operations]
+        [--samples=64 [--judge=ngram]] [--output=PICTURE] [--only_found] [-- OVERRIDES]
 
 Every method gets the operations of `--updates` updates of the first one, counted from the traced
 update as `plan --what=flops` does. A cell is an ordinary `train` run in FOLDER/METHOD-SEED; then
 the bound of its passes and the own bound of its sampler (`evaluate --bound=carried`) at T calls,
 and at as many calls as have the operations of T calls of the first method; all on the same rows
-along the same paths. FOLDER/METHOD-SEED.json holds a cell: a stopped table resumes, what is
-finished is not done again. Errors: standard deviation of the seeds over sqrt(seeds); differences to
+along the same paths. With `--samples` also the judge's nats and the entropy of samples, at the
+operations of the most calls of the first method. With `--lrs` each method gets the learning rate
+whose run of the tuning seed ends with the lowest bound by its passes (FOLDER/tuning/METHOD-RATE):
+give it a seed that is not in the table. FOLDER/METHOD-SEED.json holds a cell: a stopped table
+resumes, what is finished is not done again. Errors: standard deviation of the seeds over sqrt(seeds); differences to
 the first method are paired by seed.
 """
 
@@ -22,8 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 from carried import BOUND, evaluated
-from cells import finished, mean_and_error, train
+from cells import finished, judged, mean_and_error, save, train
 
 from ldd_jax.cli.main import COMMANDS, parse
 from ldd_jax.core import registry, writing
@@ -46,6 +54,14 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=64)
     parser.add_argument("--draws", type=int, default=16)
     parser.add_argument("--vocabulary", type=int, default=0, help="0 = that of the data")
+    parser.add_argument(
+        "--lrs", default="", help="learning rates to choose from; '' = the config's"
+    )
+    parser.add_argument("--tuning_seed", default="0")
+    parser.add_argument("--tuning_updates", type=int, default=0, help="0 = those of the table")
+    parser.add_argument("--samples", type=int, default=0, help="that are judged; 0 = none")
+    parser.add_argument("--judge", default="ngram")
+    parser.add_argument("--output", type=Path, help="a picture of the bounds")
     parser.add_argument("--only_operations", action="store_true")
     parser.add_argument("--only_found", action="store_true")
     parser.add_argument("overrides", nargs="*")
@@ -56,6 +72,7 @@ def main() -> None:
     print(operations(price, chosen.updates), flush=True)
     if chosen.only_operations:
         return
+    rates = tuned(chosen, methods, price) if chosen.lrs and not chosen.only_found else {}
     steps, paths = ([int(n) for n in a.split(",")] for a in (chosen.steps, chosen.trajectories))
     found: dict[str, dict[str, dict]] = {}
     for seed in chosen.seeds.split(","):
@@ -64,7 +81,8 @@ def main() -> None:
             if not place.is_file():
                 if chosen.only_found:
                     continue
-                made = cell(chosen, method, seed, price, dict(zip(steps, paths)))
+                own = [f"--config.optim.lr={rates[method]}"] if rates else []
+                made = cell(chosen, method, seed, price, dict(zip(steps, paths)), own)
                 with writing.replacing(place) as stream:
                     stream.write(json.dumps(made, indent=1) + "\n")
             found.setdefault(method, {})[seed] = json.loads(place.read_text())
@@ -74,6 +92,10 @@ def main() -> None:
         raise SystemExit(f"no finished cell in {chosen.folder}")
     for head, name in (("calls", "steps"), ("sampling operations", "equal")):
         print(f"\nOwn bound at equal {head}\n{table(found, methods, steps, name)}")
+    if chosen.samples:
+        print(f"\nJudged\n{judgements(chosen, found, methods, steps[-1])}")
+    if chosen.output:
+        draw(found, methods, steps, chosen.output)
 
 
 def prices(chosen: argparse.Namespace, methods: list[str]) -> dict[str, dict[str, float]]:
@@ -124,12 +146,39 @@ def equal_steps(own: dict[str, float], first: dict[str, float], steps: int) -> i
     return max(1, round(steps * first["call"] / own["call"]))
 
 
+def lengths(updates: int) -> list[str]:
+    """Flags of a run of so many updates that looks at itself at its end."""
+    every = {f"{n}_every": updates for n in ("eval", "sample", "checkpoint")}
+    return [f"--config.training.{k}={v}" for k, v in {"num_steps": updates, **every}.items()]
+
+
+def tuned(
+    chosen: argparse.Namespace, methods: list[str], price: dict[str, dict[str, float]]
+) -> dict[str, str]:
+    """The best learning rate of each method, at equal operations too."""
+    first, best = next(iter(price.values())), {}
+    for method in methods:
+        updates = chosen.tuning_updates or chosen.updates
+        flags = [*lengths(number(price[method], first, updates)), *chosen.overrides]
+        found = {}
+        for rate in chosen.lrs.split(","):
+            workdir = chosen.folder / "tuning" / f"{method}-{rate}"
+            own = [*flags, f"--config.optim.lr={rate}"]
+            made = train(workdir, chosen.config, method, chosen.tuning_seed, own)
+            found[rate] = made["nelbo_nats_per_token"]
+        best[method] = min(found, key=found.__getitem__)
+        shown = ", ".join(f"{r}: {b:.4f}" for r, b in found.items())
+        print(f"{method}: learning rate {best[method]} ({shown})", flush=True)
+    return best
+
+
 def cell(
     chosen: argparse.Namespace,
     method: str,
     seed: str,
     price: dict[str, dict[str, float]],
     paths: dict[int, int],
+    flags: list[str],
 ) -> dict[str, Any]:
     """Train and evaluate one run, or take what is there of it.
 
@@ -139,14 +188,13 @@ def cell(
       seed: of the run.
       price: of `prices`.
       paths: trajectories by number of steps.
+      flags: of this method's training alone.
     """
     first, own = next(iter(price.values())), price[method]
     updates = number(own, first, chosen.updates)
     workdir = chosen.folder / f"{method}-{seed}"
-    every = {f"{n}_every": updates for n in ("eval", "sample", "checkpoint")}
-    every = {"num_steps": updates, **every}
-    flags = [f"--config.training.{k}={v}" for k, v in every.items()]
-    summary = train(workdir, chosen.config, method, seed, [*flags, *chosen.overrides])
+    flags = [*lengths(updates), *chosen.overrides, *flags]
+    summary = train(workdir, chosen.config, method, seed, flags)
     assert finished(workdir)
     equal = {n: equal_steps(own, first, n) for n in paths}
     wanted = {equal[n]: many for n, many in paths.items()} | paths
@@ -192,6 +240,48 @@ def table(found: dict[str, dict], methods: list[str], steps: list[int], name: st
             fields += pair(cells, base, lambda c, n=n: c[name][str(n)])
         lines.append("| " + " | ".join(fields) + " |")
     return "\n".join(lines)
+
+
+def judgements(
+    chosen: argparse.Namespace, found: dict[str, dict], methods: list[str], steps: int
+) -> str:
+    """Markdown: the judge's nats a token and the entropy of each method's samples."""
+    lines = [f"| method | calls | nats by {chosen.judge} | - {methods[0]} | entropy |"]
+    lines.append("|---" * 5 + "|")
+    base: dict[str, dict] = {}
+    for method in (m for m in methods if m in found):
+        calls = next(iter(found[method].values()))["equal_steps"][str(steps)]
+        made = {
+            seed: judged(chosen.folder / f"{method}-{seed}", chosen.judge, chosen.samples, calls)
+            for seed in found[method]
+        }
+        base = base or made
+        fields = [method, str(calls), *pair(made, base, lambda c: c["nats"])]
+        fields.append(pair(made, made, lambda c: c["entropy"])[0])
+        lines.append("| " + " | ".join(fields) + " |")
+    return "\n".join(lines)
+
+
+def draw(found: dict[str, dict], methods: list[str], steps: list[int], path: Path) -> None:
+    """Own bounds at equal sampling operations, less the first method's, by T; errors over seeds."""
+    figure, axes = plt.subplots(figsize=(7, 4.5))
+    base = found[methods[0]]
+    for i, method in enumerate(m for m in methods[1:] if m in found):
+        both = [s for s in found[method] if s in base]
+        gaps = [
+            mean_and_error([found[method][s]["equal"][n] - base[s]["equal"][n] for s in both])
+            for n in map(str, steps)
+        ]
+        shifted = [n * 1.03**i for n in steps]  # so that bars do not hide each other
+        axes.errorbar(shifted, *zip(*gaps), label=method, marker="o", markersize=4, capsize=2)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(steps, [str(n) for n in steps])
+    axes.set_xlabel(f"T of {methods[0]}; others have as many operations")
+    axes.set_ylabel(f"own bound less that of {methods[0]}, nats a token")
+    axes.legend(fontsize=8, ncols=2)
+    axes.grid(alpha=0.3)
+    save(figure, path)
 
 
 def pair(cells: dict[str, dict], base: dict[str, dict], pick: Any) -> list[str]:

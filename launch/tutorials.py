@@ -6,13 +6,15 @@ A wheel is built of this repository; an environment of its own gets Jupyter's ke
 notebooks that `make docs` makes of the pages are executed in one folder, in the order of the site,
 by that kernel. The first cell of each installs the wheel, as it would on Colab. `--steps` is the
 variable STEPS of the pages; 0 trains as long as they say. FOLDER/NAME.ipynb keeps what each cell
-printed. Prints a table of seconds; exit status 1 where a cell failed. Needs a package index.
+printed. Prints a table of seconds; exit status 1 where a cell failed, or where what a page promises
+was not printed or is not there. Needs a package index.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -39,6 +41,23 @@ finally:
     nbformat.write(book, target)
 """
 
+# What the reader is promised to see, and what stands in the folder then.
+PROMISED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "first_model": (
+        ("unigram entropy", "an upper bound", "optim.lr", "quickstart"),
+        ("runs/first/curve.png", "runs/first/summary.json", "runs/first/samples.jsonl"),
+    ),
+    "own_text": (("1 pass", "2 passes"), ("runs/mine/curve.png", "runs/mine/checkpoints")),
+    "two_methods": (("carried",), ("runs/mdlm-0/summary.json", "runs/bench/frontier.html")),
+    "sampler": (("calls",), ("runs/samplers/table.md", "runs/samplers/frontier.html")),
+    "pretrained": (
+        ("byte for byte", "the exact likelihood"),
+        ("theirs/tokenizer.json", "runs/carried/summary.json", "out/model.safetensors"),
+    ),
+    "component": (("squared",), ("runs/squared/summary.json",)),
+    "pod": (("parameters",), ("prepared",)),
+}
+
 
 def order() -> list[str]:
     """Names of the pages as the site's navigation has them."""
@@ -64,6 +83,20 @@ def wheel(folder: Path) -> Path:
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", str(tree)]
     subprocess.run([*pip, "--wheel-dir", str(folder)], check=True)
     return next(folder.glob("*.whl"))
+
+
+def lacking(page: str, book: Path, folder: Path) -> list[str]:
+    """What a page promises and an executed notebook did not print, or its folder does not hold.
+
+    Args:
+      page: its name.
+      book: the notebook with its outputs.
+      folder: where it ran.
+    """
+    words, files = PROMISED[page]
+    outputs = [o for c in json.loads(book.read_text())["cells"] for o in c.get("outputs", ())]
+    said = "".join("".join(o.get("text", ())) for o in outputs)
+    return [w for w in words if w not in said] + [f for f in files if not (folder / f).exists()]
 
 
 def main() -> None:
@@ -100,8 +133,10 @@ def main() -> None:
         files = [str(folder / "books" / f"{page}.ipynb"), str(folder / f"{page}.ipynb")]
         run = [str(python), "-c", EXECUTE, *files, str(folder / "empty")]
         done = subprocess.run(run, env=environment, text=True, stderr=subprocess.PIPE)
-        failed += done.returncode != 0
         said = f" (failed: {done.stderr.strip()})" if done.returncode else ""
+        if not said and (lost := lacking(page, folder / f"{page}.ipynb", folder / "empty")):
+            said = f" (failed: no {', '.join(lost)})"
+        failed += bool(said)
         print(f"| {page} | {time.time() - start:.0f} |{said}", flush=True)
     sys.exit(failed > 0)
 

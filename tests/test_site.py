@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import re
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -117,67 +115,3 @@ def blocks(page: str) -> list[tuple[str, str]]:
 def commands(block: str) -> list[str]:
     lines = block.replace("\\\n", " ")
     return [re.sub(r"\$\{STEPS:-\d+\}", STEPS, x) for x in lines.splitlines() if x.strip()]
-
-
-def walked(page: str) -> str:
-    """What a tutorial prints, typed in the current folder.
-
-    In one process, as each command of its own would import JAX again.
-    """
-    said = []
-    for kind, text in blocks(page):
-        if kind == "python":
-            name = re.match(r"# (\w+\.py)\n", text)
-            assert name, page
-            Path(name[1]).write_text(text)
-            continue
-        for command in commands(text):
-            words = shlex.split(command)
-            assert words[0] == "python", command
-            if words[1:3] == ["-m", "ldd_jax"]:
-                said.append(tools.good(*words[3:]).out)
-            else:
-                with open(words.pop(), "w") as file:  # ... > FILE
-                    assert words.pop() == ">"
-                    subprocess.run([sys.executable, *words[1:]], stdout=file, check=True)
-    return "\n".join(said)
-
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory):
-    """One folder for all tutorials: each uses what those before it left there."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("empty")
-        patch.chdir(folder)
-        patch.syspath_prepend(folder)  # as `python -m` has it
-        yield folder
-
-
-# What the reader is promised to see, and what stands in the folder then.
-SEEN = {
-    "first_model.md": (
-        ("unigram entropy", "an upper bound", "optim.lr", "quickstart"),
-        ("runs/first/curve.png", "runs/first/summary.json", "runs/first/samples.jsonl"),
-    ),
-    "own_text.md": (("1 pass", "2 passes"), ("runs/mine/curve.png", "runs/mine/checkpoints")),
-    "two_methods.md": (
-        ("carried",),
-        ("runs/mdlm-0/summary.json", "runs/bench/frontier.html"),
-    ),
-    "sampler.md": (("calls",), ("runs/samplers/table.md", "runs/samplers/frontier.html")),
-    "pretrained.md": (
-        ("byte for byte", "the exact likelihood"),
-        ("theirs/tokenizer.json", "runs/carried/summary.json", "out/model.safetensors"),
-    ),
-    "component.md": (("squared",), ("runs/squared/summary.json",)),
-    "pod.md": (("parameters",), ("prepared",)),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", TUTORIALS)
-def test_a_tutorial_runs_as_written(empty, own_registry, page):
-    words, files = SEEN[page]
-    said = walked(page)
-    assert [w for w in words if w not in said] == [], said
-    assert [f for f in files if not (empty / f).exists()] == []
