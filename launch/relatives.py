@@ -13,8 +13,8 @@ along the same paths. With `--samples` also the judge's nats and the entropy of 
 operations of the most calls of the first method. With `--lrs` each method gets the learning rate
 whose run of the tuning seed ends with the lowest bound by its passes (FOLDER/tuning/METHOD-RATE):
 give it a seed that is not in the table. FOLDER/METHOD-SEED.json holds a cell: a stopped table
-resumes, what is finished is not done again. Errors: standard deviation of the seeds over sqrt(seeds); differences to
-the first method are paired by seed.
+resumes, what is finished is not done again. Errors: standard deviation of the seeds over
+sqrt(seeds); differences to the first method are paired by seed.
 """
 
 from __future__ import annotations
