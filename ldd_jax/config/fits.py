@@ -36,9 +36,8 @@ def check(config: ConfigDict, process: Process, model: Model, objective: Any) ->
         f"the states of process {config.process.name} are points, which do not enter this network; "
         "use model dit with model.input=linear (method=rdlm, configs/rdlm.py)",
     )
-    needs_latent = not isinstance(objective.context, objectives.NoContext)
     require(
-        model.latent or not needs_latent,
+        model.latent or not objective.context.carries,
         "objective.context makes a latent, but model.latent is False; set it True or choose a "
         "method without loopholing (method=mdlm, method=udlm)",
     )

@@ -90,7 +90,7 @@ class Method:
     @property
     def latent(self) -> bool:
         """Whether the network takes a latent."""
-        return self.context.registered != NoContext.registered  # type: ignore[attr-defined]
+        return self.context.carries
 
 
 def method(name: str) -> Method:

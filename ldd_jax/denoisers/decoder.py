@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ldd_jax.core.checks import at_least_one, nearest
+from ldd_jax.core.checks import UserError, at_least_one, nearest
 from ldd_jax.core.registry import component, runtime
 from ldd_jax.core.types import Array, Cond, TokenSpace
 from ldd_jax.denoisers import layers, padding
@@ -136,6 +136,17 @@ class Decoder(TokenModel):
     def adapter(self) -> Adapter:
         """Adapters of its linear layers, of all of them where none is named."""
         return Adapter(self.lora_rank, self.lora_alpha, self.lora_targets or self.linears)
+
+    def family(self) -> str:
+        """`model_type` of the same network in transformers.
+
+        Raises:
+          UserError: where there is none.
+        """
+        name = self.registered[1]  # type: ignore[attr-defined]
+        raise UserError(
+            f"transformers has no network {name!r}; give --names=own or --names=reference"
+        )
 
     def layer(self) -> tuple[Any, dict[str, Any]]:
         """Class of a block, and its fields beside `dtype` and `remat`."""

@@ -117,6 +117,10 @@ class GPT2(Decoder):
         """Heads, and channels of one."""
         return self.heads, self.width // self.heads
 
+    def family(self) -> str:
+        """That of its name."""
+        return "gpt2"
+
     def check_length(self, length: int) -> None:
         """Refuse rows longer than the table of positions.
 

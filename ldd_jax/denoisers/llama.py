@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ldd_jax.core.checks import at_least_one
+from ldd_jax.core.checks import at_least_one, require
 from ldd_jax.core.logical import constrain
 from ldd_jax.core.registry import component, register
 from ldd_jax.core.types import Array, Attend
@@ -180,6 +180,14 @@ class Llama(Decoder):
     def units(self) -> int:
         """Hidden units of the MLP."""
         return self.hidden or -(-8 * self.width // 24) * 8
+
+    def family(self) -> str:
+        """By what its heads have; no family has biases and norms."""
+        require(
+            not (self.qkv_bias and self.qk_norm),
+            "transformers has no network with model.qkv_bias and model.qk_norm; give --names=own",
+        )
+        return "qwen2" if self.qkv_bias else "qwen3" if self.qk_norm else "llama"
 
     def layer(self) -> tuple[Any, dict[str, Any]]:
         """Class of a block, and its fields."""

@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from ldd_jax.config.experiment import Experiment
 from ldd_jax.core import reading
 from ldd_jax.core.checks import UserError, parse_json, require
-from ldd_jax.denoisers import GPT2, Llama, published
+from ldd_jax.denoisers import published
+from ldd_jax.denoisers.decoder import Decoder
 from ldd_jax.denoisers.described import CODED
 from ldd_jax.denoisers.linears import merged
 
@@ -37,7 +38,7 @@ def layout(experiment: Experiment, host: Any, record: dict[str, Any]) -> tuple[d
     """
     model: Any = experiment.model
     require(
-        isinstance(model, Llama | GPT2),
+        isinstance(model, Decoder),
         f"transformers has no network {experiment.config.model.name!r}; give --names=own or "
         "--names=reference",
     )
@@ -48,7 +49,7 @@ def layout(experiment: Experiment, host: Any, record: dict[str, Any]) -> tuple[d
     causal = experiment.process.schedule is None  # the mask that was appended is never read
     rows = record.get("rows", experiment.tokenizer.size) if causal else experiment.tokens.size
     rows = max(rows, experiment.tokenizer.size)
-    kind = record.get("kind") or _kind(model)
+    kind = record.get("kind") or model.family()
     names = {"gpt2": published.GPT2_NAMES, "llada": published.LLADA}.get(kind, published.LLAMA)
     names = names.bare(published.GPT2_PREFIX) if record.get("bare") else names
     dtypes = record.get("dtypes", {})
@@ -71,17 +72,6 @@ def layout(experiment: Experiment, host: Any, record: dict[str, Any]) -> tuple[d
         if path[1:2] and path[1] in published.OWN
     }
     return config, tensors, own
-
-
-def _kind(model: Any) -> str:
-    """The family whose flags a network of our own has."""
-    if isinstance(model, GPT2):
-        return "gpt2"
-    require(
-        not (model.qkv_bias and model.qk_norm),
-        "transformers has no network with model.qkv_bias and model.qk_norm; give --names=own",
-    )
-    return "qwen2" if model.qkv_bias else "qwen3" if model.qk_norm else "llama"
 
 
 def _config(experiment: Experiment, kind: str) -> dict[str, Any]:

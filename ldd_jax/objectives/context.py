@@ -111,6 +111,7 @@ class FractionGate:
 class NoContext:
     """h = 0: MDLM and UDLM."""
 
+    carries = False  # a network without a latent will do
     forward = carried_calls = 0.0
     trained = 1.0
     states = 1
@@ -143,6 +144,7 @@ class PseudoContext:
     passes: int = 1
     gradient: bool = False
     gate: Any = component("gate", BatchGate)
+    carries = True
     states = 1
 
     def __post_init__(self):

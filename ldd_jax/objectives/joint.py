@@ -12,7 +12,6 @@ from ldd_jax.core.positions import SIGNAL, TEXT
 from ldd_jax.core.registry import register
 from ldd_jax.core.types import Array, Batch, Denoiser, Loss
 from ldd_jax.objectives.nelbo import Nelbo
-from ldd_jax.objectives.times import EventTimes, UniformTimes
 
 # In the place of the time 0 of a given text: the weight of its bound is infinite there, though no
 # row is scored.
@@ -60,7 +59,7 @@ class JointNelbo(Nelbo):
         shares = (self.share_forward, self.share_inverse)
         if min(shares) < 0 or sum(shares) > 1:
             raise ValueError(f"share_forward and share_inverse are {shares}; shares of the whole")
-        if not isinstance(self.times, UniformTimes) or isinstance(self.times, EventTimes):
+        if not self.times.uniform:
             raise ValueError("the times of objective joint are uniform, for both modalities")
         if self.process is not None and not {TEXT, SIGNAL} <= set(self.process.parts):
             raise ValueError("objective joint is for process joint; use method=joint, lddm_joint")

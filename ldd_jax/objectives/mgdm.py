@@ -32,7 +32,7 @@ class StepTimes(Continuous):
 
     steps: int = 20
     weight: str = "linear"
-    falls = True
+    falls = counts_steps = True
 
     def __post_init__(self):
         at_least_one(self, "steps")
@@ -73,7 +73,7 @@ class Mgdm(Nelbo):
             raise ValueError(
                 f"gamma is {self.gamma}; it must be 0, or at least 1 for a finite slope"
             )
-        if not isinstance(self.times, StepTimes):
+        if not self.times.counts_steps:
             raise ValueError("the times of mgdm are steps; its weights count them")
         clean = self.process is None or self.process.predicts == "clean"
         if not clean or not (self.process is None or self.process.absorbing):

@@ -61,7 +61,7 @@ class NextToken(OfData):
         check_tile(self.tile)
         if not 0 <= self.z_loss < 1:
             raise ValueError(f"z_loss is {self.z_loss}; it must lie in [0, 1), such as 1e-4")
-        if not isinstance(self.context, NoContext):
+        if self.context.carries:
             raise ValueError("next-token training carries no latent; context must be 'none'")
 
     def as_bound(self, passes: int) -> NextToken:

@@ -129,7 +129,7 @@ class Wdce(FromTarget):
         super().__post_init__()
         at_least_one(self, "replicates", "every")
         check_tile(self.tile)
-        if self.latent and self.carry and isinstance(self.context, NoContext):
+        if self.latent and self.carry and not self.context.carries:
             raise ValueError(
                 "wdce with context none trains the network without a latent, which its rollouts "
                 "would carry; set objective.context to pseudo, or objective.carry False"
@@ -196,7 +196,7 @@ class LogVariance(FromTarget):
 
     def __post_init__(self):
         super().__post_init__()
-        if not isinstance(self.context, NoContext):
+        if self.context.carries:
             raise ValueError(
                 "log_variance takes the latent along its path (carry); context must be 'none'"
             )

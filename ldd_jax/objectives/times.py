@@ -15,11 +15,13 @@ from ldd_jax.core.types import Array, Process
 class Continuous:
     """Times in [0, 1]: the integrand is the process's own.
 
-    falls: as their uniform number rises, from noise to data.
+    falls: as their uniform number rises, from noise to data. uniform: all times are as dense and
+    weigh the same. counts_steps: they are those of a number of steps, which weights count.
     """
 
     chain = ""
     falls = False
+    uniform = counts_steps = False
     events = False
     of_tokens = False
 
@@ -51,7 +53,7 @@ class UniformTimes(Continuous):
     """
 
     eps: float = 1e-3
-    falls = True
+    falls = uniform = True
 
     def __post_init__(self):
         if not 0 <= self.eps < 1:
@@ -124,7 +126,7 @@ class GridTimes:
     """
 
     steps: int = 1000
-    events = False
+    events = uniform = counts_steps = False
     of_tokens = falls = True
 
     def __post_init__(self):
@@ -167,6 +169,7 @@ class EventTimes(UniformTimes):
     """
 
     events = True
+    uniform = False
 
     def unclipped(self) -> EventTimes:
         """Those of evaluation."""
@@ -188,6 +191,7 @@ class WithReconstruction:
 
     inner: Any
     share: float = 1 / 16
+    uniform = counts_steps = False
 
     @property
     def chain(self) -> str:
@@ -227,7 +231,7 @@ class WithReconstruction:
 class CrossEntropy:
     """In the place of an objective's times: -log p(x | z) of a row, unweighted."""
 
-    events = falls = False
+    events = falls = uniform = counts_steps = False
     of_tokens = False
 
     def integrand(

@@ -14,7 +14,7 @@ from ldd_jax.core.types import Array, Batch, Cond, Denoiser, Loss
 from ldd_jax.objectives.context import NoContext, PseudoContext
 from ldd_jax.objectives.nelbo import Nelbo
 from ldd_jax.objectives.next_token import NextToken
-from ldd_jax.objectives.times import EventTimes, UniformTimes
+from ldd_jax.objectives.times import UniformTimes
 
 READ = 5  # sites of chance up to here are those of `Nelbo`
 
@@ -41,7 +41,7 @@ class LatentNelbo(Nelbo):
 
     def __post_init__(self):
         super().__post_init__()
-        if not isinstance(self.times, UniformTimes) or isinstance(self.times, EventTimes):
+        if not self.times.uniform:
             raise ValueError(f"the times of objective {self.registered[1]} are uniform")  # type: ignore[attr-defined]
         if self.process is not None and (self.process.reader is None or not self.process.points):
             raise ValueError(

@@ -124,7 +124,7 @@ class Windowed:
     passes: int
     gradient: int
 
-    moves = True
+    carries = moves = True
 
     def aux(self, batch: int, length: int) -> Any:
         """Nothing is kept."""

@@ -103,7 +103,7 @@ def expectations(experiment: Experiment, batch: int) -> dict[str, float]:
     tile, share = tile_of(objective.tile, rows, experiment), scored_share(experiment)
     trips = -(-rows // tile) if share == 1 else rows * share / tile + 0.5
     found = {SCORED: trips}
-    if not isinstance(objective.context, NoContext):
+    if objective.context.carries:
         found[GATE] = objective.context.p
     if experiment.config.objective.get("draw_loops", False):
         found[LOOPS] = (mean_loops(experiment) - 1) / (experiment.config.model.loops - 1)

@@ -5,9 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ldd_jax.core import registry
 from ldd_jax.core.types import TokenSpace
 from ldd_jax.objectives.strata import strata, stratified, stratify
-from ldd_jax.objectives.times import GridTimes, ImportanceTimes, UniformTimes
+from ldd_jax.objectives.times import (
+    CrossEntropy,
+    GridTimes,
+    ImportanceTimes,
+    UniformTimes,
+    WithReconstruction,
+)
 from ldd_jax.processes import Masked, MaskedMean, MaskedScore, Uniform, UniformScore
 from ldd_jax.schedules import Cosine, LogLinear
 
@@ -80,3 +87,13 @@ def test_gradients_of_the_last_step_survive_probabilities_that_underflow(kind):
         value, slope = jax.value_and_grad(nats)(jnp.asarray([[0.0, 300.0, 0.0, 0.0]]), z)
         expected = 100 * (300 - np.log(4 * LogLinear().alpha(0.01) + LogLinear().noise(0.01)))
         assert np.isfinite(slope).all() and abs(value / expected - 1) < 0.02
+
+
+def test_times_and_contexts_say_what_objectives_ask_of_them():
+    made = lambda kind: {n: registry.build(kind, {"name": n}) for n in registry.names(kind)}
+    times = made("times")
+    assert [n for n, t in times.items() if t.uniform] == ["uniform"]
+    assert [n for n, t in times.items() if t.counts_steps] == ["steps"]
+    around = [WithReconstruction(UniformTimes()), CrossEntropy()]  # in their place in evaluation
+    assert not any(t.uniform or t.counts_steps for t in around)
+    assert [n for n, c in made("context").items() if not c.carries] == ["none"]
