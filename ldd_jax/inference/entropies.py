@@ -21,13 +21,13 @@ from ldd_jax.objectives.next_token import shifted
 ROWS = 64  # of a call
 
 
-def of(data: TextData) -> Entropies | None:
-    """The entropies that a data section's patches follow; None where they follow none.
+def of(data: PatchedText) -> Entropies | None:
+    """The entropies that patches follow; None where they follow none.
 
     Raises:
       UserError: where the model is missing, or reads other tokens or shorter rows.
     """
-    if not isinstance(data, PatchedText) or not data.patches.learned:
+    if not data.patches.learned:
         return None
     require(
         bool(data.patches.model),

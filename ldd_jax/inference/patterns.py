@@ -36,9 +36,9 @@ class Patterns:
         Raises:
           UserError: for another length than the data's.
         """
-        data = registry.build("data", experiment.config.data)
-        if not isinstance(data, PatchedText):
+        if "patches" not in experiment.config.data:
             return None
+        data = registry.build("data", experiment.config.data)
         require(
             length == data.length,
             f"--length={length}: patches come from training rows, which have {data.length} tokens",

@@ -13,7 +13,7 @@ from ldd_jax.config.experiment import Experiment
 from ldd_jax.config.sections import Sampling
 from ldd_jax.core import registry
 from ldd_jax.core.checks import require
-from ldd_jax.data import ProblemData, Tokenizer
+from ldd_jax.data import Tokenizer
 from ldd_jax.inference.ahead import ahead
 from ldd_jax.inference.generate import Sampler
 from ldd_jax.samplers import SampleState
@@ -64,7 +64,7 @@ class Solver:
         """
         data = registry.build("data", experiment.config.data)
         require(
-            isinstance(data, ProblemData),
+            "task" in experiment.config.data,
             f"this run was trained on {experiment.config.data.name}, not on problems; train one "
             "with configs/countdown.py, configs/game24.py or configs/sudoku.py",
         )

@@ -9,7 +9,7 @@ from flax import struct
 
 from ldd_jax.core.checks import UserError
 from ldd_jax.core.types import TokenSpace, Trunk
-from ldd_jax.data import Bytes, EntropyPatches, PatchedText, SpacePatches, TextData
+from ldd_jax.data import Bytes, EntropyPatches, PatchedText, SpacePatches
 from ldd_jax.data.patched import PatchedRows
 from ldd_jax.inference import entropies
 from ldd_jax.inference.patterns import Patterns
@@ -47,7 +47,7 @@ def test_the_entropy_of_a_byte_stands_before_it(monkeypatch):
     expected = np.where(tokens == 0, np.log(257), 0)
     expected[:, -1] = 0
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert entropies.of(TextData(path="x")) is None
+    assert entropies.of(PatchedText(path="x")) is None  # they follow spaces
 
 
 @pytest.mark.parametrize("how", [dict(length=7), dict(size=90)])

@@ -89,7 +89,7 @@ def _prepare(values: flags.FlagValues) -> None:
     data = registry.build("data", config.data)
     data.check()
     data.most_ids()  # reads the tokenizer's file, if it has one
-    told = entropies.of(data)
+    told = entropies.of(data) if "patches" in config.data else None
     how = dict(shards=values.shards, engine=values.engine, options=values.beam_options)
     say(prepare(data, output, entropies=told, **how).describe())
 
