@@ -11,6 +11,7 @@ from ldd_jax.core.checks import UserError
 from ldd_jax.core.types import Attend, Cond, TokenSpace
 from ldd_jax.denoisers import GPT2, Llama, frequencies
 from ldd_jax.denoisers.attention import fused, plain
+from ldd_jax.denoisers.decoder import Decoder
 from tests.lab import first_params, jit, live_params
 
 B, L, V = 3, 8, 7
@@ -231,3 +232,12 @@ def test_what_is_refused():
         SMALL.bind(params).trunk(jnp.zeros((1, 13), jnp.int32), Cond())
     with pytest.raises(UserError, match="keeps no cache"):
         SMALL.bind(params).cache(1, 4)
+
+
+def test_a_decoder_knows_its_family_in_transformers():
+    found = [GPT2(), Llama(), Llama(qkv_bias=True), Llama(qk_norm=True)]
+    assert [model.family() for model in found] == ["gpt2", "llama", "qwen2", "qwen3"]
+    with pytest.raises(UserError, match="qkv_bias and model.qk_norm"):
+        Llama(qkv_bias=True, qk_norm=True).family()
+    with pytest.raises(UserError, match="transformers has no network 'llama'; give --names=own"):
+        Decoder.family(Llama())  # what one without a family says
