@@ -6,7 +6,8 @@ Command:   python -m ldd_jax train --config=configs/adapt.py:from=AR,method=lddm
 Hardware:  what the run itself needs; 1,000 updates, the first run's learning rate (an import's:
            3e-4) with cosine decay, the causal mask opened over the first 500
            (--config.objective.anneal_steps; the paper: 10,000).
-Expected:  measured here at 0.35M parameters (docs/pretrained.md); published models not run yet.
+Expected:  measured here at 0.35M parameters (docs/evidence/adaptation.md); published
+           models not run yet.
 """
 
 from ldd_jax.config.recipes import arguments

@@ -6,7 +6,8 @@ Command:   python -m ldd_jax train --config=configs/block.py:method=lddm_block,b
            masks that it is trained on, size=tiny|..., network=llama|gpt2;
            --config.data.path=FILE for other texts)
 Hardware:  two CPU cores; minutes at size=tiny.
-Expected:  measured here at size=tiny: bounds of blocks of 4 and 16 and of the row (docs/blocks.md).
+Expected:  measured here at size=tiny: bounds of blocks of 4 and 16 and of the row
+           (docs/evidence/blocks.md).
 """
 
 from ldd_jax.config.recipes import arguments, make

@@ -4,7 +4,7 @@ Command:   python -m ldd_jax train --config=configs/finetune.py:from=runs/mdlm,m
                --config.data.path=FILE --workdir=runs/mine
            (without method: as the run was trained; data=instructions: prompts and responses)
 Hardware:  what the run itself needs; 1,000 updates, lr 3e-4 with cosine decay.
-Expected:  docs/finetuning.md, measured here at quickstart size.
+Expected:  docs/evidence/adaptation.md, measured here at quickstart size.
 """
 
 from ldd_jax.config.recipes import arguments

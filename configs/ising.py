@@ -4,7 +4,7 @@ Command:   python -m ldd_jax train --config=configs/ising.py --workdir=runs/isin
            python -m ldd_jax energy --workdir=runs/ising
            (method=mdns|lddm_mdns|mdns_lv|lddm_mdns_lv, side=N, beta=B, warmup=B1:B2:...)
 Hardware:  two CPU cores; minutes at side 4.
-Expected:  log Z 12.5615 with ESS .966 +- .001 (mdns), measured here (docs/energy.md).
+Expected:  log Z 12.5615 with ESS .966 +- .001 (mdns), measured here (docs/evidence/systems.md).
 """
 
 from ldd_jax.config.lattices import lattice

@@ -7,7 +7,7 @@ Command:   python -m ldd_jax train --config=configs/latent_diffusion.py:method=a
            (method=latent_diffusion carries the last estimate of the vectors, plain_... nothing; of
            an autoencoder: vectors=Q, numbers=C of each, tokenizer=characters|bytes|...)
 Hardware:  any; minutes at size=tiny on a laptop CPU.
-Expected:  a Markov chain, one seed (launch/latent_diffusion.py, docs/latent_diffusion.md).
+Expected:  a Markov chain, one seed (launch/latent_diffusion.py, docs/evidence/systems.md).
            Texts: not run yet.
 """
 

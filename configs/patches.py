@@ -7,7 +7,7 @@ Command:   python -m ldd_jax train --config=configs/patches.py:method=patch_lddm
            method=patch_ar,by=byte, and data that `prepare` has written;
            by=byte: a DiT by byte with as many operations a byte, no patches)
 Hardware:  any; minutes at size=tiny on a laptop CPU.
-Expected:  docs/patches.md says what was measured here, and what was not run yet.
+Expected:  docs/evidence/systems.md says what was measured here.
 """
 
 from ldd_jax.config.recipes import SHORT, arguments, make, sized, tokenizer

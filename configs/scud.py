@@ -6,8 +6,8 @@ Command:   python -m ldd_jax train --config=configs/scud.py:method=scud,kernel=u
            from=WORKDIR,near=K: K nearest neighbours in the embedding of a finished run, whose data
            and tokenizer are taken too; any matrix of rates: section(GraphKernel, matrix=...))
 Hardware:  any; minutes at size=tiny on a laptop CPU.
-Expected:  random walks (launch/walks.py, docs/scud.md), one seed measured here: uniform jumps below
-           UDLM, the band above both. Texts: not run yet.
+Expected:  random walks (launch/walks.py, docs/evidence/systems.md), three seeds: uniform jumps
+           below UDLM, the band above both. Texts: not run yet.
 """
 
 from ldd_jax.config.recipes import SHORT, arguments, make, tokenizer

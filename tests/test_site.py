@@ -81,7 +81,7 @@ def test_the_reference_holds_them_all(made, tmp_path):
     assert "pipeline.load" in (tmp_path / "python.md").read_text()
 
 
-@pytest.mark.parametrize("folder", (*TAUGHT, "."))
+@pytest.mark.parametrize("folder", (*TAUGHT, "evidence", "."))
 def test_lines_are_short(folder):
     """A command or an address may be longer, as it cannot be broken."""
     pages = sorted((DOCS / folder).glob("*.md"))
