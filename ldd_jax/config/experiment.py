@@ -60,13 +60,13 @@ class Experiment:
 
     def abstract(self, batch: int = 0) -> states.TrainState:
         """Shapes and places of the training state on the mesh; batch 0 = the run's own."""
-        averaged = self.training.averaged
-        return states.abstract(self.model, self.optim.make(), self.mesh, self.aux(batch), averaged)
+        make, average = self.optim.make(), self.training.average
+        return states.abstract(self.model, make, self.mesh, self.aux(batch), *average)
 
     def initial(self) -> states.TrainState:
         """The state before the first update."""
-        make, averaged = self.optim.make(), self.training.averaged
-        return states.initial(self.model, make, self.mesh, self.key(0), self.aux(), averaged)
+        make, average = self.optim.make(), self.training.average
+        return states.initial(self.model, make, self.mesh, self.key(0), self.aux(), *average)
 
     @property
     def channels(self) -> int:
@@ -123,6 +123,7 @@ class Experiment:
             objective=self.objective,
             optimizer=self.optim.make(),
             ema_decay=self.training.ema_decay,
+            ema_on_host=self.training.ema_on_host,
             trained=self.optim.trained if self.optim.trainable else None,
             accumulate=self.training.accumulate,
             groups=sharding.shards(self.mesh),

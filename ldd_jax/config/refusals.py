@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from ldd_jax.config.experiment import Experiment, StandIn, build
@@ -32,6 +33,7 @@ def check(config: ConfigDict, tokenizer: Tokenizer | None = None) -> Experiment:
     experiment = build(config, stand_in)
     check_classes(experiment, tuple(config.data.get("classes", ())))
     check_batch(experiment)
+    check_memory(experiment)
     return experiment
 
 
@@ -49,6 +51,20 @@ def check_batch(experiment: Experiment) -> None:
         f"{sharding.shards(mesh)} x accumulate {training.accumulate})",
     )
     experiment.objective.context.check(training.batch_size // pieces)
+
+
+def check_memory(experiment: Experiment) -> None:
+    """Refuse an average in memory that hosts of these devices do not have.
+
+    Raises:
+      UserError: with the kinds that there are.
+    """
+    kinds = [memory.kind for memory in jax.local_devices()[0].addressable_memories()]
+    require(
+        not experiment.training.ema_on_host or sharding.HOST in kinds,
+        f"training.ema_on_host needs memory of kind {sharding.HOST!r}; the devices here have "
+        + ", ".join(kinds),
+    )
 
 
 def check_channels(experiment: Experiment, channels: int) -> None:

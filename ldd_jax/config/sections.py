@@ -26,6 +26,8 @@ class Training:
       accumulate: microbatches that an update is made of, one after the other.
       ema_decay: of the averaged parameters, which are evaluated and sampled; 0 = none are kept,
         in memory and in checkpoints, and the parameters themselves stand in their place.
+      ema_on_host: the average lies in the memory of the devices' hosts; it goes to the devices and
+        back in every update, one parameter after the other.
       log_every: updates between lines of the loss.
       eval_every: updates between validations.
       sample_every: updates between rounds of samples.
@@ -44,6 +46,7 @@ class Training:
     batch_size: int = 64
     accumulate: int = 1
     ema_decay: float = 0.9999
+    ema_on_host: bool = False
     log_every: int = 50
     eval_every: int = 0
     sample_every: int = 0
@@ -77,9 +80,9 @@ class Training:
             )
 
     @property
-    def averaged(self) -> bool:
-        """Whether a moving average of the parameters is kept."""
-        return self.ema_decay > 0
+    def average(self) -> tuple[bool, bool]:
+        """Whether a moving average of the parameters is kept, and whether on the hosts."""
+        return self.ema_decay > 0, self.ema_on_host
 
 
 @registry.register("evaluation", "evaluation")

@@ -25,6 +25,7 @@ FREE = (
     "training.sample_every",
     "training.checkpoint_every",
     "training.wandb",
+    "training.ema_on_host",
     "evaluation.",
     "sampling.",
     "mesh.",

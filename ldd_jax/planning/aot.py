@@ -56,6 +56,7 @@ class Compiled:
         compiled = lowered.compile()
         seconds = time.monotonic() - began
         memory = compiled.memory_analysis()
+        peak = getattr(memory, "peak_memory_in_bytes", 0)
         try:
             text = compiled.as_text()
         except Exception:  # some large programs compile but cannot be printed
@@ -65,11 +66,18 @@ class Compiled:
             temporary=memory.temp_size_in_bytes,
             output=memory.output_size_in_bytes,
             alias=memory.alias_size_in_bytes,
-            peak=getattr(memory, "peak_memory_in_bytes", 0)
-            or memory.argument_size_in_bytes + memory.temp_size_in_bytes,
+            peak=(peak - _of_hosts(memory))
+            if peak
+            else memory.argument_size_in_bytes + memory.temp_size_in_bytes,
             seconds=seconds,
             text=text,
         )
+
+
+def _of_hosts(memory: Any) -> int:
+    """Bytes in the memory of hosts, which the compiler counts into its peak."""
+    own = memory.host_output_size_in_bytes - memory.host_alias_size_in_bytes
+    return memory.host_argument_size_in_bytes + memory.host_temp_size_in_bytes + own
 
 
 def train_step(experiment: Experiment, batch: int) -> Compiled:
@@ -146,6 +154,6 @@ def split(experiment: Experiment) -> dict[str, int]:
     like = experiment.abstract()
     return {
         "parameters": tree_bytes(like.params),
-        "average": tree_bytes(like.ema),
+        "average": 0 if experiment.training.ema_on_host else tree_bytes(like.ema),
         "optimizer": tree_bytes(like.opt_state),
     }

@@ -162,7 +162,7 @@ def on_slice(
 
 
 def hosts(experiment: Experiment, batch: int) -> dict[str, Any]:
-    """What a host of the slice holds: memory for a save under way and for batches read ahead.
+    """What a host of the slice holds: a save under way, batches read ahead, perhaps the average.
 
     Args:
       experiment: on the slice.
@@ -173,11 +173,14 @@ def hosts(experiment: Experiment, batch: int) -> dict[str, Any]:
     rows = sum(
         math.prod(a.shape) * a.dtype.itemsize for a in cost.arrays(experiment, batch).values()
     )
+    devices = experiment.mesh.size // count
+    average = aot.tree_bytes(experiment.abstract().ema) * devices
     return {
         "hosts": count,
-        "devices": experiment.mesh.size // count,
+        "devices": devices,
         "gib_of_a_save": copied / aot.GIB,
         "gib_of_batches": AHEAD * rows / count / aot.GIB,
+        "gib_of_average": average / aot.GIB if experiment.training.ema_on_host else 0.0,
     }
 
 

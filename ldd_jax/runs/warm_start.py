@@ -100,7 +100,8 @@ def begin(experiment: Experiment, state: states.TrainState) -> tuple[states.Trai
         for name, leaf in _named(state.params).items()
     ]
     params = jax.tree.unflatten(structure, filled)
-    ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
+    copied = lambda p, e: jax.device_put(jnp.copy(p), e.sharding)
+    ema = None if state.ema is None else jax.tree.map(copied, params, state.ema)
     state = dataclasses.replace(state, params=params, ema=ema)
     return state, f"begins with the averaged parameters of {workdir} at step {meta['step']}"
 

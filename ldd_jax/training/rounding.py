@@ -36,13 +36,14 @@ def wide(tree: Any) -> Any:
     return jax.tree.map(up, tree)
 
 
-def narrow(tree: Any, like: Any, key: Array) -> Any:
+def narrow(tree: Any, like: Any, key: Array, first: int = 0) -> Any:
     """Numbers in the types of `like`, those of bfloat16 rounded at random.
 
     Args:
       tree: arrays.
       like: arrays of the same structure.
       key: PRNG key; each leaf has its own.
+      first: number of the first leaf, for the parts of a larger tree.
     """
 
     def one(number: int, a: Any, b: Any) -> Any:
@@ -52,4 +53,4 @@ def narrow(tree: Any, like: Any, key: Array) -> Any:
 
     leaves, structure = jax.tree.flatten(tree)
     pairs = zip(leaves, jax.tree.leaves(like), strict=True)
-    return jax.tree.unflatten(structure, [one(i, a, b) for i, (a, b) in enumerate(pairs)])
+    return jax.tree.unflatten(structure, [one(i, a, b) for i, (a, b) in enumerate(pairs, first)])

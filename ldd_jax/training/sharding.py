@@ -22,6 +22,7 @@ from ldd_jax.training import topology
 
 AXES = ("data", "fsdp", "tensor", "sequence")
 BATCH = ("data", "fsdp")
+HOST, DEVICE = "pinned_host", "device"  # kinds of memory
 ACTIVATIONS: dict[str, str | tuple[str, ...]] = {
     "batch": BATCH,
     "length": "sequence",
@@ -198,6 +199,11 @@ def on(mesh: Mesh, fn: Callable) -> Callable:
 def replicated(mesh: Mesh) -> NamedSharding:
     """One copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def on_host(places: Any) -> Any:
+    """Shardings of the same layout in the memory of the devices' hosts."""
+    return jax.tree.map(lambda place: place.with_memory_kind(HOST), places)
 
 
 def batch(mesh: Mesh) -> NamedSharding:

@@ -60,6 +60,7 @@ def abstract(
     mesh: Mesh,
     aux: Any = (),
     averaged: bool = True,
+    on_host: bool = False,
 ) -> TrainState:
     """Shapes, dtypes and shardings of the state on a mesh; nothing is allocated.
 
@@ -69,10 +70,12 @@ def abstract(
       mesh: of the run.
       aux: shapes and dtypes of what the objective keeps, cut like the batch.
       averaged: as in `create`.
+      on_host: the moving average lies in the memory of the devices' hosts.
     """
     shapes = jax.eval_shape(lambda k: create(model, optimizer, k), jax.random.key(0))
     sharding.check(mesh, model.axes(), shapes.params)
     placed = sharding.parameters(mesh, model.axes())
+    average = sharding.on_host(placed) if on_host else placed
     one = sharding.replicated(mesh)
     like = lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place)
     # A parameter's statistics that are smaller than it (Adafactor's) are whole everywhere.
@@ -90,7 +93,7 @@ def abstract(
     return TrainState(
         step=like(shapes.step, one),
         params=jax.tree.map(like, shapes.params, placed),
-        ema=jax.tree.map(like, shapes.params, placed) if averaged else None,
+        ema=jax.tree.map(like, shapes.params, average) if averaged else None,
         opt_state=opt_state,
         aux=jax.tree.map(lambda a: like(a, sharding.batch(mesh)), aux),
     )
@@ -108,6 +111,7 @@ def initial(
     key: Array,
     aux: Any = (),
     averaged: bool = True,
+    on_host: bool = False,
 ) -> TrainState:
     """The first state, made in place on the mesh.
 
@@ -118,8 +122,9 @@ def initial(
       key: as in `create`.
       aux: as in `create`.
       averaged: as in `create`.
+      on_host: as in `abstract`.
     """
-    out = shardings(abstract(model, optimizer, mesh, aux, averaged))
+    out = shardings(abstract(model, optimizer, mesh, aux, averaged, on_host))
     make = lambda k: create(model, optimizer, k, aux, averaged)
     return jax.jit(make, out_shardings=out)(key)
 
@@ -138,8 +143,17 @@ def update_ema(ema: Any, params: Any, step: Array, decay: float) -> Any:
 
 
 def evaluated(state: TrainState) -> Any:
-    """The parameters that are evaluated and sampled: averaged, where there is an average."""
-    return state.params if state.ema is None else state.ema
+    """The parameters that are evaluated and sampled: averaged, where there is an average.
+
+    An average of the hosts' is copied to the devices.
+    """
+    if state.ema is None:
+        return state.params
+    places = jax.tree.map(lambda a: a.sharding, state.ema)
+    if all(place.memory_kind != sharding.HOST for place in jax.tree.leaves(places)):
+        return state.ema
+    there = jax.tree.map(lambda place: place.with_memory_kind(sharding.DEVICE), places)
+    return jax.device_put(state.ema, there)
 
 
 def count(params: Any) -> int:

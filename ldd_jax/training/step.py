@@ -26,7 +26,8 @@ class Update:
     normaliser is known beforehand, so that their losses and gradients add up to the full batch's.
     `groups` is the number of data shards: a microbatch takes its share of every shard. `trained`
     says of each parameter whether it is; None = all are. The others have no gradient and keep their
-    bytes, also in the moving average.
+    bytes, also in the moving average. With `ema_on_host` that is given and returned in the hosts'
+    memory.
     """
 
     model: Model
@@ -36,6 +37,7 @@ class Update:
     accumulate: int = 1
     groups: int = 1
     trained: Callable[[Any], Any] | None = None
+    ema_on_host: bool = False
 
     def gradients(self, params: Any, batch: Batch, key: Array) -> tuple[Loss, Any]:
         """Loss and gradients of the whole batch; `loss_B` in the order of its rows.
@@ -107,6 +109,33 @@ class Update:
         pick = lambda on, a, b: a if on else b
         return jax.tree.map(pick, self.trained(old), new, old)
 
+    def _averaged(self, ema: Any, params: Any, step: Array, chosen: Callable, key: Array) -> Any:
+        """The moving average after the update, in its own type and place.
+
+        One of the host's comes to the device leaf by leaf, each after the one before has gone.
+
+        Args:
+          ema: before the update; None = there is none.
+          params: after the update, in float32.
+          step: updates done, this one among them.
+          chosen: of two arrays the first, or the second where the update is skipped.
+          key: of the rounding.
+        """
+        leaves, structure = jax.tree.flatten(ema)
+        of = jax.tree.leaves(params)
+        every = jax.tree.map(lambda _: True, params)
+        trained = jax.tree.leaves(every if self.trained is None else self.trained(params))
+        out, gone = [], step
+        for number, (old, new, on) in enumerate(zip(leaves, of, trained), len(of)):
+            if on:
+                here = _after(gone, old) if self.ema_on_host else old
+                moved = update_ema(rounding.wide(here), new, step, self.ema_decay)
+                old = chosen(rounding.narrow(moved, here, key, number), here)
+                if self.ema_on_host:
+                    old = gone = jax.device_put(old, jax.memory.Space.Host)
+            out.append(old)
+        return jax.tree.unflatten(structure, out)
+
     def __call__(
         self, state: TrainState, arrays: dict[str, Array], seed_key: Array
     ) -> tuple[TrainState, dict[str, Array]]:
@@ -127,17 +156,20 @@ class Update:
         g, old = rounding.wide((g, state.params))
         updates, opt_state = self.optimizer.update(g, rounding.wide(state.opt_state), old)
         params = self._held(optax.apply_updates(old, updates), old)
-        step, ema = state.step + 1, state.ema
-        if ema is not None:
-            ema = rounding.wide(ema)
-            ema = self._held(update_ema(ema, params, step, self.ema_decay), ema)
-        norm = optax.global_norm(g)
+        step, norm = state.step + 1, optax.global_norm(g)
         finite = jnp.isfinite(loss.total) & jnp.isfinite(norm)
-        before = state.params, state.ema, state.opt_state
-        moved = rounding.narrow((params, ema, opt_state), before, jax.random.fold_in(key, ROUNDED))
-        stayed = state.params, state.ema, skipped(state.opt_state)
-        params, ema, opt_state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), moved, stayed)
-        new = TrainState(step, params, ema, opt_state, aux)
+        chosen = lambda a, b: jax.tree.map(lambda *pair: jnp.where(finite, *pair), a, b)
+        key = jax.random.fold_in(key, ROUNDED)
+        ema = self._averaged(state.ema, params, step, chosen, key)
+        first = len(jax.tree.leaves((params, ema)))
+        opt_state = rounding.narrow(opt_state, state.opt_state, key, first)
+        new = TrainState(
+            step,
+            chosen(rounding.narrow(params, state.params, key), state.params),
+            ema,
+            chosen(opt_state, skipped(state.opt_state)),
+            aux,
+        )
         metrics = {
             "loss": loss.total,
             "grad_norm": norm,
@@ -146,3 +178,9 @@ class Update:
             "tokens": batch.norm,
         }
         return new, metrics
+
+
+def _after(gone: Array, kept: Array) -> Array:
+    """`kept` on the device, sent once `gone` is on the host: else all would come at once."""
+    kept, _ = jax.lax.optimization_barrier((kept, gone))
+    return jax.device_put(kept, jax.memory.Space.Device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 
 import pytest
@@ -249,6 +250,21 @@ def test_running_a_finished_command_again_changes_no_metric(trained, train_flags
     before = (workdir / "metrics.jsonl").read_text()
     tools.good("train", tools.recipe("mdlm"), f"--workdir={workdir}", *train_flags)
     assert (workdir / "metrics.jsonl").read_text() == before
+
+
+@pytest.mark.slow
+def test_an_average_on_the_host_changes_no_figure(trained, train_flags, tmp_path):
+    """Evaluated, sampled, gone on with; also on the device from some update on."""
+    workdir = tmp_path / "run"
+    given = ("train", tools.recipe("mdlm"), f"--workdir={workdir}", *train_flags)
+    for on in (True, True, False):
+        begun = (workdir / "checkpoints" / "12").exists()
+        if begun:
+            shutil.rmtree(workdir / "checkpoints" / "12")
+        said = tools.good(*given, f"--config.training.ema_on_host={on}").out
+        assert ("updates 10 to 12" in said) == begun, said
+        assert tools.curve(workdir) == tools.curve(trained("mdlm"))
+        assert tools.summary(workdir) == tools.summary(trained("mdlm"))
 
 
 @pytest.mark.slow

@@ -74,3 +74,27 @@ def test_the_tiny_program_compiles_for_a_slice(what):
         assert found["per_host"]["hosts"] == 1 and found["checkpoint_gib"] > 0
         assert all(s > 0 for s in found["estimate"]["roofline_seconds"].values())
     assert done.stderr == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["host"] if HAVE else [])
+def test_an_average_on_the_host_is_no_argument_of_the_chip(place):
+    """Parameters and moments are, a fifth of their size being the layout's; a third tree is not."""
+    done = plan(
+        "--config=configs/text.py:method=mdlm,size=tiny",
+        "--topology=v5e:2x2",
+        "--vocabulary=9999",
+        "--per_chip=8",
+        "--config.mesh.data=1",
+        "--config.mesh.fsdp=4",
+        "--config.objective.tile=64",
+        "--config.training.ema_on_host=True",
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout[done.stdout.index("{") :])
+    chip = found["gib_per_device"]
+    assert chip["average"] == 0 < chip["parameters"] < chip["optimizer"]
+    assert chip["arguments"] < 1.25 * (chip["parameters"] + chip["optimizer"])
+    assert chip["arguments"] + chip["activations"] < chip["peak"]
+    assert found["per_host"]["gib_of_average"] == pytest.approx(4 * chip["parameters"])

@@ -70,6 +70,18 @@ def compiled(**fields):
     return aot.Compiled(**given | fields)
 
 
+def test_what_lies_in_hosts_is_none_of_a_devices_peak():
+    """The compiler counts all kinds of memory into its peak; what is an alias is there once."""
+    names = ("argument", "temp", "output", "alias", "host_argument", "host_temp", "host_output")
+    sizes = {f"{n}_size_in_bytes": 2**i for i, n in enumerate((*names, "host_alias"))}
+    memory = types.SimpleNamespace(**sizes, peak_memory_in_bytes=1000)
+    made = types.SimpleNamespace(memory_analysis=lambda: memory, as_text=lambda: "")
+    lowered = types.SimpleNamespace(compile=lambda: made)
+    assert aot.Compiled.of(lowered).peak == 1000 - (16 + 32 + 64 - 128)
+    memory.peak_memory_in_bytes = 0  # it is not told
+    assert aot.Compiled.of(lowered).peak == 1 + 2
+
+
 def test_mfu_is_told_where_it_is_not_assumed(built):
     made = lambda wire, **k: plan.estimate(built, 8, "v5e:1x1", compiled(**k), wire)
     by_compute = made(0.0)
@@ -101,5 +113,10 @@ def test_hosts_and_checkpoints(built):
     assert found["gib_of_a_save"] * aot.GIB == pytest.approx(sum(whole.values()))
     each = 12 * (4 + 1 + 4) + 4  # tokens, keep and weight of 12 positions, and an index
     assert found["gib_of_batches"] * aot.GIB == pytest.approx(plan.AHEAD * 8 * each)
+    assert found["gib_of_average"] == 0.0
+    hosted = experiment("mdlm", training__ema_on_host=True)
+    assert plan.hosts(hosted, 8) == found | {"gib_of_average": 4 * size / aot.GIB}
+    own = aot.split(built) | {"average": 0}
+    assert aot.split(hosted) == own and aot.whole(hosted) == whole
     twice = experiment("mdlm", devices=[jax.devices()[0]] * 2, mesh__data=2)
     assert aot.whole(twice) == whole

@@ -12,6 +12,11 @@ WORDS += ["object", "zone"]
 # Of 2 processes x 4 devices; on the second both hold the same rows.
 MESHES = {
     "rows apart": ("--config.mesh.data=4", "--config.mesh.fsdp=2"),
+    "rows apart, average on the hosts": (
+        "--config.mesh.data=4",
+        "--config.mesh.fsdp=2",
+        "--config.training.ema_on_host=True",
+    ),
     "rows shared": ("--config.mesh.data=1", "--config.mesh.tensor=2", "--config.mesh.sequence=4"),
 }
 MESH = MESHES["rows apart"]
