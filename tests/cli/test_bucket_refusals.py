@@ -18,6 +18,12 @@ NO_PLACES = {
     "what", "plugin", "blocks", "split", "bound", "estimator", "latent", "tail", "names", "format",
     "time", "passes", "chain",
 }  # fmt: skip
+
+
+def flags_names(command):
+    return [flag.name for flag in flags_of(command)]
+
+
 PLACES = sorted(
     (name, flag.name)
     for name, command in COMMANDS.items()
@@ -36,19 +42,13 @@ def test_an_address_is_no_local_path(name, flag, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-FIELDS = ("data.path", "data.validation_path", "training.initial", "data.tokenizer.path")
-
-
-@pytest.mark.parametrize("field", FIELDS)
-def test_nor_is_it_one_in_a_config(field, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "name", sorted(n for n, c in COMMANDS.items() if "config" in flags_names(c))
+)
+def test_nor_is_it_one_in_a_config_where_no_place_is_asked_for(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = "text:tokenizer=json" if "tokenizer" in field else "text"
-    given = [f"--config={config}", f"--config.{field}=s3://b/x"]
-    refused(
-        tools.call("plan", *given),
-        f"--config.{field}=s3://b/x",
-        "only local files",
-    )
+    field = "--config.optim.decay=s3://b/x"
+    refused(tools.call(name, "--config=text", field), field, "only local files")
     assert not list(tmp_path.iterdir())
 
 
