@@ -170,7 +170,7 @@ class Bench:
             code = plugins.digests("sampling", section(chosen).to_dict()).values()
             name = ":".join([name, *cells.told(text)]) + "".join(f"@{c[:8]}" for c in code)
             # A step with a clock of its own knows by itself when it is done.
-            steps = tuple(s.steps) if chosen.step.clock == "grid" else (None,)
+            steps = tuple(s.steps) if chosen.step.counts_steps else (None,)
             for latent in s.latents if has_latent else [cells.NO_LATENT]:
                 mode = dataclasses.replace(chosen.latent, **LATENTS.get(latent, {}))
                 sampling = dataclasses.replace(chosen, latent=mode)

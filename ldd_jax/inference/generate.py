@@ -127,7 +127,7 @@ class Sampler:
         code = plugins.digests("sampling", section(self.sampling).to_dict())
         return ({"plugins": code} if code else {}) | {
             "seed": seed,
-            "steps": num_steps if self.sampling.step.clock == "grid" else None,
+            "steps": num_steps if self.sampling.step.counts_steps else None,
             "config": fingerprint(self.experiment.config),
             "precision": PRECISION,
             "tokenizer": self.experiment.tokenizer.digest,

@@ -105,7 +105,7 @@ def overlaid(defaults: Sampling, **options: Any) -> Sampling:
             parts |= {"step": found.step} if found.step and own else {}
             left |= {"steps": found.steps} if found.steps and "steps" not in left else {}
         require(
-            parts["step"].clock == "grid" or not stepped,
+            parts["step"].counts_steps or not stepped,
             "this sampler takes as many steps as its rows need; --steps and --grid do not apply",
         )
         if "steps" in left:

@@ -69,7 +69,7 @@ def watch(
     # A rule of its own clock finishes at least one position with every call; left to right, one
     # application makes the row.
     in_order = process.schedule is None
-    steps = steps if on_grid else 1 if in_order else length
+    steps = steps if step.counts_steps else 1 if in_order else length
     grid = sampling.grid
     latent = dataclasses.replace(sampling.latent, reset_every=reset_every)
     stop = sampling.stop if stop is None else stop

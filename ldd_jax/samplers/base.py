@@ -17,19 +17,20 @@ class Step:
 
     calls: network calls of one application. clock: "grid" moves from the state's clock to s on a
     time grid, and the loop sets the clock; "own" is applied until `done`, s is None, and the rule
-    sets the clock itself. latent: "native" (carried as in training),
+    sets the clock itself. walks: a rule of its own clock goes along the intervals of the grid, so
+    that their number says what it draws from. latent: "native" (carried as in training),
     "untrained" (carried, but in a way no training pass does) or "refused". finishes: the last step
-    of a grid leaves nothing to remove. one_way: why the
-    rule needs a process whose positions change once, from the mask; "" = it does not. processes: in
-    words, where that does not tell. one_clock: why the rule needs the same time at all positions;
-    "" = it does not. events: the clock is a number of events that are drawn; False = a time.
-    states: what it moves: tokens, points or any. no_stop: why no row of it ends early; "" = it may.
-    no_way: why its own likelihood is not known, of a rule without a `way`. trees: it moves all
-    parts of a process that is made of several.
+    of a grid leaves nothing to remove. one_way: why the rule needs a process whose positions change
+    once, from the mask; "" = it does not. processes: in words, where that does not tell. one_clock:
+    why the rule needs the same time at all positions; "" = it does not. events: the clock is a
+    number of events that are drawn; False = a time. states: what it moves: tokens, points or any.
+    no_stop: why no row of it ends early; "" = it may. no_way: why its own likelihood is not known,
+    of a rule without a `way`. trees: it moves all parts of a process that is made of several.
     """
 
     calls: ClassVar[int] = 1
     clock: ClassVar[str] = "grid"
+    walks: ClassVar[bool] = False
     latent: ClassVar[str] = "native"
     finishes: ClassVar[bool] = False
     one_way: ClassVar[str] = ""
@@ -40,6 +41,11 @@ class Step:
     trees: ClassVar[bool] = False
     no_stop: ClassVar[str] = ""
     no_way: ClassVar[str] = "the rule does not say how it comes to a given text (Step.way)"
+
+    @property
+    def counts_steps(self) -> bool:
+        """Whether a number of steps and a grid are settings of this rule."""
+        return self.clock == "grid" or self.walks
 
     def check(self, process: Process, *, latent: bool, timed: bool) -> None:
         """Refuse what the mathematics does not allow.

@@ -33,6 +33,7 @@ class Skipping(Step):
     """
 
     clock = "own"
+    walks = True
     latent = "refused"
     one_way = "skips what reveals nothing, so it needs masked diffusion"
     one_clock = "draws the next of reveals that are all alike"

@@ -175,6 +175,17 @@ def test_a_sampler_with_its_own_clock(sampled):
 
 
 @pytest.mark.slow
+def test_a_clock_of_its_own_along_the_steps_that_are_asked_for(sampled):
+    """A row of 16 masks pays a call for each of few intervals, and is seldom idle in many."""
+    calls = {}
+    for steps in (2, 1000):
+        found = sampled("mdlm", "--sampler=skipping", f"--steps={steps}")[1]
+        assert {r["steps"] for r in found} == {steps}
+        calls[steps] = [r["calls"] for r in found]
+    assert max(calls[2]) <= 3 and min(calls[1000]) >= 12
+
+
+@pytest.mark.slow
 def test_rows_longer_than_the_training_rows(sampled):
     run, records = sampled("lddm_m", "--blocks=slide:size=8", "--length=40", "--steps=3")
     assert [len(r["tokens"]) for r in records] == [40] * 3
