@@ -24,7 +24,6 @@ from ldd_jax.core.memory import keep_freed_memory
 from ldd_jax.inference import carried, evaluate, json_lines, loading, own_law
 
 BOUND, TIGHTER = "nelbo_nats_per_token", "importance_nats_per_token"
-TWO = 64  # steps of the two-pass sampler at most: it takes twice the calls
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +101,6 @@ def evaluated(workdir: Path, paths: dict[int, int], sequences: int, draws: int) 
         for e, kind in kinds:
             run = carried.program(e, own_law.settings(e))
             for steps, many in paths.items():
-                if kind == "two passes" and steps > TWO:
-                    continue
                 how = dict(run=run, trajectories=many, **each)
                 sampling = own_law.settings(e, steps=steps)
                 record = carried.evaluate_split(e, corpus, params, sampling, **how).record()

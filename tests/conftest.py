@@ -13,7 +13,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from ldd_jax.config import loading, plugins
 from ldd_jax.core import registry
-from ldd_jax.core.memory import keep_freed_memory
+from ldd_jax.core.memory import collect_seldom, keep_freed_memory
 from tests.buckets import bucket, faulty  # noqa: F401
 
 keep_freed_memory()  # as the command line does: otherwise a third of the time is page faults
@@ -41,14 +41,9 @@ QUICK = (
 )
 
 
-# Tests and traced programs are kept to the end: looking through them for garbage finds none, and
-# takes a third of the time of collecting the tests.
-SELDOM = (100_000, 20, 100)
-
-
 def pytest_configure(config):
     """Before anything is compiled: XLA reads its flags once, child processes take them over."""
-    gc.set_threshold(*SELDOM)
+    collect_seldom()  # as the command line does: a third of the time of finding all tests
     flags = os.environ.get("XLA_FLAGS", "")
     if QUICK not in flags and WORKER not in os.environ:
         flags = f"{flags} {QUICK}".strip()
@@ -83,8 +78,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What is there now stays."""
-    gc.collect()
+    """All tests stay."""
     gc.freeze()
 
 

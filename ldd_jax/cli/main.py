@@ -42,7 +42,7 @@ from ldd_jax.core.checks import (
     require,
 )
 from ldd_jax.core.console import OUT, say
-from ldd_jax.core.memory import keep_freed_memory
+from ldd_jax.core.memory import collect_seldom, keep_freed_memory
 from ldd_jax.core.storage import is_url
 
 COMMANDS = {
@@ -146,6 +146,7 @@ def run() -> None:
     logging.set_verbosity(logging.FATAL)
     getLogger("asyncio").setLevel("CRITICAL")
     keep_freed_memory()
+    collect_seldom()
     status = main(sys.argv[1:], own_process=True)
     OUT.flush()
     sys.exit(status)
