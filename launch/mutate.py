@@ -36,7 +36,7 @@ from xml.etree import ElementTree
 from coverage import CoverageData
 from mutants import ROOT, Fault, sample
 
-COPIED = ("ldd_jax", "tests", "configs", "docs", "launch", "pyproject.toml", "README.md")
+SOURCES = ("ldd_jax", "tests", "configs")
 STAGES = ("by line", "by file", "slow")
 QUICK = ["-m", "not slow"]
 HUNG = "no end in time"
@@ -65,11 +65,13 @@ def pytest(folder: Path, arguments: list[str], seconds: float | None = None) -> 
 
 
 def copied(folder: Path) -> Path:
-    """A copy of the repository."""
-    folder.mkdir(parents=True)
-    for name in COPIED:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
-        copy(ROOT / name, folder / name)
+    """A copy of the repository: what git knows or would take."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, found.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
     return folder
 
 
@@ -84,7 +86,9 @@ class Map:
     def made(cls, folder: Path, jobs: int) -> Map:
         """Read from `folder`, where it is of these sources; else by a run of the fast tests."""
         digest = hashlib.sha256()
-        for path in sorted(p for d in COPIED[:3] for p in (ROOT / d).rglob("*.py")):
+        for path in sorted(
+            p for d in ("ldd_jax", "tests", "configs") for p in (ROOT / d).rglob("*.py")
+        ):
             digest.update(path.read_bytes())
         said = folder / "sources"
         if not (said.is_file() and said.read_text() == digest.hexdigest()):
@@ -105,9 +109,10 @@ class Map:
         seconds = {}
         for case in ElementTree.parse(folder / "tests.xml").iter("testcase"):
             if not len(case):  # neither failed nor skipped
-                module, _, name = case.attrib["classname"].partition("Test")
-                file = module.rstrip(".").replace(".", "/") + ".py"
-                seconds[f"{file}::{case.attrib['name']}"] = float(case.attrib["time"])
+                module, _, inside = case.attrib["classname"].partition(".Test")
+                names = [f"Test{inside}"] * bool(inside) + [case.attrib["name"]]
+                test = "::".join([module.replace(".", "/") + ".py", *names])
+                seconds[test] = float(case.attrib["time"])
         data, tree = CoverageData(str(folder / "tree/.coverage")), folder.resolve() / "tree"
         data.read()
         lines = {

@@ -17,12 +17,13 @@ from ldd_jax.core.checks import at_least_one, nearest
 from ldd_jax.core.registry import register, runtime
 from ldd_jax.core.types import Array, Cond, TokenSpace, Trunk
 from ldd_jax.denoisers import layers
-from ldd_jax.denoisers.attention import masked, rotary
+from ldd_jax.denoisers.attention import masked
 from ldd_jax.denoisers.base import BoundNetwork
 from ldd_jax.denoisers.dit import DiT
 from ldd_jax.denoisers.dit_bound import BoundDiT
 from ldd_jax.denoisers.inputs import Linear
 from ldd_jax.denoisers.reader import Prefixed, Reader, alone
+from ldd_jax.denoisers.rotary import rotary
 from ldd_jax.denoisers.transformer import LinearHead
 
 ESTIMATE, HIDDEN = "estimate", "hidden"

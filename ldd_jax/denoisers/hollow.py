@@ -17,8 +17,9 @@ from ldd_jax.core.logical import constrain
 from ldd_jax.core.registry import register, runtime
 from ldd_jax.core.types import Array, Attend, Cond, TokenSpace, Trunk
 from ldd_jax.denoisers import layers
-from ldd_jax.denoisers.attention import masked, rotary
+from ldd_jax.denoisers.attention import masked
 from ldd_jax.denoisers.linears import QKV
+from ldd_jax.denoisers.rotary import rotary
 from ldd_jax.denoisers.tokens import BoundTokens, TokenModel
 
 PAST = Attend("causal")

@@ -15,8 +15,9 @@ from ldd_jax.core.logical import constrain
 from ldd_jax.core.products import dot_general, linear
 from ldd_jax.core.types import Array, Attend
 from ldd_jax.denoisers import padding
-from ldd_jax.denoisers.attention import apart, kernel, rotary
+from ldd_jax.denoisers.attention import apart, kernel
 from ldd_jax.denoisers.linears import QKV, as_matrix, fan_in
+from ldd_jax.denoisers.rotary import rotary
 from ldd_jax.denoisers.stack import Walk
 
 LAYER_NORM_EPS = 1e-5

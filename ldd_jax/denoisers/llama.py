@@ -19,11 +19,12 @@ from ldd_jax.core.checks import at_least_one, require
 from ldd_jax.core.logical import constrain
 from ldd_jax.core.registry import component, register
 from ldd_jax.core.types import Array, Attend
-from ldd_jax.denoisers.attention import kernel, turned
+from ldd_jax.denoisers.attention import kernel
 from ldd_jax.denoisers.decoder import Decoder
 from ldd_jax.denoisers.decoder_network import DecoderBlock
 from ldd_jax.denoisers.frequencies import Plain
 from ldd_jax.denoisers.linears import Adapter
+from ldd_jax.denoisers.rotary import turned
 
 
 class RMSNorm(nn.Module):

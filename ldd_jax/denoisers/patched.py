@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from ldd_jax.core.logical import constrain
 from ldd_jax.core.types import Array
 from ldd_jax.denoisers import layers
-from ldd_jax.denoisers.attention import masked, rotary
+from ldd_jax.denoisers.attention import masked
 from ldd_jax.denoisers.linears import QKV
+from ldd_jax.denoisers.rotary import rotary
 
 _PRIME = 0x01000193  # odd, so that a power of it loses nothing mod 2^32
 

@@ -14,8 +14,8 @@ import numpy as np
 from ldd_jax.core.checks import UserError, require
 from ldd_jax.core.types import TokenSpace
 from ldd_jax.denoisers import DiT
-from ldd_jax.denoisers.attention import ROTARY_BASE
 from ldd_jax.denoisers.linears import QKV, in_files
+from ldd_jax.denoisers.rotary import ROTARY_BASE
 
 Path = tuple[str, ...]
 

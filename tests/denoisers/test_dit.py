@@ -9,7 +9,8 @@ import pytest
 
 from ldd_jax.core.types import Attend, Cond, TokenSpace
 from ldd_jax.denoisers import DiT
-from ldd_jax.denoisers.attention import by_platform, fused, kernel, plain, rotary, splash
+from ldd_jax.denoisers.attention import by_platform, fused, kernel, plain, splash
+from ldd_jax.denoisers.rotary import rotary
 from tests.lab import jit, live_params
 
 B, L = 3, 8

@@ -7,7 +7,7 @@ import pytest
 
 from ldd_jax.core.types import Cond, TokenSpace
 from ldd_jax.denoisers import DiT
-from ldd_jax.denoisers.attention import rotary
+from ldd_jax.denoisers.rotary import rotary
 from tests.lab import jit, live_params
 
 SIDE = 4
