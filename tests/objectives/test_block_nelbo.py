@@ -100,7 +100,6 @@ def test_blocks_of_one_are_a_left_to_right_model():
     np.testing.assert_allclose(np.exp(-np.asarray(expected, np.float64)).sum(), 1, rtol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", block_law.MODELS)
 def test_the_bound_is_that_of_enumeration(name):
     """Every pattern of masks with its weight, all rows; above -log p; and by drawn times."""
@@ -128,7 +127,6 @@ def test_the_bound_is_that_of_enumeration(name):
         assert abs(gap.mean()) < 4 * gap.std() / len(gap) ** 0.5, own
 
 
-@pytest.mark.slow
 def test_every_block_has_a_time_of_its_own():
     u = stratified(KEY, jnp.arange(8), 8)
     both = np.sort(np.asarray(in_blocks(u, 4, 8)).ravel())
@@ -142,7 +140,6 @@ def test_every_block_has_a_time_of_its_own():
     assert factor.shape == (8, L)
 
 
-@pytest.mark.slow
 def test_a_block_sees_clean_blocks_without_latent():
     """Each block of the doubled row is that of a row which ends with it, h within it alone."""
     model = DiT(**FIELDS, **OWN, time_conditioning=True)
@@ -170,7 +167,6 @@ def attend_of(length):
     return Attend("mask", mask=jnp.asarray(block_law.see(length, SIZE)))
 
 
-@pytest.mark.slow
 def test_documents_of_a_row_do_not_see_each_other():
     """Two documents of a block each are two rows of a block."""
     denoiser = block_law.network("dit")

@@ -39,7 +39,6 @@ def corrupted(objective, given):
     return jax.tree.map(np.asarray, jit(corrupt)())
 
 
-@pytest.mark.slow
 def test_each_has_its_own_time_and_some_are_given():
     given = batch()
     z, clock = corrupted(loss(share_forward=0.2, share_inverse=0.3), given)
@@ -81,7 +80,6 @@ class Off:
         return {"signal": lambda x: self.exact.heads["signal"](x) + self.push}
 
 
-@pytest.mark.slow
 def test_the_exact_network_is_the_least_of_it():
     """Paired draws: more on either head is dearer, in either direction, by what it must be."""
     given, objective = batch(), loss(tile=0)
@@ -100,7 +98,6 @@ def test_the_exact_network_is_the_least_of_it():
             assert abs(more.mean() - wanted) < 4 * more.std() / np.sqrt(ROWS)
 
 
-@pytest.mark.slow
 def test_gradients_are_finite_where_a_part_is_given():
     """The weight of the bound at the time of a given text is infinite."""
     given = batch()
@@ -109,7 +106,6 @@ def test_gradients_are_finite_where_a_part_is_given():
     assert np.isfinite(jit(jax.grad(total))(0.1))
 
 
-@pytest.mark.slow
 def test_the_bound_is_of_tokens_given_the_signal():
     """For the exact network its mean is -log p(tokens | signal)."""
     given, bound = batch(), loss(tile=0).as_bound(1)

@@ -72,7 +72,6 @@ def objective(**how):
     )  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_bound_is_the_likelihood():
     """sum over masked sets S of B(|S|, 2 - |S| + 1) times the integrand = -log p(x), every x."""
@@ -127,7 +126,6 @@ def test_nothing_leaks(latent):
         assert not moved[~after].any() and (i % 5 == 4 or moved[i + 1])
 
 
-@pytest.mark.slow
 def test_one_patch_at_a_time_gives_the_law():
     """With many steps the sampler's law is p; with one, that of independent patches."""
     count = 8_000

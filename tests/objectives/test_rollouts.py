@@ -53,7 +53,6 @@ def at(logp, x):
     return jnp.take_along_axis(logp, x[..., None], -1)[..., 0]
 
 
-@pytest.mark.slow
 def test_weights_are_a_softmax_over_the_whole_batch_and_rollouts_are_kept():
     """B w at every site; the buffer is new at multiples of `every`; W of thousands does no harm."""
     objective = Wdce(every=3, warmup=Stages(factors=(0.5,), updates=4), **FACTS)

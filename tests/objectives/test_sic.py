@@ -77,7 +77,6 @@ def drawn(count, seed=0):
     return z0, z, clock
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_second_term_is_what_a_step_reveals():
     """60,000 rows of the production loss against the sum over all texts, masks and draws."""

@@ -102,7 +102,6 @@ def test_bound_and_squares_by_the_estimate():
     np.testing.assert_allclose(process.read(true, z, t), y, rtol=1e-10)
 
 
-@pytest.mark.slow
 def test_corruption_has_its_moments_and_keeps_the_shape():
     process = Gaussian(vectors=4, size=5)
     keys = jax.random.split(jax.random.key(0), 4000)

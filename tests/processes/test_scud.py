@@ -170,7 +170,6 @@ def prior_terms(process, law, most):
     return tuple(np.einsum("ab,xabz->x", weight, a) for a in (to_prior, to_truth))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", KERNELS)
 def test_bound_and_prior_are_the_likelihood_of_every_text(name):
     """bound + prior = NLL + E[KL(q(z | x, S) || pi) - KL(q(z | x, S) || q(z | S))], every x."""
@@ -187,7 +186,6 @@ def test_bound_and_prior_are_the_likelihood_of_every_text(name):
         np.testing.assert_allclose(prior, told, rtol=1e-6)
 
 
-@pytest.mark.slow
 def test_the_posterior_given_its_own_token_is_not_the_optimum():
     """p(x^i | all of z, S) in the place of the leave-one-out law: far too high (gamma = .6)."""
     process = made(*KERNELS["uniform .6"])
@@ -196,7 +194,6 @@ def test_the_posterior_given_its_own_token_is_not_the_optimum():
     assert 0.1 < whole - ideal < 0.4
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kernel, gamma", [(UniformKernel(), 1 / 5), (MaskedKernel(), 0.0)])
 @pytest.mark.parametrize("schedule", [LogLinear(), Cosine()], ids=["linear", "cosine"])
 def test_gamma_one_over_v_is_masked_diffusion(kernel, gamma, schedule):
@@ -264,7 +261,6 @@ def test_prior_term_of_the_specification():
     assert float(process.boundary(jnp.float64)) == pytest.approx(3.0e-3, rel=0.02)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["uniform 0", "uniform .6", "graph 0", "one way"])
 def test_corruption_draws_what_the_bound_supposes(name):
     """Counts and states over 40,000 positions, within 4.5 standard errors; kept ones stand."""

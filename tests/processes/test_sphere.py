@@ -27,7 +27,6 @@ def made(vocabulary, **fields):
     return Sphere(**fields, tokens=token_space(process, vocabulary))
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_exp_and_log_are_inverse_and_the_drift_is_tangent():
     x, y, p = points(50, 5), points(50, 5), jnp.asarray(RNG.dirichlet(np.ones(5), 50))
@@ -97,7 +96,6 @@ def test_states_of_the_table_have_the_moments_of_the_bridge(prior):
             assert a.std() == pytest.approx(b.std(), abs=0.02)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("left", [0.1, 1e-3])
 @pytest.mark.parametrize("k, nats", [(0, 0.162519), (1, 1.897120)])
@@ -137,7 +135,6 @@ def test_likelihoods_on_a_circle(left, k, nats):
     assert total == pytest.approx(nats, abs=1.5e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("k, nats", [(0, 0.162519), (1, 1.897120)])
 def test_the_estimate_of_an_ideal_network_is_the_likelihood(k, nats):
     """Times, simulated states and the last term of the objective together."""
@@ -156,7 +153,6 @@ def test_the_estimate_of_an_ideal_network_is_the_likelihood(k, nats):
     assert error < 0.12 * nats and abs(found.mean() - nats) < 3 * error, (found.mean(), error)
 
 
-@pytest.mark.slow
 def test_kept_positions_are_vertices_and_have_their_tokens():
     process = made(7)
     keys, z0 = example_keys(jax.random.key(1), jnp.arange(3)), jnp.asarray([[1, 6, 0, 3]] * 3)
@@ -168,7 +164,6 @@ def test_kept_positions_are_vertices_and_have_their_tokens():
         np.testing.assert_allclose(clock, [0.3, 0.9, 1.0])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("prior", ["mask", "uniform"])
 @pytest.mark.parametrize(
     "base, vocabulary, digits", [(2, 11, 4), (3, 27, 3), (3, 28, 4), (5, 4, 1)]

@@ -62,7 +62,6 @@ def run(net, blocks, step=None, **options):
     return jit(lambda: go()._replace(h=None))()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_window_with_a_fresh_cache_is_the_whole_row(name):
     """Features at every place and width, to rounding; after other tokens outside, they differ."""

@@ -117,7 +117,6 @@ def test_uniform_diffusion_goes_by_blocks():
     np.testing.assert_array_equal(both[0].z, both[1].z)
 
 
-@pytest.mark.slow
 def test_the_law_is_that_of_enumeration():
     """One place after the other, 4,000 rows of all 81."""
     denoiser = block_law.network("dit")
@@ -153,7 +152,6 @@ def test_one_program_for_every_length():
     assert go._cache_size() == 1
 
 
-@pytest.mark.slow
 def test_the_network_is_not_called_for_blocks_of_nothing_but_prompt():
     """One pass for the prompt, steps and the cache for two blocks, the cache alone between them."""
     net = net_of()

@@ -88,7 +88,6 @@ def everywhere(law, process, net, y):
     return net.process, net.rows(lambda pred, z, t, _: pred, trunk, z, t, ()), z.reshape(-1)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("kind", ["masked", "uniform"])
 def test_exact_guidance_of_strength_one_is_the_conditional_law(kind):
@@ -117,7 +116,6 @@ def test_exact_guidance_of_strength_one_is_the_conditional_law(kind):
         assert np.allclose(np.exp(other), np.exp(plain), atol=1e-12) == (gamma == 0)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("kind", ["masked", "uniform"])
 def test_first_order_is_the_slope_of_the_classifier(kind):
@@ -196,7 +194,6 @@ def test_the_greedy_tail_takes_the_mode_of_the_steered_law():
     np.testing.assert_array_equal(found.z, best)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_whole_law_of_a_step_as_published():
     """Masked: log q(v) + gamma log p(y | z with v at l), the mask among the v, normalised."""

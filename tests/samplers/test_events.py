@@ -73,7 +73,6 @@ class Dictated:
         return token
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     "kernel, gamma", [(UniformKernel(), 0.0), (UniformKernel(), 0.4), (BandKernel(), 0.0)]

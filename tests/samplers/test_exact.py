@@ -48,7 +48,7 @@ def toy(kind, *, seed=3, vocabulary=2, length=3, concentration=30.0):
 # Variants of a rule run in the whole set only.
 VARIANT = pytest.mark.slow
 PAIRS = [
-    pytest.param(rule, kind, id=f"{rule}-{kind}", marks=VARIANT if " " in rule else ())
+    pytest.param(rule, kind, id=f"{rule}-{kind}")
     for rule, step in RULES.items()
     for kind in ("masked", "uniform")
     if runs(step, toy(kind)[1], latent=False, timed=kind == "uniform")
@@ -104,7 +104,6 @@ def slopes(kind, step, steps, look=lambda law, p: p):
     return np.log2(np.array(gaps[:-1]) / gaps[1:])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind, step, steps, order",
     [

@@ -31,7 +31,6 @@ def drawn(step, steps, tail, carry=False, latent=Latent()):  # noqa: B008 (froze
     return state, np.asarray(process.decode(state.z))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "step, steps, tail", [(Ancestral(), 3, "sample"), (Geodesic(), 192, "none")], ids=["a", "g"]
 )

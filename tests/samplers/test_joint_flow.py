@@ -122,7 +122,6 @@ def run(net, step, steps, rows, *, length=1, end=0.0, tail="none", held=None, **
     return jax.tree.map(np.asarray, jit(go)(steps))
 
 
-@pytest.mark.slow
 def test_without_eta_it_is_ancestral_on_tokens_and_on_both():
     toy_net = Net(rules.Toy.make(), rules.PROCESSES["masked"])
     one, other = (run(toy_net, step, 6, 64, length=5) for step in (JointFlow(), Ancestral()))
@@ -150,7 +149,6 @@ def test_eulers_error_is_of_first_order(eta):
         assert np.abs(share - law.start).sum() / 2 < tv + 0.008
 
 
-@pytest.mark.slow
 def test_what_is_held_stands_and_the_rest_follows_it():
     """Tokens given points far apart are their classes; points given tokens lie about their code."""
     law, rows = toy(), 4000

@@ -144,7 +144,6 @@ def test_one_compilation_for_all_numbers_of_steps():
     assert few.calls.tolist() == [5] * B and many.calls.tolist() == [17] * B
 
 
-@pytest.mark.slow
 def test_the_latent_matters_and_reset_every_one_switches_it_off():
     run = lambda latent: traced(MASKED, STEPS, latent, INDEX)
     assert np.abs(run(Latent()).h - run(Latent(reset_every=1)).h).max() > 1e-3
@@ -167,7 +166,6 @@ def test_batched_equals_single():
     np.testing.assert_array_equal(whole.z[::-1], shuffled.z)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "process, tail",
     [(MASKED, "sample"), (MASKED, "greedy"), (UNIFORM, "sample")],
@@ -216,7 +214,6 @@ def test_padding_changes_no_sample():
         assert (padded.z[:, 4:] == filler).all()
 
 
-@pytest.mark.slow
 def test_read_out_acts_on_the_clean_prediction_only():
     """The posterior keeps its mask mass whatever the temperature, top-k or top-p."""
     n, t, s = 40, 0.8, 0.5

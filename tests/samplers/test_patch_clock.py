@@ -184,7 +184,6 @@ def test_equal_clocks_are_the_ancestral_sampler_to_the_bit(schedule, carry):
         np.testing.assert_array_equal(one.h[..., 0], np.tile(one.calls[:, None], length))
 
 
-@pytest.mark.slow
 def test_calls_and_work():
     """At most max T and sum T; equal to them where a patch is one call, or cannot end early."""
     rows, length = 32, 12

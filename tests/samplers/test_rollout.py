@@ -128,7 +128,6 @@ def test_e_to_the_w_is_unbiased_over_all_paths(latent, x64):
     assert np.sum(np.exp(log_p) * w) < target.truth().log_z - 0.01  # the ELBO of a poor network
 
 
-@pytest.mark.slow
 def test_several_sites_a_call_leave_it_unbiased():
     """W varies then, even for ideal conditionals; its mean exponential does not move."""
     target = Ising(side=2, beta=0.5)

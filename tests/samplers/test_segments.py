@@ -95,7 +95,6 @@ def test_the_same_samples_from_fewer_rows(name):
     assert set(rows) <= {most, most // 2, most // 4} and sum(rows) < sum(all_rows), rows
 
 
-@pytest.mark.slow
 def test_so_many_halvings_and_no_more():
     _, rows = made(1, **CASES["own clock"])
     assert set(rows) == {B, B // 2}
