@@ -98,6 +98,17 @@ def test_it_rests_by_itself(bucket, monkeypatch):
         assert reading.read_text(bucket / "s.jsonl") == "1\n"
 
 
+def test_it_rests_again_as_long_as_writing_took_or_longer(bucket):
+    with writing.append(bucket / "s.jsonl") as stream:
+        stream.write("1\n")
+        began = time.monotonic()
+        storage.settle()
+        took = time.monotonic() - began
+        (one,) = [o for o in storage._OPEN if str(o.place).endswith("s.jsonl")]
+        rests = one.due - began
+        assert storage.REST <= rests <= took + max(storage.REST, storage.SHARE * took)
+
+
 def test_what_could_not_be_written_stays_to_be_written(bucket, faulty, monkeypatch):
     stream = writing.append(bucket / "m.jsonl")
     stream.write("1\n")

@@ -18,6 +18,8 @@ def test_all_at_once_while_their_logits_are_small():
     assert tiles.automatic(64 * 1024, 50_258) == 1280  # 245 MiB; all: 12.3 GiB
     assert tiles.automatic(1 << 20, 4097) == 16_256
     assert tiles.automatic(5, 1 << 30) == 1
+    fit = tiles.ENOUGH // (4 * 107)  # as many as fit are one tile
+    assert tiles.automatic(fit, 107) == 0 and tiles.automatic(fit + 1, 107) == fit - fit % 128
     for rows, vocabulary in ((1335, 50_258), (1336, 50_258), (10**6, 300)):
         tile = tiles.automatic(rows, vocabulary)
         assert 4 * vocabulary * (tile or rows) <= tiles.ENOUGH

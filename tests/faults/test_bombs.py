@@ -70,6 +70,13 @@ def test_empty_tensors_claim_nothing(shape, tmp_path):
         read_safetensors(path)
 
 
+@pytest.mark.parametrize("shape", [None, 4, "44", {"4": 4}, [1.5], [True], [2, "3"], [[2]]])
+def test_what_is_no_shape(shape, tmp_path):
+    path = safetensors_file(tmp_path / "a", {"a": entry(shape, size=16)}, bytes(16))
+    with pytest.raises(UserError, match="it gives 'a' no shape"):
+        read_safetensors(path)
+
+
 @pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2", "F4", "C64", "F128"])
 def test_types_that_no_network_has(kind, tmp_path):
     path = safetensors_file(tmp_path / "a", {"a": entry([2], kind, 16)}, bytes(16))

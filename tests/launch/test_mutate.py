@@ -89,3 +89,10 @@ def test_who_is_asked_first(mutate, mutants, tmp_path):
     assert stages["slow"][:2] == ["-m", "slow"]
     assert "tests/core/test_buckets.py" in stages["slow"]
     assert "slow" not in dict(tests.stages(fault, "fast", 10))
+
+
+def test_a_copy_has_what_git_knows(mutate, tmp_path):
+    tree = mutate.copied(tmp_path / "tree")
+    assert (tree / "ldd_jax/recipes").is_symlink()
+    assert {p.name for p in ROOT.glob("*.md")} <= {p.name for p in tree.iterdir()}
+    assert (tree / MODULE).read_bytes() == (ROOT / MODULE).read_bytes()

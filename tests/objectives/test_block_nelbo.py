@@ -195,6 +195,7 @@ def test_clipped_times_are_shares_of_masks(schedule):
     whole, one = ClippedTimes(low=0.0, high=1.0)(u, schedule)
     np.testing.assert_allclose(whole, UniformTimes(eps=0.0)(u, schedule)[0], rtol=1e-5)
     np.testing.assert_allclose(one, 1, rtol=1e-5)
-    with pytest.raises(ValueError, match="low <= high"):
-        ClippedTimes(low=0.5, high=0.4)
+    for low, high in ((0.5, 0.4), (0.5, 1.5), (-0.1, 0.5), (0.0, 0.0)):
+        with pytest.raises(ValueError, match="low <= high"):
+            ClippedTimes(low=low, high=high)
     assert ClippedTimes().unclipped() == UniformTimes(eps=0.0)

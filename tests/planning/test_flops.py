@@ -139,7 +139,6 @@ def test_the_table_of_parameters():
     assert json.loads(record)["parameters"] == total > 300_000
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "method, forward, trained, states, made",
     [

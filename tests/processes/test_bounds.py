@@ -236,3 +236,13 @@ def test_uniform_bound_is_minimised_by_leave_one_out(uniform_law):
     other = np.log(law.conditionals(alpha, False))
     assert np.abs(jax.grad(expected)(jnp.asarray(other))).max() > 1e-3
     assert expected(jnp.asarray(other)) > expected(jnp.asarray(best)) + 1e-4
+
+
+def test_the_boundary_is_the_mean_of_what_is_drawn():
+    """KL(q(z_1 | x) || 1 / V), where q keeps the token with probability alpha_1."""
+    process = Uniform(tokens=TokenSpace(size=4), schedule=Cosine(eps=0.05))
+    own = np.full(4, 0.95 / 4)
+    own[1] += 0.05
+    drawn = process.drawn_boundary(jnp.full(4, 1), jnp.arange(4))
+    np.testing.assert_allclose(drawn, np.log(4 * own), rtol=1e-12)
+    np.testing.assert_allclose(own @ drawn, process.boundary(jnp.float64), rtol=1e-12)

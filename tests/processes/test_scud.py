@@ -354,6 +354,15 @@ def test_what_cannot_be_is_refused_in_words(given, why):
     assert "\n" not in str(caught.value)
 
 
+def test_as_many_events_as_there_may_be_and_no_more(monkeypatch):
+    most = made(UniformKernel(), 0.5).most()
+    monkeypatch.setattr("ldd_jax.processes.scud.MOST_EVENTS", most)
+    assert made(UniformKernel(), 0.5).most() == most
+    monkeypatch.setattr("ldd_jax.processes.scud.MOST_EVENTS", most - 1)
+    with pytest.raises(ValueError, match="until it is forgotten"):
+        made(UniformKernel(), 0.5)
+
+
 def test_times_of_events_and_of_time_are_not_mixed_up():
     scud = made(UniformKernel(), 0.0)
     masked = Masked(tokens=TokenSpace(size=3, mask=2))

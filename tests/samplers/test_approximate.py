@@ -110,7 +110,6 @@ def test_refreshed_at_every_step_it_is_the_sampler_without_a_cache(name, blocks)
     np.testing.assert_array_equal(kept.calls, free.sum(1) + made)  # once a block
 
 
-@pytest.mark.slow
 def test_one_block_draws_what_the_plain_loop_draws():
     """Chance and a grid; calls of both passes."""
     net = dataclasses.replace(net_of("llada"), readout=Readout())
