@@ -146,3 +146,14 @@ def test_rows_in_tiles():
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=5e-7)
     for tile in (1, 5, 24, 30):
         jax.tree.map(close, plain, rows(fn, head, x, args, tile=tile))
+
+
+@pytest.mark.parametrize("tile", [0, 2])
+def test_a_row_without_weight_may_be_infinite(tile):
+    """Its loss is 0, and so is what it adds."""
+    given = (jnp.asarray([[1.0], [0.0], [2.0]]), jnp.zeros(3), jnp.asarray([1.0, 0.0, 0.5]))
+    fn = lambda logits, a: 1 / logits[:, 0] + a
+    head = jax.tree_util.Partial(lambda k, x: x * k, jnp.ones(()))
+    total, each = jit(lambda: rows_loss(fn, head, *given, tile=tile))()
+    np.testing.assert_allclose(total, 1.25, rtol=1e-6)
+    np.testing.assert_allclose(each, [1, 0, 0.5], rtol=1e-6)

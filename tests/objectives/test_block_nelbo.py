@@ -23,7 +23,7 @@ from ldd_jax.objectives import (
 )
 from ldd_jax.objectives.block_nelbo import Doubled, in_blocks
 from ldd_jax.objectives.strata import stratified
-from ldd_jax.processes import LeftToRight, Masked, Uniform
+from ldd_jax.processes import LeftToRight, Masked, Sphere, Uniform
 from tests import block_law
 from tests.block_law import FIELDS, MASK, PROCESS, ROWS, SIZE, TOKENS, L
 from tests.lab import jit, live_params
@@ -183,6 +183,12 @@ def test_documents_of_a_row_do_not_see_each_other():
         for i in (0, SIZE)
     ]
     np.testing.assert_allclose(packed, parts[0] + parts[1], rtol=1e-5)
+
+
+def test_processes_that_blocks_of_tokens_do_not_have():
+    with pytest.raises(ValueError, match="gives every block of tokens a time"):
+        BlockNelbo(process=Sphere(tokens=TOKENS))
+    assert BlockNelbo().process is None  # it comes later
 
 
 @pytest.mark.parametrize("schedule", [PROCESS.schedule, Masked(tokens=TOKENS).schedule])

@@ -1,0 +1,39 @@
+"""The loop of remasking: three stretches of time, and tokens taken back in the middle one only."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldd_jax.core.types import TokenSpace
+from ldd_jax.processes import Masked
+from ldd_jax.samplers import ReMDM
+from ldd_jax.samplers.net import Net
+from ldd_jax.schedules import Cosine, LogLinear
+
+LOOP = ReMDM(strength="loop", eta=0.3, t_on=0.8, t_off=0.2, alpha_on=0.9)
+
+
+def net(schedule):
+    return Net(None, Masked(schedule=schedule, tokens=TokenSpace(size=3, mask=2)))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("schedule", [LogLinear(eps=0.0), Cosine(eps=0.0)])
+def test_time_runs_to_the_held_level_stands_and_goes_on(schedule):
+    """Straight from 1 to the time of alpha_on and, after it stood there, from it to 0."""
+    time = lambda *t: np.asarray(LOOP._time(net(schedule), jnp.asarray(t)))
+    held = time(0.8)
+    np.testing.assert_allclose(schedule.alpha(held), 0.9, rtol=1e-12)
+    np.testing.assert_allclose(time(1.0, 0.5, 0.2, 0.0), [1, *held, *held, 0], rtol=1e-12)
+    np.testing.assert_allclose(time(0.9, 0.1), [(1 + held[0]) / 2, held[0] / 2], rtol=1e-12)
+    other = ReMDM(strength="cap")  # no other strength has a clock of that kind
+    np.testing.assert_array_equal(other._time(net(schedule), jnp.asarray([0.9, 0.1])), [0.9, 0.1])
+
+
+def test_nothing_is_taken_back_before_and_after():
+    t, s = jnp.asarray([0.9, 0.5, 0.1]), jnp.asarray([0.88, 0.48, 0.08])
+    held = (t <= LOOP.t_on) & (t > LOOP.t_off)
+    clocks = (LOOP._time(net(LogLinear()), a) for a in (t, s))
+    sigma = LOOP._sigma(net(LogLinear()), *clocks, held, jnp.ones((3, 2), bool), ())
+    # While alpha stands at .9, sigma_max is (1 - .9) / .9.
+    np.testing.assert_allclose(sigma, [[0, 0], [1 / 9, 1 / 9], [0, 0]], rtol=1e-5)
