@@ -2,12 +2,15 @@
 
     python launch/reasoning.py --folder=runs/countdown [--config=configs/countdown.py] \
         [--methods=ar,mdlm,lddm_m,mgdm,lddm_g] [--seeds=0,1,2] [--calls=4,8,16,32] \
-        [--problems=500] [--task=game24] [-- --config.training.num_steps=...]
+        [--problems=500] [--task=game24] [--lrs=2.5e-3,5e-3 [--tuning_seed=7]]
+        [-- --config.training.num_steps=...]
 
 Each cell is an ordinary `train` run in FOLDER/METHOD-SEED, so that a stopped table resumes. The
 first method runs the config's number of updates and every other as many as make the same number of
 operations (`plan --what=flops`, all five have the same network). Success is the share of held-out
-problems whose solution passes `strict`; its error is that of the mean over seeds.
+problems whose solution passes `strict`; its error is that of the mean over seeds. With `--lrs` each
+method gets the learning rate whose run of the tuning seed, at the same operations, solves most of
+as many other held-out problems (last decoder, most calls): give it a seed that is not in the table.
 """
 
 from __future__ import annotations
@@ -39,16 +42,16 @@ def operations(config: str, method: str, overrides: list[str]) -> dict:
 
 
 def success(
-    workdir: Path, calls: list[int], decoders: list[str], problems: int, task: str
+    workdir: Path, calls: list[int], decoders: list[str], problems: slice, task: str
 ) -> list[dict]:
-    """Share of held-out problems solved, by decoder, latent and network calls."""
+    """Share of these held-out problems solved, by decoder, latent and network calls."""
     found = workdir / f"success{task and '-'}{task}.jsonl"
     if found.exists():
         return [json.loads(line) for line in found.read_text().splitlines()]
     experiment, params, _ = loading.load_trained(workdir)
     data = registry.build("data", experiment.config.data)
     asked = registry.parse("task", task) if task else data.task
-    held_out = [p for p, _ in asked.problems("validation", problems, data.seed)]
+    held_out = [p for p, _ in asked.problems("validation", problems.stop, data.seed)][problems]
     timeless = experiment.process.schedule is None
     steps = [experiment.step] if timeless else [registry.parse("step", d) for d in decoders]
     latents = {"on": Latent(), "off": Latent(reset_every=1)}
@@ -74,6 +77,25 @@ def success(
                 })  # fmt: skip
     json_lines.write(str(found), records)
     return records
+
+
+def tuned(
+    chosen: argparse.Namespace, method: str, updates: int, calls: list[int], decoders: list[str]
+) -> str:
+    """The learning rate that solves most problems which the table does not ask."""
+    found = {}
+    for rate in chosen.lrs.split(","):
+        workdir = chosen.folder / "tuning" / f"{method}-{rate}"
+        flags = [*chosen.overrides, f"--config.training.num_steps={updates}"]
+        flags += [f"--config.optim.lr={rate}"]
+        train(workdir, chosen.config, method, chosen.tuning_seed, flags)
+        others = slice(chosen.problems, 2 * chosen.problems)
+        made = success(workdir, calls[-1:], decoders[-1:], others, chosen.task)
+        found[rate] = made[0]["strict"]
+    best = max(found, key=found.__getitem__)
+    shown = ", ".join(f"{rate}: {share:.3f}" for rate, share in found.items())
+    print(f"{method}: learning rate {best} ({shown})", flush=True)
+    return best
 
 
 def percent(values: list[float]) -> str:
@@ -109,23 +131,27 @@ def main() -> None:
     parser.add_argument("--decoders", default=DECODERS)
     parser.add_argument("--problems", type=int, default=500)
     parser.add_argument("--task", default="", help="ask these problems, such as game24")
+    parser.add_argument("--lrs", default="", help="rates to choose from; '' = the config's")
+    parser.add_argument("--tuning_seed", default="7")
     parser.add_argument("overrides", nargs="*")
     chosen = parser.parse_args()
     keep_freed_memory()
     methods, calls = chosen.methods.split(","), [int(n) for n in chosen.calls.split(",")]
+    decoders, asked = chosen.decoders.split(","), slice(chosen.problems)
     cost = {m: operations(chosen.config, m, chosen.overrides) for m in methods}
-    budget = None
+    budget = cost[methods[0]]["step"] * cost[methods[0]]["updates"]
+    updates = {m: round(budget / cost[m]["step"]) for m in methods}
+    rates = {
+        m: tuned(chosen, m, updates[m], calls, decoders) for m in (methods if chosen.lrs else [])
+    }
     cells: dict[str, list[list[dict]]] = {m: [] for m in methods}
     for seed in chosen.seeds.split(","):
         for method in methods:
-            step = cost[method]["step"]
-            budget = budget or step * cost[method]["updates"]
-            flags = [*chosen.overrides, f"--config.training.num_steps={round(budget / step)}"]
+            flags = [*chosen.overrides, f"--config.training.num_steps={updates[method]}"]
+            flags += [f"--config.optim.lr={rates[method]}"] if rates else []
             workdir = chosen.folder / f"{method}-{seed}"
             train(workdir, chosen.config, method, seed, flags)
-            found = success(
-                workdir, calls, chosen.decoders.split(","), chosen.problems, chosen.task
-            )
+            found = success(workdir, calls, decoders, asked, chosen.task)
             cells[method].append(found)
             best = max(found, key=lambda r: r["strict"])
             print(
@@ -134,7 +160,7 @@ def main() -> None:
     for method in methods:
         record = cost[method]
         print(f"{method}: {record['parameters']:,} parameters, {record['step']:.4g} operations an "
-              f"update, {round(budget / record['step'])} updates")  # fmt: skip
+              f"update, {updates[method]} updates")  # fmt: skip
     for verdict in ("strict", "legacy"):
         print(f"\n{verdict}, % of {found[0]['problems']} held-out problems\n")
         print(table(cells, verdict))
