@@ -118,7 +118,7 @@ def test_packed_documents_do_not_see_each_other(params):
 @pytest.mark.parametrize(
     "change",
     [
-        {"remat": "full"},
+        pytest.param({"remat": "full"}, marks=pytest.mark.slow),
         pytest.param({"remat": "dots"}, marks=pytest.mark.slow),
         pytest.param({"attention": "fused"}, marks=pytest.mark.slow),
         {"remat": "full", "chunks": 2},

@@ -86,6 +86,7 @@ def test_a_gradient_through_it_is_the_same():
     jax.tree.map(np.testing.assert_array_equal, half, wide)
 
 
+@pytest.mark.slow
 def test_a_sampler_draws_the_same():
     denoiser, index = MODELS["dit"].bind(live_params(MODELS["dit"], scale=0.3)), jnp.arange(B)
     process = Masked(tokens=TOKENS)

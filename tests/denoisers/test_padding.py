@@ -66,7 +66,12 @@ def both(name):
     return plain, padded, lambda params: padding.within(params, padded.axes(), shapes)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+FAST = ("dit", "gpt2")  # one that is told the time, one that ties its head
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS]
+)
 def test_a_padded_network_is_the_plain_one(name):
     plain, padded, wide = both(name)
     run = lambda params: (outputs(plain, params), outputs(padded, wide(params)))
@@ -76,6 +81,7 @@ def test_a_padded_network_is_the_plain_one(name):
     jax.tree.map(close, one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["soft_mask", "tied"])
 def test_what_is_behind_has_no_gradient(name):
     """0 to the bit; the rest has that of the plain network."""
@@ -93,6 +99,7 @@ def test_what_is_behind_has_no_gradient(name):
     assert not any(jax.tree.leaves(behind))
 
 
+@pytest.mark.slow
 def test_it_begins_with_the_same_numbers():
     for name in ("dit", "llama"):
         plain, padded, wide = both(name)

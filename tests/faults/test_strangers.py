@@ -165,6 +165,7 @@ def test_lines_of_metrics_that_are_no_numbers(workdir):
     assert page.training([run]).startswith("<img")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_mutated_checkpoints(workdir):
     """Every file of the newest checkpoint, cut, emptied or replaced, with a digest that fits."""

@@ -40,7 +40,10 @@ def casts_inside(jaxpr):
     return found
 
 
-@pytest.mark.parametrize("tied", [False, True], ids=["dit", "llama"])
+@pytest.mark.parametrize(
+    "tied",
+    [pytest.param(False, id="dit"), pytest.param(True, id="llama", marks=pytest.mark.slow)],
+)
 def test_no_parameter_is_cast_in_the_loop_and_tokens_are_the_same(tied, monkeypatch):
     config = ConfigDict(KEPT["config"])
     config.model.dtype = "bfloat16"

@@ -25,6 +25,7 @@ def test_fifty_thousand_states_on_eight_devices(tmp_path):
         assert there["furthest"] < 1e-4
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_read_with_other_zeros_and_nothing_else(tmp_path):
     """12 states: written with 1 and 5 as multiple, read with others; a width is refused."""
     for multiple, rows in ((1, 12), (5, 15)):
@@ -55,6 +56,7 @@ def before(tree):
     return jax.tree.map(joined, tree)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "adafactor"])
 def test_a_checkpoint_with_heads_on_one_axis_goes_on(optimizer, tmp_path):
     """Parameters, average and optimizer; a kernel of another size is refused."""
