@@ -79,6 +79,9 @@ class Kept:
         """Take a numbered folder away."""
         (self.directory / str(step)).rename(target)
 
+    def drop(self, step: int) -> None:
+        """Forget a folder that another process takes away."""
+
 
 class _KeptInBucket(Kept):
     """Worked on in scratch; a folder in the bucket is whole once its digests are there.
@@ -139,6 +142,9 @@ class _KeptInBucket(Kept):
         source = self.place / str(step)
         source.copy_to(cast(Bucket, target))
         source.remove_all()
+        self.drop(step)
+
+    def drop(self, step: int) -> None:
         shutil.rmtree(self.local / str(step), ignore_errors=True)
 
 

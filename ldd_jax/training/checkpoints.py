@@ -64,11 +64,8 @@ class Checkpoints:
         if not read_only:
             if distributed.leader():
                 writing.refuse_links([self.directory, self.directory.parent / whole.DAMAGED])
-                self.found.set_aside()
+            self.found.set_aside()
             distributed.barrier("checkpoints")
-            if self.kept.apart and not distributed.leader():
-                for step in self.kept.steps()[-1:]:
-                    self.kept.folder(step)
         self.saving, self.read_only, self.closed = 0, read_only, False
         together = self.kept.apart and jax.process_count() > 1 and not read_only
         rank, count = (jax.process_index(), jax.process_count()) if together else (0, 1)

@@ -1,6 +1,7 @@
 """Digests of a folder's files, written into it before it gets its name.
 
-Of what several processes write into one folder each hashes its own share, and the first joins them.
+Of what several processes write into one folder each hashes its own share, and the first joins them;
+likewise each checks a share of what all of them read.
 """
 
 from __future__ import annotations
@@ -72,19 +73,22 @@ def _hashed(folder: Path, files: list[Path]) -> dict[str, tuple[int, str]]:
     }
 
 
-def fault(folder: Path, parts: Collection[str] = ()) -> str:
-    """What is wrong with the files of `folder`, in words; empty if nothing is.
+def fault(folder: Path, parts: Collection[str] = (), rank: int = 0, count: int = 1) -> str:
+    """What is wrong with a share of the files of `folder`, in words; empty if nothing is.
 
     Args:
       folder: with a `digests.json`.
       parts: only files below these names; empty = all.
+      rank: number of the share; every file is in one of them, whoever wrote it.
+      count: of shares, of about as many bytes each.
     """
     try:
         stated = reading.read_json(folder / FILE)["sha256"]
         wanted = {n: (int(s), str(d)) for n, (s, d) in stated.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return f"{FILE} is missing or damaged"
-    names = [n for n in sorted(wanted) if not parts or n.split("/")[0] in parts]
+    names = [n for n in wanted if not parts or n.split("/")[0] in parts]
+    names = sorted(sorted(names, key=lambda n: (-wanted[n][0], n))[rank::count])
     with _threads() as threads:
         found = threads.map(lambda n: _fault_of(folder, n, *wanted[n]), names)
         why = next(filter(None, found), "")

@@ -116,6 +116,23 @@ def agreed(number: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.asarray(number)))
 
 
+def told(text: str) -> list[str]:
+    """The text of every process, in their order, in all of them."""
+    if jax.process_count() == 1:
+        return [text]
+    from jax.experimental import multihost_utils
+
+    said = np.frombuffer(text.encode(errors="surrogatepass"), np.uint8)
+    lengths = multihost_utils.process_allgather(np.asarray(len(said), np.int32))
+    # A power of two, so that few programs serve all texts.
+    padded = np.zeros(1 << max(int(max(lengths)) - 1, 255).bit_length(), np.uint8)
+    padded[: len(said)] = said
+    texts = multihost_utils.process_allgather(padded)
+    return [
+        bytes(t[:n]).decode(errors="surrogatepass") for t, n in zip(texts, lengths, strict=True)
+    ]
+
+
 def shared(folder: Path, patience: float = 30.0) -> None:
     """Make sure that all processes see one folder, which is process 0's; waits for all of them.
 
@@ -131,8 +148,6 @@ def shared(folder: Path, patience: float = 30.0) -> None:
     """
     if jax.process_count() == 1:
         return
-    from jax.experimental import multihost_utils
-
     mark = folder / f".shared-{agreed(secrets.randbits(31))}"
     if leader():
         writing.write(mark, "")
@@ -141,16 +156,11 @@ def shared(folder: Path, patience: float = 30.0) -> None:
         until = time.monotonic() + patience
         while not (seen := mark.exists()) and time.monotonic() < until:
             time.sleep(0.2)
-        host = np.frombuffer(socket.gethostname().encode()[:64].ljust(64), np.uint8)
-        hosts, all_seen = multihost_utils.process_allgather((host, np.asarray(seen)))
+        hosts = told("" if seen else socket.gethostname() or "a host without a name")
     finally:
         if leader():
             mark.unlink(missing_ok=True)
-    lost = [
-        f"{i} ({bytes(name).decode(errors='replace').strip()})"
-        for i, (name, found) in enumerate(zip(hosts, all_seen))
-        if not found
-    ]
+    lost = [f"{i} ({name})" for i, name in enumerate(hosts) if name]
     require(
         not lost,
         f"{folder} is not one folder for all processes: process {', '.join(lost)} does not see "

@@ -1,4 +1,4 @@
-"""One of two processes that save checkpoints; says which files it hashed, or dies while it does.
+"""One of two processes that save and check checkpoints; says what it hashed, or dies at it.
 
 `python -m tests.training.hashed FOLDER ADDRESS RANK DIES`: DIES is the step at which process 1 is
 killed when it comes to hash, 0 = none.
@@ -15,7 +15,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from ldd_jax.training import digests
+from ldd_jax.core.checks import UserError
+from ldd_jax.training import digests, distributed
 from ldd_jax.training.checkpoints import Checkpoints
 from ldd_jax.training.state import TrainState
 
@@ -34,7 +35,7 @@ def state(mesh: jax.sharding.Mesh, step: int) -> TrainState:
 
 
 def main(folder: Path, address: str, rank: int, dies: int) -> None:
-    """Save steps 1 and 2."""
+    """Save steps 1 and 2, look at them again, and once more with a file of the second damaged."""
     jax.distributed.initialize(address, 2, rank, heartbeat_timeout_seconds=100)
     mesh = jax.make_mesh((2,), ("data",))
     hashed, sha256, share = [], digests._sha256, getattr(digests, "share", None)
@@ -53,7 +54,30 @@ def main(folder: Path, address: str, rank: int, dies: int) -> None:
     for step in (1, 2):
         saver.save(state(mesh, step), {"step": step})
     saver.close()
-    (folder / f"hashed.{rank}").write_text(json.dumps(hashed))
+    saved, name, newest = hashed.copy(), "é" * 200, []
+    found: dict = {"saved": saved, "told": [*distributed.told(name * rank), name]}
+    for damage in (False, True):
+        hashed.clear()
+        if damage and rank == 1:
+            damaged(Path(next(n for n in sorted(found["checked"]) if "/ema/" in n)))
+        distributed.barrier("damage")
+        if damage:
+            reader = Checkpoints(folder, read_only=True)
+            try:
+                reader.restore_params(state(mesh, 2).params, ema=True, step=2)
+            except UserError as error:
+                found["said"] = str(error)
+        again = Checkpoints(folder)
+        newest.append(again.latest())
+        found.setdefault("checked", hashed.copy())
+    (folder / f"found.{rank}").write_text(json.dumps(found | {"newest": newest}))
+
+
+def damaged(path: Path) -> None:
+    """Flip a bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
 
 
 if __name__ == "__main__":

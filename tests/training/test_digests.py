@@ -55,6 +55,26 @@ def test_the_first_fault_is_told_of_many_files(tmp_path, monkeypatch):
         assert digests.fault(tmp_path) == "07 is not what was written"
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 11])
+def test_shares_of_a_check_are_all_files_and_about_as_large(count, tmp_path, monkeypatch):
+    sizes = {f"{item}/{i}": 100 * i * i for item in ("ema", "optim") for i in range(1, 8)}
+    for name, size in sizes.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x" * size)
+    digests.write(tmp_path)
+    shares, seen = [], counted(monkeypatch)
+    for rank in range(count):
+        assert digests.fault(tmp_path, ["optim"], rank, count) == ""
+        shares.append([str(p).removeprefix(f"{tmp_path}/") for p in seen])
+        seen.clear()
+    assert sorted(sum(shares, [])) == [name for name in sizes if name.startswith("optim")]
+    bytes_of = [sum(sizes[name] for name in share) for share in shares]
+    assert max(bytes_of) - min(bytes_of) <= max(sizes.values())
+    (tmp_path / "optim" / "3").write_bytes(b"y" * 900)
+    told = [digests.fault(tmp_path, (), rank, count) for rank in range(count)]
+    assert sorted(told) == [""] * (count - 1) + ["optim/3 is not what was written"]
+
+
 def written(folder, count=2):
     """Two items as several processes leave them, and a record."""
     for item in ("params", "optim"):
@@ -141,16 +161,27 @@ def test_each_of_two_processes_hashes_what_it_wrote(tmp_path):
     running = two(tmp_path)
     said = [one.communicate(timeout=200)[0] for one in running]
     assert [one.returncode for one in running] == [0, 0], said
-    seen = [json.loads((tmp_path / f"hashed.{rank}").read_text()) for rank in (0, 1)]
+    found = [json.loads((tmp_path / f"found.{rank}").read_text()) for rank in (0, 1)]
+    seen = [one["saved"] for one in found]
     for rank, other in ((0, 1), (1, 0)):
         assert any(f"ocdbt.process_{rank}/" in name for name in seen[rank])
         assert not any(f"ocdbt.process_{other}/" in name for name in seen[rank])
     assert all("ocdbt.process_1/" in name for name in seen[1])
-    for step in ("1", "2"):
-        folder = tmp_path / "checkpoints" / step
-        names = json.loads((folder / digests.FILE).read_text())["sha256"]
-        assert digests.fault(folder) == ""
+    for step, place in (("1", "checkpoints/1"), ("2", "damaged/2.0")):
+        names = json.loads((tmp_path / place / digests.FILE).read_text())["sha256"]
         assert len(names) == sum(f"checkpoints/{step}." in name for name in seen[0] + seen[1])
+    # At a start each checks a share of the newest, and all are told of a fault in any of them.
+    assert all(one["told"][0] == "" and one["told"][1] == one["told"][2] for one in found)
+    checked = [one["checked"] for one in found]
+    folder = tmp_path / "checkpoints" / "2"
+    assert sorted(checked[0] + checked[1]) == [f"{folder}/{n}" for n in names]
+    assert min(map(len, checked)) == len(names) // 2
+    name = next(n for n in names if n.startswith("ema/") and f"{folder}/{n}" in checked[1])
+    line = f"checkpoint 2 in {tmp_path} is damaged ({name} is not what was written)"
+    assert [one["said"] for one in found] == [line] * 2 and "\n" not in line
+    assert digests.fault(tmp_path / "checkpoints" / "1") == ""
+    assert [one["newest"] for one in found] == [[2, 1]] * 2
+    assert [(f"checkpoint 2 is damaged ({name}" in text.decode()) for text in said] == [True, False]
 
 
 @pytest.mark.slow
