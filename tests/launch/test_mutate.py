@@ -91,6 +91,36 @@ def test_who_is_asked_first(mutate, mutants, tmp_path):
     assert "slow" not in dict(tests.stages(fault, "fast", 10))
 
 
+@pytest.mark.parametrize(
+    "answers, noticed",
+    [
+        ([1], ("by line", "FAILED tests/a.py::b")),
+        ([124], ("by line", "FAILED tests/a.py::b")),
+        ([0, 1], ("slow", "FAILED tests/a.py::b")),
+        ([0, 124], ("", "slow tests were not finished")),
+        ([0, 0], ("", "")),
+    ],
+)
+def test_slow_tests_that_do_not_end_notice_nothing(
+    mutate, mutants, monkeypatch, tmp_path, answers, noticed
+):
+    tree = tmp_path / "tree"
+    (tree / MODULE).parent.mkdir(parents=True)
+    (tree / MODULE).write_text("x = 1\n")
+    asked = []
+
+    def pytest_(folder, arguments, seconds=None):
+        asked.append((folder / MODULE).read_text())
+        return answers[len(asked) - 1], "FAILED tests/a.py::b - AssertionError"
+
+    monkeypatch.setattr(mutate, "pytest", pytest_)
+    tests = mutate.Map({"t": 1.0}, {MODULE: {1: {"t"}}})
+    monkeypatch.setattr(tests.__class__, "stages", lambda *_: [("by line", ["t"]), ("slow", [])])
+    fault = mutants.Fault(MODULE, 1, range(1, 2), 4, 5, "1", "2")
+    assert mutate.attempt(tree, fault, tests, "whole", 10)[:2] == noticed
+    assert asked == ["x = 2\n"] * len(answers) and (tree / MODULE).read_text() == "x = 1\n"
+
+
 def test_a_copy_has_what_git_knows(mutate, tmp_path):
     tree = mutate.copied(tmp_path / "tree")
     assert (tree / "ldd_jax/recipes").is_symlink()
