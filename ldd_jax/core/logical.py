@@ -71,6 +71,23 @@ def gathered(tree: Any) -> Any:
     return jax.tree.map(lambda a: constrain(a, *(None,) * (a.ndim - 1), "vocabulary"), tree)
 
 
+def scattered(tree: Any, until: Any) -> tuple[Any, Any]:
+    """Gradients of such weights, cut by width as these are kept, and `until`, which waits for it.
+
+    Otherwise the compiler leaves their sum over the data shards to the end of a step, and every
+    device holds its whole summand as long. Unchanged where no width is cut.
+
+    Args:
+      tree: gradients of what was `gathered`, summed over the data shards.
+      until: arrays with which the step goes on.
+    """
+    if pieces("width") == 1:
+        return tree, until
+    names = lambda a: ((None,) * a.ndim + ("width", "vocabulary"))[-a.ndim :]
+    cut = jax.tree.map(lambda a: constrain(a, *names(a)), tree)
+    return jax.lax.optimization_barrier((cut, until))
+
+
 @contextlib.contextmanager
 def placed(layout: Layout) -> Iterator[None]:
     """Use `layout` for every `constrain` and `split` while a function is traced."""

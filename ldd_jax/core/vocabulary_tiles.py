@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ldd_jax.core.logical import gathered
+from ldd_jax.core.logical import gathered, scattered
 from ldd_jax.core.row_groups import Groups
 from ldd_jax.core.types import Array, Head
 
@@ -239,7 +239,7 @@ def _walk(fn, tile, split, head, features_ND, args, weight_N, gradients: bool):
     total, loss, d_head, dx = carry
     if gradients:
         d_head = jax.tree.map(lambda a, p: jnp.sum(a, 0).astype(p.dtype), d_head, head)
-        dx = split.back(dx)
+        d_head, dx = scattered(d_head, split.back(dx))
     return jnp.sum(total), split.back(loss), d_head, dx
 
 

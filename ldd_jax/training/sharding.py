@@ -30,6 +30,7 @@ ACTIVATIONS: dict[str, str | tuple[str, ...]] = {
     "heads": "tensor",
     "mlp": "tensor",
     "vocabulary": "tensor",
+    "width": "fsdp",
 }
 RULES: dict[str, str | None] = {
     "layer": None,

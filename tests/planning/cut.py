@@ -98,6 +98,24 @@ def head(mesh: Mesh) -> str:
     return run.lower(like(2, LENGTH, 8), like(2, LENGTH), whole).compile().as_text()
 
 
+def head_between() -> list:
+    """The head's gradient as it waits for the backward pass: its share, and who waits for it."""
+    mesh = sharding.MeshShape(data=1, fsdp=4, tensor=2).make()
+
+    def loss(kernel, x, w):
+        fn = lambda logits, _: jax.nn.logsumexp(logits, -1)
+        return rows_loss(fn, Projection(kernel), x, (), w, tile=2, groups=4)[0]
+
+    def forward(kernel, x, w):
+        return jax.tree.leaves(jax.vjp(loss, kernel, x, w)[1])
+
+    rows = jax.device_put(jnp.ones((32, 8)), sharding.batch(mesh))
+    run = jax.jit(sharding.on(mesh, forward))
+    given = jnp.ones((8, 16)), rows, jnp.ones(32)
+    held = [a.sharding.shard_shape(a.shape) for a in run(*given) if a.shape == (8, 16)]
+    return [held, run.lower(*given).as_text().count("optimization_barrier")]
+
+
 def main(path: Path) -> None:
     """Write the collectives by kind of each network on each mesh, and what `blocks` .. find."""
     meshes = {name: sharding.MeshShape(**shape).make() for name, shape in MESHES.items()}
@@ -111,6 +129,7 @@ def main(path: Path) -> None:
         "tensor": tensor,
         "blocks": {cut: blocks(cut) for cut in (1, 2, 4)},
         "apart": {kind: apart(kind) for kind in KINDS},
+        "between": head_between(),
         "head": hlo.Program.read(head(sequence)).collectives(),
         "trunk": {
             name: hlo.Program.read(gradient(model, sequence)).collectives()

@@ -112,6 +112,12 @@ def test_positions_that_are_cut_are_scored_once(cut):
 
 
 @pytest.mark.slow
+def test_the_heads_gradient_waits_in_pieces(cut):
+    """Summed before the backward pass, each device keeps its share of D and V."""
+    assert cut["between"] == [[[8 // 4, 16 // 2]], 1]
+
+
+@pytest.mark.slow
 def test_positions_that_are_cut_keep_their_rows_of_the_head(cut):
     """Only sums of gradients are sent; a layer gathers keys and values, nothing else."""
     assert set(cut["head"]) == {"all-reduce"}
