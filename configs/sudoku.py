@@ -21,4 +21,5 @@ def get_config(argument=""):
         published=dict(task=section(Sudoku), length=164, train_count=100_000),
         epochs=300,
         gamma=1.0,
+        lr=1.25e-3,
     )

@@ -52,6 +52,8 @@ def success(
     data = registry.build("data", experiment.config.data)
     asked = registry.parse("task", task) if task else data.task
     held_out = [p for p, _ in asked.problems("validation", problems.stop, data.seed)][problems]
+    if not held_out:
+        raise SystemExit(f"no held-out problems behind the first {problems.start}: --problems")
     timeless = experiment.process.schedule is None
     steps = [experiment.step] if timeless else [registry.parse("step", d) for d in decoders]
     latents = {"on": Latent(), "off": Latent(reset_every=1)}

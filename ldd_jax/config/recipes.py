@@ -226,12 +226,14 @@ def problems(
     published: dict[str, Any],
     epochs: int,
     gamma: float = 2.0,
+    lr: float = 5e-3,
 ) -> ConfigDict:
     """A config for a task with a verifier: minutes on a core at size=tiny, else as published.
 
     All methods share one network without adaLN (but for those that are told the time), so that they
     have the same parameters. Published (MGDM, arXiv 2410.14157): batch 1,024, cosine, lr 1e-3 at 6M
-    and 3e-4 at 85M, `epochs` over the training problems. `chosen`: method, size; `gamma`: MGDM's.
+    and 3e-4 at 85M, `epochs` over the training problems. `chosen`: method, size; `gamma`: MGDM's;
+    `lr`: at size=tiny.
     """
     method, small = method_of(chosen["method"]), chosen["size"] == "tiny"
     data = tiny if small else published
@@ -243,7 +245,7 @@ def problems(
         model=dict(adaln=method.time_conditioning, dtype="float32" if small else "bfloat16"),
         objective=dict(gamma=gamma) if method.objective is Mgdm else {},
         optim=dict(
-            lr=5e-3 if small else 1e-3 if chosen["size"] == "6m" else 3e-4,
+            lr=lr if small else 1e-3 if chosen["size"] == "6m" else 3e-4,
             warmup_steps=100 if small else 1000,
             decay="cosine",
             b2=0.99 if small else 0.999,
