@@ -14,6 +14,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from ldd_jax.config import loading, plugins
 from ldd_jax.core import registry
 from ldd_jax.core.memory import collect_seldom, keep_freed_memory
+from tests import programs
 from tests.buckets import bucket, faulty  # noqa: F401
 
 keep_freed_memory()  # as the command line does: otherwise a third of the time is page faults
@@ -27,7 +28,7 @@ HURRIED |= {"launch", "oracle", "runs", "tests", "training"}
 
 # Shorter compilations are not worth a file.
 KEPT = {
-    "jax_persistent_cache_min_compile_time_secs": 0.1,
+    "jax_persistent_cache_min_compile_time_secs": 0.05,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
 
@@ -41,9 +42,13 @@ QUICK = (
 )
 
 
+@pytest.hookimpl(trylast=True)  # pytest's cache is there
 def pytest_configure(config):
     """Before anything is compiled: XLA reads its flags once, child processes take them over."""
     collect_seldom()  # as the command line does: a third of the time of finding all tests
+    if WORKER not in os.environ and hasattr(config, "cache"):
+        place = programs.kept(config.cache.mkdir("programs"))
+        os.environ.setdefault("TEST_PROGRAMS", str(place))
     flags = os.environ.get("XLA_FLAGS", "")
     if QUICK not in flags and WORKER not in os.environ:
         flags = f"{flags} {QUICK}".strip()
@@ -107,7 +112,7 @@ def compiled_into(folder, settings):
 
 @pytest.fixture(scope="session")
 def cache_folder(tmp_path_factory):
-    """One for all test processes of a run; TEST_PROGRAMS names one that outlives it."""
+    """One for all test processes, TEST_PROGRAMS; of this run alone where pytest has no cache."""
     if os.environ.get("TEST_PROGRAMS"):
         return Path(os.environ["TEST_PROGRAMS"])
     if WORKER in os.environ:  # a worker's folder lies in that of the run

@@ -194,7 +194,9 @@ def _defined(command: Command) -> flags.FlagValues:
 
 def _unrecognised(name: str, values: flags.FlagValues) -> str:
     if name.startswith("config."):
-        return f"--{name} needs --config=FILE beside it"
+        if "config" in values:
+            return f"--{name} needs --config=FILE beside it"
+        return f"--{name}: this command takes no config; a run keeps that of its training"
     own = [f.name for f in _own_flags(values)]
     return f"unknown flag --{name}; {nearest(name, own)}"
 

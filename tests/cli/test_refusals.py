@@ -234,6 +234,7 @@ def test_no_workdir(command, place):
     for name in ("nowhere", "foreign", "empty.txt"):
         refused(tools.call(command, f"--workdir={place / name}"), "is not a workdir")
     refused(tools.call(command, "--config=x"), "unknown flag --config")
+    refused(tools.call(command, "--config.mesh.data=1"), "takes no config")
     assert not (place / "nowhere").exists()
 
 
