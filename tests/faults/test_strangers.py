@@ -103,7 +103,7 @@ CONFIGS = [
     ("data.length", 10**9, "data.length is 1000000000"),
     ("process", [], "lacks process"),
     ("model.width", [16], "expected int"),
-    ("model.width", 10**30, "numbers lie between"),
+    ("model.width", 10**30, "is 1e+30; numbers lie between"),
     ("sampling.step", 3, "expected a section with a name"),
     ("sampling.batch_size", 10**9, "a batch has more than"),
     ("evaluation.batch_size", "x", "expected int"),

@@ -127,6 +127,35 @@ def test_the_loss_is_that_of_the_states_with_their_h():
     np.testing.assert_allclose(states[2][0].aux.h, h, rtol=1e-5)
 
 
+@pytest.mark.parametrize("process", [MASKED, UNIFORM], ids=["masked", "uniform"])
+def test_several_states_of_an_update_have_their_own_marginals(process):
+    """As many tokens are noise as the schedule says at the place of each state, old row or new."""
+    n, objective = 4096, objective_of(process, passes=1)
+    aux = objective.aux(n, L)
+    data = {k: jnp.asarray(v) for k, v in arrays(0, n).items()}
+    data |= {"z0": jnp.zeros((n, L), jnp.int32), "keep": jnp.zeros((n, L), bool)}
+
+    def two(aux):
+        for step in range(2):
+            batch = Batch(
+                data["z0"], data["keep"], data["weight"], Cond(), data["index"], n,
+                jnp.sum(data["weight"]), jnp.int32(step),
+            )  # fmt: skip
+            key = jax.random.fold_in(jax.random.key(5), step)
+            aux, rows = objective.drawn(Line(W), batch, aux, key)
+        return rows.drawn
+
+    z, place, _ = jit(two)(jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), aux))
+    stay = np.asarray(process.schedule.alpha(1 - place))
+    kept = stay if process.absorbing else stay + (1 - stay) / V
+    found = np.asarray(z == 0)
+    for half in (place[:, 0] < 0.5, place[:, 0] >= 0.5):
+        for j in range(2):
+            want, some = kept[half, j], found[half, j]
+            error = np.sqrt((want * (1 - want)).sum() * L) / some.size
+            assert abs(some.mean() - want.mean()) < 4 * error and error < 0.02
+
+
 def test_gradients_reach_back_where_they_are_told_to():
     slopes = []
     for gradient in (0, 1):

@@ -104,8 +104,11 @@ def test_the_cache_changes_nothing(pieces):
     np.testing.assert_allclose(np.concatenate(found, 1), whole, atol=2e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("readout", [Readout(), Readout(temperature=0.7, top_k=3)], ids=str)
+@pytest.mark.parametrize(
+    "readout",
+    [pytest.param(Readout(), marks=pytest.mark.slow), Readout(temperature=0.7, top_k=3)],
+    ids=str,
+)
 def test_the_sampler_is_the_uncached_loop(readout):
     """Same keys, one whole forward pass for each token; prompts stay and are read."""
     draw = Production.of(jax.random.key(5), jnp.arange(B))

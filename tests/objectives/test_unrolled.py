@@ -27,7 +27,7 @@ from ldd_jax.objectives import (
     Unrolled,
 )
 from ldd_jax.objectives.strata import stratified
-from ldd_jax.objectives.windows import CORRUPT, TIMES
+from ldd_jax.objectives.windows import CORRUPT, TIMES, along
 from ldd_jax.processes import Masked, Uniform
 from ldd_jax.processes import masked as masked_module
 from ldd_jax.processes import uniform as uniform_module
@@ -222,6 +222,25 @@ def test_and_so_with_the_network_itself():
         for context in (PseudoContext(p=1.0), Unrolled(steps=0))
     )
     jax.tree.map(np.testing.assert_array_equal, old, new)
+
+
+def test_h_of_a_row_begins_where_the_row_does():
+    """Along states of which a row skips the first ones, and back through them or not."""
+    z = jnp.arange(3 * B * L).reshape(3, B, L) % V
+    live = jnp.arange(3)[:, None] >= jnp.arange(B) % 3
+
+    def last(w, cut):
+        states = (z, jnp.zeros((3, B)), live)
+        h, _ = along(Line(w), states, Cond(), jnp.zeros((B, L, 1)), None, 0, cut=cut)
+        return h[..., 0].sum(1)
+
+    h, slope = np.zeros((B, L)), np.zeros((B, L))
+    for row, begun in zip(np.asarray(z), np.asarray(live)[..., None]):
+        slope = np.where(begun, h + W[1] * slope, 0)
+        h = np.where(begun, W[0] * (row + 1) + W[1] * h, 0)
+    np.testing.assert_allclose(last(W, False), h.sum(1), rtol=1e-6)
+    np.testing.assert_allclose(jax.jacrev(last)(W, False)[:, 1], slope.sum(1), rtol=1e-6)
+    assert np.abs(jax.jacrev(last)(W, True)[:, 1] - slope.sum(1)).max() > 0.1
 
 
 def test_gates_choose_who_has_a_context():

@@ -97,7 +97,6 @@ def test_rows_that_fill_up_a_batch_cost_nothing_and_passes_matter():
     assert (one.metrics["terms"]["diffusion"] != two.metrics["terms"]["diffusion"])[:2].all()
 
 
-@pytest.mark.slow
 def test_an_autoencoders_bound_is_that_of_the_whole():
     """The same number as by the loss of the diffusion: its model is a prior N(0, 1)."""
     params = live_params(NETWORK)

@@ -160,6 +160,10 @@ REFUSED = [
 ]
 
 
+def test_as_published_a_step_asks_about_the_block_alone():
+    assert Dual(size=2) == Dual(size=2, ahead=0)
+
+
 @pytest.mark.parametrize("make, why", REFUSED)
 def test_what_is_refused(make, why):
     with pytest.raises((ValueError, UserError), match=why):

@@ -165,6 +165,16 @@ def test_the_network_is_not_called_for_blocks_of_nothing_but_prompt():
     assert state.calls.tolist() == [len(SHAPES)] * B
 
 
+def test_without_a_cache_every_call_is_about_the_whole_row():
+    net = net_of()
+    net = dataclasses.replace(net, denoiser=Counted(net.denoiser))
+    SHAPES.clear()
+    state = run(net, Recomputed(), length=4)
+    jax.block_until_ready(state.z)
+    jax.effects_barrier()
+    assert SHAPES == [(B, 4)] * 3 * 2 and state.calls.tolist() == [3 * 2] * B
+
+
 @pytest.mark.slow
 def test_rows_end_by_themselves():
     """After the first EOS that is not given there is nothing else, and no more calls."""

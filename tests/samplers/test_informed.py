@@ -126,5 +126,7 @@ def test_a_network_that_sees_its_place_is_refused():
     rule = PredictorCorrector(corrector=InformedCorrector())
     with pytest.raises(UserError, match="does not look at its own place"):
         sample(net, rule, draw, prior, 1)
-    with pytest.raises(ValueError, match="one position chosen by its score"):
-        InformedCorrector(accept=True, positions=2)
+    for fields in (dict(positions=2), dict(choose="random")):
+        with pytest.raises(ValueError, match="one position chosen by its score"):
+            InformedCorrector(accept=True, **fields)
+    assert InformedCorrector(accept=True).calls == 2

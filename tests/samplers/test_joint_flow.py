@@ -248,6 +248,12 @@ def test_what_does_not_go_together(step, process, words):
         step.check(process, latent=False, timed=False)
 
 
+def test_it_moves_tokens_and_what_is_beside_them():
+    whole = joint(LogLinear(eps=1e-3))
+    for process in (whole, whole.words):
+        JointFlow().check(process, latent=True, timed=True)
+
+
 def test_wrong_fields():
     with pytest.raises(ValueError, match="eta is -1"):
         JointFlow(eta=-1.0)

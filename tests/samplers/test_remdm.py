@@ -37,3 +37,15 @@ def test_nothing_is_taken_back_before_and_after():
     sigma = LOOP._sigma(net(LogLinear()), *clocks, held, jnp.ones((3, 2), bool), ())
     # While alpha stands at .9, sigma_max is (1 - .9) / .9.
     np.testing.assert_allclose(sigma, [[0, 0], [1 / 9, 1 / 9], [0, 0]], rtol=1e-5)
+
+
+def test_what_was_unsure_when_it_was_written_is_taken_back_sooner():
+    """Sigma goes to what is shown, in the ratio of e^-psi."""
+    t, s = jnp.asarray([0.6]), jnp.asarray([0.5])
+    psi = jnp.log(jnp.asarray([[1.0, 2.0, 4.0, 9.0]]))
+    shown = jnp.asarray([[True, True, True, False]])
+    rule = ReMDM(strength="conf", eta=1.0)
+    sigma = rule._sigma(net(LogLinear(eps=0.0)), t, s, jnp.asarray([True]), shown, psi)
+    parts = np.asarray([[1, 1 / 2, 1 / 4, 0]]) / 1.75
+    np.testing.assert_allclose(sigma / sigma.sum(), parts, rtol=1e-5)
+    assert sigma.sum() > 0.1
