@@ -46,7 +46,6 @@ def batch(number):
     return Batch(z0, keep, (~keep) * 1.0, cond, index, number, 5.0 * number)
 
 
-@pytest.mark.slow
 def test_label_and_prompt_go_together_for_the_stated_share():
     number, spy = 4000, Spy()
     objective = Nelbo(process=PROCESS, condition_dropout=0.3, num_classes=4)

@@ -80,6 +80,18 @@ def test_kernels_on_finished_text(name):
 
 
 @pytest.mark.usefixtures("x64")
+def test_what_is_accepted_keeps_a_short_text():
+    """Choices by the score there and back: all texts of two positions, the whole chain."""
+    law = Law(5, 3, 2, 0.5)
+    process = Masked(tokens=law.tokens, schedule=LogLinear(eps=0.0))
+    p = law.marginal(1.0)
+    moved = p @ kernel(InformedCorrector(accept=True, temperature=0.5), process, law, 0.0)
+    other = p @ kernel(InformedCorrector(temperature=0.5), process, law, 0.0)
+    np.testing.assert_allclose(moved, p, atol=1e-12)
+    assert np.abs(other - p).max() > 1e-3
+
+
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("choose", ["random", "entropy"])
 def test_the_law_in_between_stays_too(choose):
     """At a time with masks, and for uniform noise with its leave-one-out predictions."""
