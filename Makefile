@@ -78,4 +78,4 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .tpu .extras .docs site build dist *.egg-info
+	rm -rf $(VENV) .tpu .extras .docs .pytest_cache site build dist *.egg-info
