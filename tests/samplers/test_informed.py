@@ -34,7 +34,6 @@ KERNELS = {
     "margin 1": (MARGIN, 0.092, 0.182),
     "margin 10": (dict(temperature=10.0) | MARGIN, 0.012, 0.025),
     "two at once": (RANDOM | dict(positions=2), 0.117, 0.161),
-    "accepted": (dict(accept=True), 0, 0),
 }
 
 
@@ -59,9 +58,7 @@ def resting(matrix):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(
-    "name", [pytest.param(k, marks=pytest.mark.slow if k == "accepted" else ()) for k in KERNELS]
-)
+@pytest.mark.parametrize("name", KERNELS)
 def test_kernels_on_finished_text(name):
     given, moved, rests = KERNELS[name]
     p = LAW.marginal(1.0)
@@ -81,8 +78,8 @@ def test_kernels_on_finished_text(name):
 
 @pytest.mark.usefixtures("x64")
 def test_what_is_accepted_keeps_a_short_text():
-    """Choices by the score there and back: all texts of two positions, the whole chain."""
-    law = Law(5, 3, 2, 0.5)
+    """Choices by the score there and back: all texts of three positions, the whole chain."""
+    law = Law(5, 2, 3, 0.5)
     process = Masked(tokens=law.tokens, schedule=LogLinear(eps=0.0))
     p = law.marginal(1.0)
     moved = p @ kernel(InformedCorrector(accept=True, temperature=0.5), process, law, 0.0)
