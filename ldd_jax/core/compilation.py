@@ -14,6 +14,7 @@ import os
 import platform
 import stat
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from ldd_jax.core import writing
@@ -134,6 +135,27 @@ def keep_programs() -> Path | None:
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")  # they check nothing
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
     return place
+
+
+@contextlib.contextmanager
+def unkept() -> Iterator[None]:
+    """Compile anew, and keep nothing: where the compilation itself is measured.
+
+    A program for a slice that is not here could not be read back either; JAX keeps it all the same,
+    and warns when it meets it again.
+    """
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    name = "jax_enable_compilation_cache"
+    before = jax.config.values[name]
+    jax.config.update(name, False)
+    compilation_cache.reset_cache()  # JAX decides once whether it keeps programs
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
+        compilation_cache.reset_cache()
 
 
 def _install(place: Path) -> bool:

@@ -11,6 +11,7 @@ import jax
 
 from ldd_jax.config.experiment import Experiment
 from ldd_jax.core.checks import UserError
+from ldd_jax.core.compilation import unkept
 from ldd_jax.inference.programs import program
 from ldd_jax.planning import cost
 from ldd_jax.training import sharding
@@ -53,7 +54,8 @@ class Compiled:
     def of(cls, lowered: Any) -> Compiled:
         """Compile and read the figures."""
         began = time.monotonic()
-        compiled = lowered.compile()
+        with unkept():
+            compiled = lowered.compile()
         seconds = time.monotonic() - began
         memory = compiled.memory_analysis()
         peak = getattr(memory, "peak_memory_in_bytes", 0)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax._src.compilation_cache import compress_executable
 
 from ldd_jax.core.compilation import processor
+from ldd_jax.planning import aot
 from tests import programs
 from tests.conftest import KEPT, compiled_into
 
@@ -31,3 +32,17 @@ def test_what_jax_keeps_is_whole(tmp_path):
         jax.jit(lambda x: jnp.sin(x) * 3)(1.0)
     before = sorted(f.name for f in programs.kept(tmp_path).iterdir())
     assert before and sorted(f.name for f in programs.kept(tmp_path).iterdir()) == before
+
+
+def test_what_is_planned_is_compiled_anew_and_not_kept(tmp_path):
+    """And what comes before and after it is kept as ever."""
+    settings = KEPT | {"jax_persistent_cache_min_compile_time_secs": 0}
+    scaled = lambda k: jax.jit(lambda x: jnp.sin(x) * k)
+    kept = lambda: len(list(tmp_path.glob("*-cache")))
+    with compiled_into(tmp_path, settings):
+        scaled(3)(1.0)
+        before = kept()
+        found = aot.Compiled.of(scaled(5).lower(1.0))
+        assert before > 0 and kept() == before and "sine" in found.text
+        scaled(7)(1.0)
+        assert kept() > before
