@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -88,8 +88,17 @@ def transition(law: Law, process, logp: np.ndarray, t: float, s: float | None) -
 
 
 def first_params(model, key=None):
-    """`model.init` as one program: one by one its operations are compiled for many seconds."""
-    return jit(model.init)(jax.random.key(0) if key is None else key)
+    """`model.init` as one program: one by one its operations are compiled for many seconds.
+
+    Those of equal models are made once. Not to be donated.
+    """
+    key = jax.random.key(0) if key is None else key
+    return _first_params(model, tuple(jax.random.key_data(key).tolist()), jax.config.jax_enable_x64)
+
+
+@lru_cache(maxsize=64)
+def _first_params(model, bits, x64):
+    return jit(model.init)(jax.random.wrap_key_data(jnp.asarray(bits, jnp.uint32)))
 
 
 def live_params(model, seed: int = 0, scale: float = 0.3):

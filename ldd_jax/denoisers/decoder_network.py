@@ -48,7 +48,7 @@ class Network(nn.Module):
         if c.latent:
             self.latent_norm = c.carry.module(c.width, c.tokens)
         block, fields = c.layer()
-        stack = stacked(block, c.depth, c.unroll)
+        stack = stacked(block, c.depth, c.unroll, self.is_initializing())
         self.blocks = stack(
             dtype=jnp.dtype(c.dtype), remat=REMAT[c.remat], adapter=c.adapter, **fields
         )

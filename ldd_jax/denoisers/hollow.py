@@ -148,6 +148,7 @@ class HollowNetwork(nn.Module):
             split_rngs={"params": True},
             in_axes=(nn.broadcast,) * 2,
             length=f.depth // f.mix_every,
+            check_constancy_invariants=self.is_initializing(),
         )(f, name="groups")
         streams = (a.astype(dtype) for a in (forward, backward, m))
         (_, _, m), _ = groups(tuple(streams), c, jnp.arange(length))

@@ -82,6 +82,7 @@ class PatchNetwork(nn.Module):
             in_axes=nn.broadcast,
             length=f.depth,
             unroll=min(f.unroll, f.depth),
+            check_constancy_invariants=self.is_initializing(),
         )
         y, _ = blocks(f, name="blocks")(y, live)
         latent = y.astype(layers.carried_type(f.dtype)) if f.latent else None

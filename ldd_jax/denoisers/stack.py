@@ -72,18 +72,21 @@ class Walk(nn.Module):
             lambda block, _, x, *own: ((), run(block, x, layer, *own, None)[0]),
             variable_broadcast="params",
             split_rngs={"params": False},
+            check_constancy_invariants=self.is_initializing(),
         )
         _, x = walk(self, (), x, *given)
         return (constrain(x, None, "batch", "length", None), layer + 1), None
 
 
-def stacked(block: type[Walk], depth: int, unroll: int) -> Any:
+def stacked(block: type[Walk], depth: int, unroll: int, begins: bool) -> Any:
     """`depth` blocks with parameters of their own, one after the other; takes a block's fields.
 
     Args:
       block: class of the block.
       depth: number of blocks.
       unroll: blocks side by side in the program.
+      begins: whether the parameters are made now. Then Flax looks for constants of the loop by
+        tracing it once more, on which the draws of the first parameters depend.
     """
     return nn.scan(
         block,
@@ -92,6 +95,7 @@ def stacked(block: type[Walk], depth: int, unroll: int) -> Any:
         in_axes=(nn.broadcast,) * 5 + (0,),
         length=depth,
         unroll=min(unroll, depth),
+        check_constancy_invariants=begins,
     )
 
 
@@ -186,7 +190,13 @@ def again(
         with jax.named_scope(LOOPS):
             return nn.cond(i < count, run, lambda _, x: x, module, x), None
 
-    scan = nn.scan(loop, variable_broadcast="params", split_rngs={"params": False}, length=most - 1)
+    scan = nn.scan(
+        loop,
+        variable_broadcast="params",
+        split_rngs={"params": False},
+        length=most - 1,
+        check_constancy_invariants=module.is_initializing(),
+    )
     return scan(module, x, 1 + jnp.arange(most - 1))[0]
 
 

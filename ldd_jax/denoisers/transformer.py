@@ -33,7 +33,7 @@ class Network(nn.Module):
             self.classes = nn.Embed(c.num_classes + 1, c.cond_width)
         if c.latent:
             self.latent_norm = c.carry.module(c.width, c.tokens)
-        stack = stacked(layers.Block, c.depth, c.unroll)
+        stack = stacked(layers.Block, c.depth, c.unroll, self.is_initializing())
         self.blocks = stack(
             width=c.width,
             heads=c.heads,

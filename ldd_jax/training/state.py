@@ -44,7 +44,7 @@ def create(
       aux: shapes of what the objective keeps, which begins as zeros.
       averaged: whether there is a moving average.
     """
-    params = model.init(key)
+    params = jax.jit(model.init)(key)  # traced once by all that ask a model
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

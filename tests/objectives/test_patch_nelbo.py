@@ -1,5 +1,6 @@
 """Whole patches masked: the bound against enumeration, what leaks not, and its sampler."""
 
+import dataclasses
 import itertools
 import math
 
@@ -15,7 +16,7 @@ from ldd_jax.denoisers import Blt
 from ldd_jax.objectives import NoContext, PatchNelbo, UniformTimes
 from ldd_jax.oracle.laws import Identity
 from ldd_jax.processes import Masked, Uniform
-from ldd_jax.samplers import Latent, PatchAncestral, sample
+from ldd_jax.samplers import Clamp, Latent, PatchAncestral, sample
 from ldd_jax.samplers.net import Net
 from ldd_jax.schedules import LogLinear
 from tests.lab import jit, live_params
@@ -107,6 +108,20 @@ def test_patches_are_masked_whole_and_as_often_as_the_time_says():
     assert abs(nats.mean() + math.log(P[5])) < 4.5 * nats.std() / math.sqrt(count)
 
 
+def test_the_bound_starts_where_the_sampler_does():
+    """Its forward process ends with every patch hidden; that of training with a share 1 - eps."""
+    process = Masked(tokens=PROCESS.tokens, schedule=LogLinear(eps=0.3))
+    count = 2_000
+    batch, keys = batch_of(np.tile(X[5], (count, 1))), jax.random.split(jax.random.key(1), count)
+    trained = dataclasses.replace(objective(), process=process)
+    shares = []
+    for one in (trained, trained.as_bound(1)):
+        z, clock, _ = one.corrupted(batch, jnp.zeros(count), keys)
+        np.testing.assert_allclose(clock, process.clock(jnp.ones(count), 4), rtol=1e-5)
+        shares.append(float(np.mean(z == 2)))
+    assert abs(shares[0] - 0.7) < 0.05 and shares[1] == 1
+
+
 @pytest.mark.parametrize("latent", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_nothing_leaks(latent):
     """A byte of a masked patch changes no latent, and only logits after it in its patch."""
@@ -142,6 +157,19 @@ def test_one_patch_at_a_time_gives_the_law():
         assert (abs(found - law) < slack).all()
         if steps == 1:
             assert (np.asarray(state.calls) == 2).all()
+
+
+def test_calls_are_those_of_bytes_that_are_drawn():
+    """Where the first byte of every patch is given, one call draws the second of all."""
+    fixed = jnp.tile(jnp.asarray([True, False]), (8, 2))
+    prior = jnp.full((8, 4), 2, jnp.int32), jnp.ones(8)
+    run = lambda clamp: sample(
+        Net(Inside(jnp.asarray(P, jnp.float32)), PROCESS), PatchAncestral(steps=1, size=2),
+        Production.of(jax.random.key(5), jnp.arange(8)), prior, 1, clamp=clamp,
+    )[0].calls  # fmt: skip
+    for given, calls in ((fixed, 1), (~fixed, 1), (fixed & False, 2)):
+        clamp = Clamp(tokens=jnp.zeros((8, 4), jnp.int32), fixed=given)
+        assert set(np.asarray(jit(run)(clamp)).tolist()) == {calls}
 
 
 def test_refusals():

@@ -148,6 +148,16 @@ def costs(model, params, x, order):
     return total
 
 
+def test_the_loss_of_log_variance_is_the_variance_of_its_paths():
+    """Of W, which the paths brought along, whatever the network says of them now."""
+    objective, model, rows = LogVariance(**FACTS), model_of(), 6
+    w = np.random.default_rng(0).normal(0, 2, rows)
+    order = jnp.tile(jnp.arange(L), (rows, 1))
+    batch = batch_of(rows)._replace(drawn=(order, jnp.asarray(w - w.mean(), jnp.float32)))
+    loss = jit(lambda p: objective(model.bind(p), batch, jax.random.key(0)))(live_params(model))
+    np.testing.assert_allclose(loss.total, w.var(ddof=1), rtol=1e-5)
+
+
 @pytest.mark.slow
 def test_log_variance_is_the_variance_and_has_its_gradient():
     """On the paths that are drawn, against a direct evaluation of Var(W)."""

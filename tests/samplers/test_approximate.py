@@ -62,6 +62,14 @@ def run(net, blocks, step=None, **options):
     return jit(lambda: go()._replace(h=None))()
 
 
+@pytest.mark.slow
+def test_rows_with_a_cache_stay_where_they_are():
+    """`compact` is for rows without one."""
+    net = net_of("llada")
+    plain, asked = (run(net, Dual(size=SIZE), compact=n) for n in (0, 2))
+    jax.tree.map(np.testing.assert_array_equal, asked, plain)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_window_with_a_fresh_cache_is_the_whole_row(name):
     """Features at every place and width, to rounding; after other tokens outside, they differ."""

@@ -132,6 +132,10 @@ def test_refusals_say_why():
         run("uniform", Fill(size=3), 8)
     with pytest.raises(ValueError, match="left to right already"):
         Slide(size=3).check(LeftToRight(tokens=TOKENS["masked"]))
+    for kind in (Fill, Slide):
+        assert kind(size=1).size == 1
+        with pytest.raises(ValueError, match="at least 1 position"):
+            kind(size=0)
     with pytest.raises(ValueError, match="window has 5"):
         run("masked", Slide(size=6), 8)
     for bad in (lambda: Fill(size=0), lambda: Slide(latent="keep")):

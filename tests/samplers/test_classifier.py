@@ -114,6 +114,8 @@ def test_exact_guidance_of_strength_one_is_the_conditional_law(kind):
         _, plain, _ = everywhere(law, process, lambda label: base, 0)
         other = other if kind == "masked" else other[:, :, 0] + other[:, :, 1]
         assert np.allclose(np.exp(other), np.exp(plain), atol=1e-12) == (gamma == 0)
+        if kind == "masked":
+            np.testing.assert_allclose(np.exp(other).sum(-1), 1, atol=1e-12)
 
 
 @pytest.mark.usefixtures("x64")

@@ -126,6 +126,8 @@ def test_guided_posteriors_are_normalised_and_right(kind, gamma):
         stay = process.schedule.noise(s) / process.schedule.noise(t)
         np.testing.assert_allclose(np.exp(law[:4, MASK]), stay[:4], atol=1e-12)
         np.testing.assert_array_equal(np.argmax(law[4:], -1), z[4:])
+    one = guided.log_conditional(guided.read(logits, z, t), z, t)
+    np.testing.assert_allclose(np.exp(one).sum(-1), 1, atol=1e-12)
 
 
 def test_impossible_stays_impossible():

@@ -46,6 +46,17 @@ def test_a_wide_vocabulary_and_rows_that_do_not_meet():
     np.testing.assert_array_equal(keep_top_p(logp[1:2], 0.9)[0], kept[1])
 
 
+def test_the_next_smaller_number_is_no_tie():
+    """Two tokens one unit in the last place apart; the larger one alone holds the mass."""
+    logp = jnp.log(jnp.asarray([[0.5, 0.25]], jnp.float32))
+    p = np.exp(logp)
+    p[0, 1] = np.nextafter(p[0, 0], np.float32(0))
+    logp = jnp.log(p)
+    first, second = np.exp(logp)[0]
+    assert first > second == np.nextafter(first, np.float32(0))
+    np.testing.assert_array_equal(keep_top_p(logp, 0.4), [[True, False]])
+
+
 @pytest.mark.parametrize("readout", [Readout(top_p=0.6), Readout(top_k=3), Readout(temperature=2)])
 def test_settings_leave_a_distribution(readout):
     logp = readout(jax.nn.log_softmax(jax.random.normal(jax.random.key(1), (4, 11))))

@@ -4,9 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 from scipy import stats
 
 from ldd_jax.core.draws import Production, example_keys
+from ldd_jax.core.types import TokenSpace, Trunk
+from ldd_jax.oracle.laws import Identity
 from ldd_jax.processes import Masked
 from ldd_jax.samplers import Ancestral, Clamp, CosineGrid, LinearGrid, Skipping, sample
 from ldd_jax.samplers.net import Net
@@ -86,6 +89,35 @@ def test_rows_end_by_themselves_and_given_tokens_stay():
     z, calls = np.asarray(state.z), np.asarray(state.calls)
     assert (z[np.asarray(fixed)] == 4).all() and (z != MASK).all()
     assert (calls[: rows // 2] == 0).all() and set(calls[rows // 2 :]) <= {1, 2}
+
+
+@struct.dataclass
+class Clockwork:
+    """Says the time: token i for the i-th of these, whichever is nearest."""
+
+    times: tuple[float, ...] = (1.0, 0.7, 0.4, 0.1)
+    head = Identity()
+    timed = True
+
+    def trunk(self, z, cond, h=None, *, key=None, cache=None):
+        level = LogLinear().noise(jnp.asarray(self.times))
+        told = -jnp.expm1(-cond.clock)[:, None]
+        logits = -1e6 * (told - level) ** 2
+        return Trunk(jnp.broadcast_to(logits[:, None], (*z.shape, len(self.times))), None)
+
+    def latent(self, batch, length):
+        return None
+
+
+def test_times_are_those_of_the_grid_down_to_its_end():
+    """Two intervals and the rest: the network is told 1, 0.7 or 0.4 and nothing below."""
+    process, index = Masked(tokens=TokenSpace(size=5, mask=4)), jnp.arange(512)
+    prior = process.prior(example_keys(jax.random.key(1), index), L)
+    draw = Production.of(jax.random.key(2), index)
+    run = lambda: (
+        sample(Net(Clockwork(), process), Skipping(), draw, prior, 2, grid=LinearGrid(end=0.4))[0].z
+    )
+    assert np.unique(jit(run)()).tolist() == [0, 1, 2]
 
 
 @pytest.mark.slow
