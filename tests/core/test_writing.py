@@ -215,3 +215,12 @@ class TestPlace:
                     outputs.place(path, flag="gif")
         with pytest.raises(UserError, match="--output is missing"):
             outputs.place("")
+
+
+def test_a_place_that_is_taken_is_named_by_its_flag(tmp_path):
+    writing.check_new_folder(tmp_path, "output")  # empty
+    (tmp_path / "here").touch()
+    with pytest.raises(UserError, match=f"^--output={tmp_path} exists"):
+        writing.check_new_folder(tmp_path, "output")
+    with pytest.raises(UserError, match=f"^{tmp_path} exists"):
+        writing.check_new_folder(tmp_path)

@@ -253,7 +253,7 @@ def test_a_table_of_equal_steps_is_the_linear_grid():
     [
         ((1.0,), "2 to"),
         ((0.9, 0.1), "from 0.9"),
-        ((1.0, -0.1), "to -0.1"),
+        ((1.0, 0.5, -0.1), "to -0.1"),
         ((1.0, 0.2, 0.3, 0.0), "rise to 0.3"),
         ((1.0, float("nan"), 0.0), "from 1"),
     ],

@@ -49,6 +49,7 @@ def test_each_has_its_own_time_and_some_are_given():
     np.testing.assert_array_equal(z["signal"][~signal], np.asarray(given.cond.signal)[~signal])
     both = text & signal
     assert abs(np.corrcoef(clock["text"][both], clock["signal"][both])[0, 1]) < 0.1
+    assert abs(clock["signal"][~text].mean() - 0.5) < 0.07  # whichever part is given
     t = clock["signal"][signal][:, None, None]
     noise = (z["signal"][signal] - (1 - t) * np.asarray(given.cond.signal)[signal]) / t
     assert abs(noise.mean()) < 0.01 and abs(noise.std() - 1) < 0.01

@@ -137,6 +137,20 @@ def states_of(objective):
     return states()
 
 
+def test_the_gradient_goes_back_as_far_as_is_said():
+    """Derivatives by w of h_n = w_0 x_n + w_1 h_(n-1), the last of them through it."""
+    batch = batch_of()
+
+    def total(w, gradient):
+        context = Unrolled(p=1.0, passes=3, gradient=gradient, steps=4)
+        return Nelbo(process=MASKED, context=context)(Line(w), batch, KEY).total
+
+    found = [jit(jax.value_and_grad(lambda w, g=g: total(w, g)))(W) for g in range(4)]
+    assert len({float(value) for value, _ in found}) == 1
+    slopes = np.asarray([slope for _, slope in found])
+    assert np.abs(np.diff(slopes, axis=0)).max(1).min() > 1e-4
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "process, fields",

@@ -39,6 +39,13 @@ def short_form(logits, x, z, alpha, d_alpha):
     return d_alpha / (v * alpha) * (v / true[z] - v / model[z] - second)
 
 
+def test_what_is_seen_costs_nothing():
+    logits, z0 = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5))), jnp.arange(3)
+    process = Masked(tokens=TokenSpace(size=5, mask=4))
+    nats = process.bound(logits, z0, z0.at[1].set(4), jnp.full(3, 0.5))
+    assert nats[1] > 0 and nats[0] == nats[2] == 0
+
+
 @pytest.mark.parametrize("schedule", [LogLinear(), Cosine()], ids=["linear", "cosine"])
 def test_uniform_bound_is_the_published_form(schedule):
     rng = np.random.default_rng(0)

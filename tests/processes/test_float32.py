@@ -3,9 +3,11 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from ldd_jax import schedules as s
 from ldd_jax.core.types import TokenSpace
+from ldd_jax.processes.counts import log_poisson
 from ldd_jax.processes.score import MaskedMean, MaskedScore, UniformScore
 from ldd_jax.processes.uniform import Uniform
 
@@ -31,3 +33,11 @@ def test_float32_holds_where_alpha_is_below_its_rounding(kind, schedule, x64):
 
     for single, double in zip(look(jnp.float32), look(jnp.float64)):
         np.testing.assert_allclose(single, double, rtol=2e-3, atol=1e-5)
+
+
+def test_counts_keep_their_digits():
+    """log P(n) of 100,000 events, about as many as the mean; n log mean - log n! loses four."""
+    mean = 1e5
+    n = np.arange(99_000, 101_000)
+    found = log_poisson(jnp.asarray([mean], jnp.float32), int(n[-1]))[0, n[0] :]
+    np.testing.assert_allclose(found, stats.poisson.logpmf(n, mean), atol=1e-4)

@@ -165,6 +165,11 @@ def test_the_network_is_not_called_for_blocks_of_nothing_but_prompt():
     assert state.calls.tolist() == [len(SHAPES)] * B
 
 
+def test_a_row_without_a_prompt_pays_for_none():
+    """Two blocks of three steps, and the cache of each."""
+    assert run(net_of(), Cached(), length=4).calls.tolist() == [(3 + 1) * 2] * B
+
+
 def test_without_a_cache_every_call_is_about_the_whole_row():
     net = net_of()
     net = dataclasses.replace(net, denoiser=Counted(net.denoiser))

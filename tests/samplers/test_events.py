@@ -119,6 +119,14 @@ def test_one_event_a_call_gives_the_law_itself(kernel, gamma):
         np.testing.assert_allclose((start @ after)[:9], law.p, atol=1e-13)
 
 
+def test_events_of_a_call():
+    """As many as leave `most_calls` calls, of positions that are free; one at least."""
+    clock = jnp.asarray([[1, 0], [100, 60], [100, 60]])
+    free = jnp.asarray([[True, True], [True, True], [False, True]])
+    state = SampleState(z=clock, clock=clock, h=None, free=free, calls=None)
+    np.testing.assert_array_equal(Events(most_calls=64).init(None, state), [1, 3, 1])
+
+
 @pytest.mark.slow
 def test_events_are_taken_without_replacement():
     """Counts by position: hypergeometric, by counting; all of them where all are wanted."""

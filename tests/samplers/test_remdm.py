@@ -1,14 +1,19 @@
 """The loop of remasking: three stretches of time, and tokens taken back in the middle one only."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ldd_jax.core.draws import Production
 from ldd_jax.core.types import TokenSpace
 from ldd_jax.processes import Masked
 from ldd_jax.samplers import ReMDM
 from ldd_jax.samplers.net import Net
+from ldd_jax.samplers.state import SampleState
 from ldd_jax.schedules import Cosine, LogLinear
+from tests.lab import jit
+from tests.samplers.rules import MASK, PROCESSES, Toy
 
 LOOP = ReMDM(strength="loop", eta=0.3, t_on=0.8, t_off=0.2, alpha_on=0.9)
 
@@ -49,3 +54,17 @@ def test_what_was_unsure_when_it_was_written_is_taken_back_sooner():
     parts = np.asarray([[1, 1 / 2, 1 / 4, 0]]) / 1.75
     np.testing.assert_allclose(sigma / sigma.sum(), parts, rtol=1e-5)
     assert sigma.sum() > 0.1
+
+
+def test_a_text_without_masks_is_taken_back_where_it_was_unsure():
+    """Position 0 was written with probability e^-9, the others with 1; as often as sigma says."""
+    rows, rule = 2_000, ReMDM(strength="conf", eta=0.9)
+    net, t = Net(Toy.make(carry=False), PROCESSES["masked"]), jnp.full(rows, 0.6)
+    z = jnp.zeros((rows, 3), jnp.int32)
+    psi = jnp.exp(jnp.tile(jnp.asarray([-9.0, 0.0, 0.0]), (rows, 1)))
+    state = SampleState(z, t, None, z == 0, jnp.zeros(rows), memory=psi)
+    draw = Production.of(jax.random.key(0), jnp.arange(rows))
+    back = np.asarray(jit(lambda: rule(net, state, t - 0.1, draw, None).z)() == MASK).mean(0)
+    sigma = rule._sigma(net, t, t - 0.1, t > 0, state.free, psi)[0]
+    np.testing.assert_allclose(back, sigma, atol=4.5 * 0.5 / rows**0.5)
+    assert back[0] > back[1] > 0.02
