@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -135,6 +136,10 @@ def test_two_processes_do_what_one_does(one, mesh, tmp_path):
     assert again["nelbo_nats_per_token"] == pytest.approx(summary["nelbo_nats_per_token"], abs=1e-5)
 
 
+# What XLA's communication says while it connects, whose lines its threads may tear.
+GLOO = {"Gloo", "Rank", "is", "connected", "to", "peer", "ranks", "Expected", "number", "of"}
+
+
 @pytest.mark.slow
 def test_two_processes_evaluate_and_sample_what_one_does(one, tmp_path):
     """Process 0 alone speaks and writes; a file that was begun is gone on with by both."""
@@ -144,8 +149,8 @@ def test_two_processes_evaluate_and_sample_what_one_does(one, tmp_path):
     (first, _), (second, _) = pair(lambda rank: commanded("evaluate", *how), devices=2)
     (found,) = map(json.loads, output.read_text().splitlines())
     assert found["nelbo_nats_per_token"] == pytest.approx(summary["nelbo_nats_per_token"], abs=1e-5)
-    own = [line for line in second.splitlines() if not line.startswith("[Gloo]")]  # XLA's
-    assert f"{found['nelbo_nats_per_token']:.4f}" in first and own == []
+    assert f"{found['nelbo_nats_per_token']:.4f}" in first
+    assert set(re.findall(r"[^\W\d]+", second)) <= GLOO
     for _ in range(2):
         pair(lambda rank: commanded("sample", *how), devices=2)
         lines = output.read_text().splitlines(keepends=True)
